@@ -1,0 +1,246 @@
+"""Frozen, self-checking configurations; every field is also a command-line flag.
+
+Field names are unique across the dataclasses, so that a flag names one field. What a
+configuration holds is stored in each checkpoint: after training no flag is needed to
+rebuild a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+from typing import Any
+
+ARCHITECTURES = ("flat", "hierdec")
+INITS = ("reference", "default")
+CLIP_MODES = ("global_norm", "value")
+SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def _require(ok: bool, name: str, value: object, allowed: str) -> None:
+    """Raise ValueError naming the field, its value and what it may be."""
+    if not ok:
+        raise ValueError(f"{name}: {value!r} is out of range, it must be {allowed}")
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, name, value, "one of " + ", ".join(choices))
+
+
+def _require_number(name: str, value: float, low: float, high: float, allowed: str) -> None:
+    _require(math.isfinite(value) and low <= value <= high, name, value, allowed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes and kind of the model; changing one changes parameter shapes.
+
+    Attributes:
+      architecture: "flat" (one LSTM decoder) or "hierdec" (conductor over bars, decoder per bar).
+      z_size: Z, latent dimensions.
+      encoder_sizes: units of each bidirectional LSTM layer, per direction.
+      decoder_sizes: units of each (bottom) decoder LSTM layer.
+      conductor_sizes: units of each conductor layer; empty takes `decoder_sizes`, as the reference does.
+      init: "reference" draws all that touches z with standard deviation 0.001 as the reference does;
+        "default" draws it Glorot uniform, so that the decoder uses z from the first steps.
+    """
+
+    architecture: str = "flat"
+    z_size: int = 256
+    encoder_sizes: tuple[int, ...] = (512,)
+    decoder_sizes: tuple[int, ...] = (256, 256)
+    conductor_sizes: tuple[int, ...] = ()
+    init: str = "reference"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _require_choice("architecture", self.architecture, ARCHITECTURES)
+        _require_choice("init", self.init, INITS)
+        _require(self.z_size >= 1, "z_size", self.z_size, "1 or more")
+        for name in ("encoder_sizes", "decoder_sizes", "conductor_sizes"):
+            sizes = getattr(self, name)
+            needs_one = name != "conductor_sizes"
+            ok = all(size >= 1 for size in sizes) and (len(sizes) > 0 or not needs_one)
+            _require(ok, name, sizes, "positive layer sizes, for example 256,256")
+
+    @property
+    def resolved_conductor_sizes(self) -> tuple[int, ...]:
+        """Units of each conductor layer."""
+        return self.conductor_sizes or self.decoder_sizes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What a training run computes; a run folder holds one value of each field.
+
+    Attributes:
+      batch_size: B, rows per optimiser step over all devices.
+      accumulation: parts a batch is cut into, one after the other, to save memory.
+      learning_rate: rate at step 0.
+      min_learning_rate: rate that the decay approaches.
+      decay_rate: factor per step of `learning_rate - min_learning_rate`.
+      adam_b1: decay of the first moment.
+      adam_b2: decay of the second moment.
+      adam_eps: epsilon, in TF1's form (not corrected for bias).
+      grad_clip: global norm, or element-wise limit, of the gradient.
+      clip_mode: "global_norm" or "value".
+      grad_norm_clip_to_zero: from this global norm on, the gradient counts as 0.
+      beta: largest weight of the KL term.
+      beta_rate: weight at step n is `beta * (1 - beta_rate**n)`; 0 gives beta from step 1 on.
+      free_bits: tau, bits of KL per example that cost nothing.
+      sampling_schedule: how the probability of feeding back the model's own sample grows:
+        "constant" (0 is teacher forcing), "inverse_sigmoid" or "exponential".
+      sampling_rate: parameter of that schedule.
+      transpose: melodies move by up to this many semitones either way, fresh at every step.
+      dtype: type of the matrix products; "auto" is bfloat16 where the device has it, else float32.
+      seed: of parameters, batches and noise.
+    """
+
+    batch_size: int = 512
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-5
+    decay_rate: float = 0.9999
+    adam_b1: float = 0.9
+    adam_b2: float = 0.999
+    adam_eps: float = 1e-8
+    grad_clip: float = 1.0
+    clip_mode: str = "global_norm"
+    grad_norm_clip_to_zero: float = 10000.0
+    beta: float = 0.2
+    beta_rate: float = 0.0
+    free_bits: float = 0.0
+    sampling_schedule: str = "constant"
+    sampling_rate: float = 0.0
+    transpose: int = 0
+    dtype: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        big = 1e30
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        ok = self.accumulation >= 1 and self.batch_size % max(self.accumulation, 1) == 0
+        _require(
+            ok, "accumulation", self.accumulation, f"a divisor of batch_size {self.batch_size}"
+        )
+        for name in ("learning_rate", "min_learning_rate", "adam_eps", "free_bits", "beta"):
+            _require_number(name, getattr(self, name), 0.0, big, "0 or more")
+        for name in ("grad_clip", "grad_norm_clip_to_zero"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, name, value, "above 0")
+        for name in ("adam_b1", "adam_b2"):
+            value = getattr(self, name)
+            _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
+        for name in ("decay_rate", "beta_rate"):
+            _require_number(name, getattr(self, name), 0.0, 1.0, "from 0 to 1")
+        _require_choice("clip_mode", self.clip_mode, CLIP_MODES)
+        _require_choice("sampling_schedule", self.sampling_schedule, SAMPLING_SCHEDULES)
+        _require_choice("dtype", self.dtype, DTYPES)
+        if self.sampling_schedule == "inverse_sigmoid":
+            _require_number("sampling_rate", self.sampling_rate, 1.0, big, "1 or more (steps)")
+        else:
+            _require_number("sampling_rate", self.sampling_rate, 0.0, 1.0, "from 0 to 1")
+        _require(0 <= self.transpose <= 48, "transpose", self.transpose, "from 0 to 48 semitones")
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long and how often: may change when a run is resumed, for it changes no parameter.
+
+    Attributes:
+      train_steps: optimiser steps in all.
+      log_every: steps between progress lines and metric records.
+      eval_every: steps between validations.
+      save_every: steps between checkpoints.
+      steps_per_dispatch: steps that one call to the device makes.
+      eval_examples: validation rows scored each time, 0 for all.
+    """
+
+    train_steps: int = 200_000
+    log_every: int = 100
+    eval_every: int = 1000
+    save_every: int = 1000
+    steps_per_dispatch: int = 10
+    eval_examples: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for field in dataclasses.fields(self):
+            low = 0 if field.name == "eval_examples" else 1
+            value = getattr(self, field.name)
+            _require(value >= low, field.name, value, f"{low} or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run is made from: the task's name and the three parts."""
+
+    task: str
+    model: ModelConfig
+    train: TrainConfig
+    run: RunConfig
+
+    def replace(self, **fields: Any) -> Config:
+        """Return a copy with fields of any part replaced by name.
+
+        Raises:
+          ValueError: a name is no field, or a value is out of range.
+        """
+        parts = {}
+        for name, part_type in PARTS.items():
+            names = {field.name for field in dataclasses.fields(part_type)}
+            given = {key: fields.pop(key) for key in list(fields) if key in names}
+            parts[name] = dataclasses.replace(getattr(self, name), **given)
+        task = fields.pop("task", self.task)
+        if fields:
+            raise ValueError(f"config: no field is named {', '.join(sorted(fields))}")
+        return Config(task=task, **parts)
+
+    def flat(self) -> dict[str, Any]:
+        """Return all fields of all parts by name, the task's name first."""
+        values: dict[str, Any] = {"task": self.task}
+        for name in PARTS:
+            values |= dataclasses.asdict(getattr(self, name))
+        return values
+
+    def to_json(self) -> str:
+        """Write the configuration as indented JSON."""
+        return json.dumps(self.flat(), indent=1) + "\n"
+
+
+PARTS: dict[str, Any] = {"model": ModelConfig, "train": TrainConfig, "run": RunConfig}
+
+
+def config_from_json(text: str) -> Config:
+    """Read a configuration that `Config.to_json` wrote; absent fields take their defaults.
+
+    Raises:
+      ValueError: a field is unknown or out of range.
+    """
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+    task = values.pop("task")
+    empty = Config(task=task, model=ModelConfig(), train=TrainConfig(), run=RunConfig())
+    return empty.replace(**values)
+
+
+def field_types() -> dict[str, Any]:
+    """Return the type of every field of every part, by name."""
+    types: dict[str, Any] = {}
+    for part in PARTS.values():
+        types |= typing.get_type_hints(part)
+    return types
+
+
+def differing_fields(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the fields that make two runs incomparable: {name: (in a, in b)}.
+
+    Fields of `RunConfig` are left out: they may change when a run is resumed.
+    """
+    left, right = a.flat(), b.flat()
+    free = {field.name for field in dataclasses.fields(RunConfig)}
+    return {k: (left[k], right[k]) for k in left if k not in free and left[k] != right[k]}

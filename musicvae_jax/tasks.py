@@ -1,0 +1,153 @@
+"""The tasks: what a row of integers means, and the defaults each task trains with.
+
+Pure Python: `data_pipeline` reads this module on machines without an accelerator stack.
+
+Reference: magenta/models/music_vae/configs.py and data.py (converters).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from musicvae_jax.config import Config, ModelConfig, RunConfig, TrainConfig
+
+STEPS_PER_QUARTER = 4
+STEPS_PER_BAR = 16
+
+NO_EVENT = 0
+NOTE_OFF = 1
+FIRST_NOTE_ON = 2
+MIN_PITCH = 21  # MIDI pitch of token FIRST_NOTE_ON
+MAX_PITCH = 108
+MELODY_CLASSES = FIRST_NOTE_ON + MAX_PITCH - MIN_PITCH + 1  # 90
+
+DRUM_CLASS_NAMES = (
+    "kick",
+    "snare",
+    "closed hat",
+    "open hat",
+    "low tom",
+    "mid tom",
+    "high tom",
+    "crash",
+    "ride",
+)
+NUM_DRUM_CLASSES = len(DRUM_CLASS_NAMES)  # 9 bits
+DRUM_CLASSES = 2**NUM_DRUM_CLASSES  # 512
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Track:
+    """One column of a row.
+
+    Attributes:
+      name: "melody", "bass" or "drums".
+      kind: "melody" (no event, note off, 88 pitches) or "drums" (9 hits as bits).
+      num_classes: V, how many values a token of this column takes.
+      encoder_roll: the encoder reads 9 bits and a "nothing" bit instead of a one-hot.
+      programs: General MIDI programs that belong to the track; None allows all.
+    """
+
+    name: str
+    kind: str
+    num_classes: int
+    encoder_roll: bool = False
+    programs: range | None = None
+
+    @property
+    def encoder_depth(self) -> int:
+        """Width of this column at the encoder's input."""
+        return NUM_DRUM_CLASSES + 1 if self.encoder_roll else self.num_classes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A representation and the configuration it trains with by default.
+
+    Attributes:
+      name: key in `TASKS`.
+      tracks: the K columns of a row; one column is stored as [T], several as [T, K].
+      num_bars: bars per row; a bar has `STEPS_PER_BAR` steps.
+      config: default model and training configuration.
+    """
+
+    name: str
+    tracks: tuple[Track, ...]
+    num_bars: int
+    config: Config
+
+    @property
+    def num_steps(self) -> int:
+        """T, time steps per row."""
+        return self.num_bars * STEPS_PER_BAR
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row: [T], or [T, K] for several tracks."""
+        return (self.num_steps,) if len(self.tracks) == 1 else (self.num_steps, len(self.tracks))
+
+    @property
+    def token_dtype(self) -> str:
+        """Name of the smallest unsigned NumPy type that holds every token."""
+        return "uint8" if max(t.num_classes for t in self.tracks) <= 256 else "uint16"
+
+
+def _melody(name: str = "melody", programs: range | None = None) -> Track:
+    return Track(name=name, kind="melody", num_classes=MELODY_CLASSES, programs=programs)
+
+
+def _drums(encoder_roll: bool) -> Track:
+    return Track(name="drums", kind="drums", num_classes=DRUM_CLASSES, encoder_roll=encoder_roll)
+
+
+_SMALL = ModelConfig(
+    architecture="flat", z_size=256, encoder_sizes=(512,), decoder_sizes=(256, 256)
+)
+_HIERDEC = ModelConfig(
+    architecture="hierdec", z_size=512, encoder_sizes=(2048, 2048), decoder_sizes=(1024, 1024)
+)
+_TRAIN_2BAR = TrainConfig(sampling_schedule="inverse_sigmoid", sampling_rate=1000.0, beta=0.2)
+_TRAIN_16BAR = TrainConfig(free_bits=256.0, beta=0.2)
+
+
+def _task(
+    name: str, tracks: tuple[Track, ...], num_bars: int, model: ModelConfig, train: TrainConfig
+) -> Task:
+    config = Config(task=name, model=model, train=train, run=RunConfig())
+    return Task(name=name, tracks=tracks, num_bars=num_bars, config=config)
+
+
+_replace = dataclasses.replace
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        _task(
+            "mel_2bar",
+            (_melody(programs=range(32)),),
+            2,
+            _SMALL,
+            _replace(_TRAIN_2BAR, beta_rate=0.99999, transpose=5),
+        ),
+        _task("mel_16bar", (_melody(),), 16, _HIERDEC, _replace(_TRAIN_16BAR, transpose=5)),
+        _task("drums_2bar", (_drums(True),), 2, _SMALL, _replace(_TRAIN_2BAR, free_bits=48.0)),
+        _task("drums_16bar", (_drums(True),), 16, _HIERDEC, _TRAIN_16BAR),
+        _task(
+            "trio_16bar",
+            (_melody(programs=range(32)), _melody("bass", range(32, 40)), _drums(False)),
+            16,
+            _HIERDEC,
+            _replace(_TRAIN_16BAR, batch_size=256, transpose=5),
+        ),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """Look up a task.
+
+    Raises:
+      ValueError: no task has this name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"task: {name!r} is not one of {', '.join(TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,33 @@
+"""Settings every test runs under, and where the shared vectors are."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """Folder of golden vectors and real files beside the project.
+
+    Skips the test where the folder is missing, unless MUSICVAE_REQUIRE_SHARED is set.
+    """
+    if not (SHARED / "golden").is_dir():
+        message = f"no golden vectors: {SHARED.name}/golden is not beside the project's folder"
+        if os.environ.get("MUSICVAE_REQUIRE_SHARED"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return SHARED
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A random key, so that no test writes a seed."""
+    return jax.random.key(0)
