@@ -20,10 +20,17 @@ SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
+class InputError(ValueError):
+    """Something the user gave is wrong; the message says what, where and what would be right.
+
+    Entry points print it as one line and end with exit code 2.
+    """
+
+
 def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    """Raise ValueError naming the field, its value and what it may be."""
+    """Raise InputError naming the field, its value and what it may be."""
     if not ok:
-        raise ValueError(f"{name}: {value!r} is out of range, it must be {allowed}")
+        raise InputError(f"{name}: {value!r} is out of range, it must be {allowed}")
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -43,8 +50,8 @@ class ModelConfig:
       z_size: Z, latent dimensions.
       encoder_sizes: units of each bidirectional LSTM layer, per direction.
       decoder_sizes: units of each (bottom) decoder LSTM layer.
-      conductor_sizes: units of each conductor layer; empty takes `decoder_sizes`, as the reference does.
-      init: "reference" draws all that touches z with standard deviation 0.001 as the reference does;
+      conductor_sizes: units of each conductor layer; empty takes `decoder_sizes` (the reference).
+      init: "reference" draws all that touches z with standard deviation 0.001, as the reference;
         "default" draws it Glorot uniform, so that the decoder uses z from the first steps.
     """
 
@@ -189,16 +196,16 @@ class Config:
         """Return a copy with fields of any part replaced by name.
 
         Raises:
-          ValueError: a name is no field, or a value is out of range.
+          InputError: a name is no field, or a value is out of range.
         """
-        parts = {}
+        parts: dict[str, Any] = {}
         for name, part_type in PARTS.items():
             names = {field.name for field in dataclasses.fields(part_type)}
             given = {key: fields.pop(key) for key in list(fields) if key in names}
             parts[name] = dataclasses.replace(getattr(self, name), **given)
-        task = fields.pop("task", self.task)
+        task = str(fields.pop("task", self.task))
         if fields:
-            raise ValueError(f"config: no field is named {', '.join(sorted(fields))}")
+            raise InputError(f"config: no field is named {', '.join(sorted(fields))}")
         return Config(task=task, **parts)
 
     def flat(self) -> dict[str, Any]:
@@ -220,7 +227,7 @@ def config_from_json(text: str) -> Config:
     """Read a configuration that `Config.to_json` wrote; absent fields take their defaults.
 
     Raises:
-      ValueError: a field is unknown or out of range.
+      InputError: a field is unknown or out of range.
     """
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
     task = values.pop("task")

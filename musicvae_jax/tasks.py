@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from musicvae_jax.config import Config, ModelConfig, RunConfig, TrainConfig
+from musicvae_jax.config import Config, InputError, ModelConfig, RunConfig, TrainConfig
 
 STEPS_PER_QUARTER = 4
 STEPS_PER_BAR = 16
@@ -146,8 +146,8 @@ def get_task(name: str) -> Task:
     """Look up a task.
 
     Raises:
-      ValueError: no task has this name.
+      InputError: no task has this name.
     """
     if name not in TASKS:
-        raise ValueError(f"task: {name!r} is not one of {', '.join(TASKS)}")
+        raise InputError(f"task: {name!r} is not one of {', '.join(TASKS)}")
     return TASKS[name]

@@ -1,0 +1,58 @@
+"""How every entry point starts and ends: flags, one-line errors, exit codes.
+
+Exit code 0: done; 2: something the user gave is wrong (one line on standard error says
+what); 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from musicvae_jax.config import InputError
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Parse the command line, call `main` with what is left of it, and exit.
+
+    An `InputError` from `main`, a misspelt flag or a stray argument prints one line and
+    exits with 2. `--help` prints the entry point's docstring and its own flags, exit 0.
+    """
+    try:
+        app.run(_guarded(main), flags_parser=_parse)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parse flags; answer --help and wrong flags here, where the exit code is ours."""
+    if any(arg in ("--help", "-help", "-h", "--helpshort") for arg in argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True)
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(list(argv))
+    except (flags.Error, OSError) as error:
+        _fail(" ".join(str(error).split()), 2)
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}: flags are written --name=value", 2)
+    return rest
+
+
+def _guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+    """Wrap `main` so that an `InputError` becomes one line and exit code 2."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            main(argv)
+        except InputError as error:
+            _fail(str(error), 2)
+
+    return guarded
+
+
+def _fail(message: str, code: int) -> None:
+    """Print one line on standard error and exit."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
