@@ -1,0 +1,53 @@
+# One command each; every one of them first makes the virtual environment it needs.
+#
+#   make demo    a corpus, a model trained on it, its table, and music: below demo/
+#   make test    format check, lint, types, tests: the one check command
+#
+# Variables: PYTHON (which Python 3.11 or 3.12 makes the environment), VENV (where it lies),
+# WORKERS (processes that run tests).
+
+VENV ?= .venv
+WORKERS ?= 2
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3 python)
+
+# A candidate may be a version manager's shim that exists and only prints an error, another
+# version, or a Python whose venv module is packaged apart: it is tried, not looked up.
+SUITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.installed-demo
+	@$(VENV)/bin/python -m experiments.demo
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+check: test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find musicvae_jax data_pipeline experiments tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c '$(SUITS)' >/dev/null 2>&1; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    exec "$$python" -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo "error: none of '$(PYTHONS)' is a Python 3.11 or 3.12 with its venv module" \
+	  "(Debian, Ubuntu: apt install python3-venv); name one: make PYTHON=/path/to/python3.11" >&2; \
+	exit 2
+
+# The stamp is older than setup.cfg when the dependencies may have changed.
+$(VENV)/.installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "installing the project and its dependencies into $(VENV)"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -e '.[$*]'
+	@touch $@
