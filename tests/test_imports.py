@@ -1,0 +1,317 @@
+"""What may import what, what setup.cfg declares, and how long files and functions are.
+
+Everything here reads the sources; `test_lazy_import.py` runs them.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHIPPED = ("musicvae_jax", "data_pipeline", "experiments")
+PACKAGES = (*SHIPPED, "tests")
+
+_PURE = ("musicvae_jax.config", "musicvae_jax.tasks")
+_BELOW_TRAINING = tuple(
+    f"musicvae_jax.{name}"
+    for name in ("models", "objectives", "metrics", "sharding", "data", "optimiser")
+)
+# Importer -> what it may import of this project; the longest name that fits an importer decides.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "tests": PACKAGES,
+    "experiments": SHIPPED,
+    "data_pipeline": ("data_pipeline", *_PURE),
+    "musicvae_jax": ("musicvae_jax.facade", *_PURE),
+    "musicvae_jax.config": (),
+    "musicvae_jax.tasks": ("musicvae_jax.config",),
+    "musicvae_jax.data": _PURE,
+    "musicvae_jax.models": ("musicvae_jax.models", *_PURE),
+    "musicvae_jax.objectives": _PURE,
+    "musicvae_jax.metrics": _PURE,
+    "musicvae_jax.sharding": (),
+    "musicvae_jax.optimiser": ("musicvae_jax.config",),
+    "musicvae_jax.checkpoints": ("musicvae_jax.config",),
+    "musicvae_jax.training": (*_BELOW_TRAINING, *_PURE),
+    "musicvae_jax.sampling": ("musicvae_jax.models", *_PURE),
+    "musicvae_jax.facade": (
+        "musicvae_jax.models",
+        "musicvae_jax.sampling",
+        "musicvae_jax.checkpoints",
+        "musicvae_jax.objectives",
+        *_PURE,
+    ),
+}
+# Third-party module -> the only shipped modules that may import it.
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "flax": ("musicvae_jax.models",),
+    "flax.struct": ("musicvae_jax.models", "musicvae_jax.training", "musicvae_jax.optimiser"),
+    "orbax": ("musicvae_jax.checkpoints",),
+    "optax": ("musicvae_jax.training", "musicvae_jax.optimiser"),
+    "note_seq": ("data_pipeline",),
+    "music21": ("data_pipeline",),
+    "matplotlib": ("data_pipeline",),
+    "absl": ("data_pipeline", "experiments"),
+    "jax": ("musicvae_jax", "experiments"),
+}
+# Distribution -> the extra that brings it: imported inside functions, core runs without.
+IN_EXTRA = {"matplotlib": "demo", "music21": "demo"}
+# Distributions of `dev` that no test imports, and why they are there.
+TOOLS = {
+    "mypy": "make test runs it",
+    "pytest-xdist": "pytest -n",
+    "ruff": "make test runs it",
+    "types-tqdm": "mypy reads it",
+}
+# Modules whose distribution has another name.
+DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """One imported module: by whom, which, and whether importing the importer imports it."""
+
+    importer: str
+    module: str
+    top_level: bool
+
+    @property
+    def distribution(self) -> str:
+        """Name under which pip knows the module."""
+        name = self.module.split(".")[0]
+        return DISTRIBUTIONS.get(name, name.replace("_", "-")).lower()
+
+    @property
+    def is_third_party(self) -> bool:
+        """Neither ours nor the standard library's."""
+        name = self.module.split(".")[0]
+        return name not in PACKAGES and name not in sys.stdlib_module_names
+
+
+def _files(packages: tuple[str, ...]) -> list[pathlib.Path]:
+    return sorted(path for name in packages for path in (ROOT / name).rglob("*.py"))
+
+
+def _module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _within(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Modules that one statement or call imports or looks up."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        # `from a import b` may name a module a.b: a file of ours, or (unknown) a name.
+        return [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        called = ast.unparse(node.func).split(".")[-1]
+        if called in ("find_spec", "import_module", "importorskip"):
+            return [str(node.args[0].value)]
+    return []
+
+
+def imports_of(importer: str, source: str) -> Iterator[Import]:
+    """List what a module imports, at its top level and inside functions."""
+
+    def visit(node: ast.AST, top_level: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for module in _imported(child):
+                yield Import(importer, module, top_level)
+            yield from visit(child, top_level and not inside)
+
+    yield from visit(ast.parse(source), True)
+
+
+def _all_imports(packages: tuple[str, ...]) -> list[Import]:
+    return [
+        found
+        for path in _files(packages)
+        for found in imports_of(_module_name(path), path.read_text(encoding="utf-8"))
+    ]
+
+
+def direction_error(found: Import) -> str:
+    """Say which rule an import breaks; empty when it breaks none."""
+    line = f"{found.importer} imports {found.module}"
+    if found.module.startswith("."):
+        return f"{line}: imports are absolute"
+    rule = max((name for name in MAY_IMPORT if _within(found.importer, (name,))), key=len)
+    if found.module.split(".")[0] in PACKAGES and not _within(found.module, MAY_IMPORT[rule]):
+        return f"{line}: {rule} may import {', '.join(MAY_IMPORT[rule]) or 'nothing of ours'}"
+    if not found.is_third_party or found.importer.split(".")[0] == "tests":
+        return ""
+    names = [name for name in ONLY_IN if _within(found.module, (name,))]
+    if names and not _within(found.importer, ONLY_IN[max(names, key=len)]):
+        return f"{line}: only {', '.join(ONLY_IN[max(names, key=len)])} may"
+    if found.importer in _PURE:
+        return f"{line}: {found.importer} is pure Python"
+    return ""
+
+
+def _requirements(text: str) -> dict[str, str]:
+    """Read requirement lines: {distribution: the whole line}."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return {re.split(r"[^\w.-]", line)[0].lower(): line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def declared() -> dict[str, dict[str, str]]:
+    """Requirements of setup.cfg: {"core" or extra: {distribution: line}}."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    groups = {"core": _requirements(parser["options"]["install_requires"])}
+    extras = parser["options.extras_require"]
+    return groups | {name: _requirements(extras[name]) for name in extras}
+
+
+SHIPPED_IMPORTS = _all_imports(SHIPPED)
+TEST_IMPORTS = _all_imports(("tests",))
+
+
+def test_every_import_goes_the_allowed_way() -> None:
+    errors = [direction_error(found) for found in SHIPPED_IMPORTS + TEST_IMPORTS]
+    assert [error for error in errors if error] == []
+
+
+def test_every_library_module_has_a_rule() -> None:
+    modules = {_module_name(path) for path in _files(("musicvae_jax",))}
+    inside_models = {name for name in modules if _within(name, ("musicvae_jax.models",))}
+    assert sorted(modules - inside_models - set(MAY_IMPORT)) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "source", "part"),
+    [
+        ("data_pipeline.store", "from musicvae_jax import data", "may import data_pipeline"),
+        ("data_pipeline.store", "def f():\n import jax.numpy", "only musicvae_jax, experiments"),
+        ("musicvae_jax.data", "from data_pipeline import store", "musicvae_jax.data may import"),
+        ("musicvae_jax.objectives", "import flax.linen as nn", "only musicvae_jax.models may"),
+        ("musicvae_jax.training", "from flax import linen", "only musicvae_jax.models may"),
+        ("musicvae_jax.sampling", "import note_seq", "only data_pipeline may"),
+        ("musicvae_jax.facade", "from orbax import checkpoint", "only musicvae_jax.checkpoints"),
+        ("musicvae_jax.config", "import numpy", "is pure Python"),
+        ("musicvae_jax.config", "from musicvae_jax import tasks", "nothing of ours"),
+        ("musicvae_jax.tasks", "from . import config", "imports are absolute"),
+        ("experiments.train", "import tests.conftest", "experiments may import"),
+    ],
+)
+def test_a_wrong_import_is_seen(importer: str, source: str, part: str) -> None:
+    errors = [direction_error(found) for found in imports_of(importer, source)]
+    assert len(errors) == 1
+    assert part in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("importer", "source"),
+    [
+        ("musicvae_jax.training", "from flax import struct"),
+        ("musicvae_jax.models.lstm", "from flax import linen"),
+        ("experiments.train", "from data_pipeline import command\nimport jax"),
+        ("data_pipeline.extract", "import note_seq, re, musicvae_jax.tasks"),
+    ],
+)
+def test_a_right_import_passes(importer: str, source: str) -> None:
+    assert [direction_error(found) for found in imports_of(importer, source)].count("") > 0
+    assert not any(direction_error(found) for found in imports_of(importer, source))
+
+
+def test_lookups_and_depth_are_seen() -> None:
+    source = "import a.b\ndef f():\n from c import d\n importlib.util.find_spec('e')"
+    found = list(imports_of("x", source))
+    assert [(i.module, i.top_level) for i in found] == [("a.b", True), ("c.d", False), ("e", False)]
+
+
+def test_the_shipped_packages_import_only_what_setup_cfg_declares(
+    declared: dict[str, dict[str, str]],
+) -> None:
+    for found in SHIPPED_IMPORTS:
+        if not found.is_third_party or found.distribution in declared["core"]:
+            continue
+        where = f"{found.importer} imports {found.module}"
+        extra = IN_EXTRA.get(found.distribution)
+        assert extra is not None, f"{where}: setup.cfg does not declare it"
+        assert found.distribution in declared[extra], f"{where}: not in the extra {extra}"
+        assert not found.top_level, f"{where}: comes with an extra, so only inside a function"
+
+
+def test_the_tests_import_only_what_the_dev_extra_brings(
+    declared: dict[str, dict[str, str]],
+) -> None:
+    brought = declared["core"] | declared["dev"]
+    missing = [i for i in TEST_IMPORTS if i.is_third_party and i.distribution not in brought]
+    assert missing == []
+
+
+def test_no_declared_dependency_is_unused(declared: dict[str, dict[str, str]]) -> None:
+    shipped = {found.distribution for found in SHIPPED_IMPORTS}
+    everywhere = shipped | {found.distribution for found in TEST_IMPORTS}
+    assert sorted(set(declared["core"]) - shipped) == []
+    assert sorted(set(declared["demo"]) - shipped) == []
+    assert sorted(set(declared["dev"]) - everywhere - set(TOOLS)) == []
+    assert sorted(set(TOOLS) - set(declared["dev"])) == []
+
+
+def test_the_extras_agree_with_the_core(declared: dict[str, dict[str, str]]) -> None:
+    assert declared["demo"].items() <= declared["dev"].items()
+    versions = declared["core"]["jax"].removeprefix("jax")
+    for extra in ("cuda", "tpu"):
+        assert declared[extra]["jax"].split("]")[1] == versions
+
+
+@pytest.mark.parametrize("path", _files(PACKAGES), ids=_module_name)
+def test_files_and_functions_are_short(path: pathlib.Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert path.name not in ("utils.py", "helpers.py", "common.py")
+    assert source.count("\n") <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= 50, f"{node.name} has {lines} lines"
+
+
+def _does_something(statement: ast.stmt) -> bool:
+    """Whether a module-level statement is more than a definition."""
+    if isinstance(statement, ast.If):
+        return ast.unparse(statement.test) not in ("TYPE_CHECKING", "__name__ == '__main__'")
+    if isinstance(statement, ast.Expr):
+        # Flags and derivatives are declared by a call.
+        declares = re.match(r"flags\.|\w+\.defvjp\(|\w+\.defjvp\(", ast.unparse(statement))
+        return not isinstance(statement.value, ast.Constant) and declares is None
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        calls = [n for n in ast.walk(statement) if isinstance(n, ast.Call)]
+        makes = r"(jnp|jax\.(numpy|random|device|local_device|config)|np\.load|open)\b"
+        return any(re.match(makes, ast.unparse(call.func)) for call in calls)
+    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return not isinstance(statement, definitions)
+
+
+@pytest.mark.parametrize("path", _files(SHIPPED), ids=_module_name)
+def test_importing_a_module_only_defines(path: pathlib.Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert [ast.unparse(s) for s in tree.body if _does_something(s)] == []
+    settings = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "config"]
+    if _within(_module_name(path), ("musicvae_jax",)):
+        assert [s for s in settings if ast.unparse(s) == "jax.config"] == []
+
+
+def test_a_module_that_acts_when_imported_is_seen() -> None:
+    acting = ["print(1)", "x = jnp.zeros(3)", "jax.config.update('a', 1)", "for i in a:\n b = i"]
+    assert all(_does_something(ast.parse(source).body[0]) for source in acting)
+
+
+def test_no_type_check_is_switched_off() -> None:
+    mark = "# type: " + "ignore"
+    assert [str(p) for p in _files(PACKAGES) if mark in p.read_text(encoding="utf-8")] == []
