@@ -1,0 +1,119 @@
+"""Which split a file belongs to, and which rows stay when rows repeat.
+
+Everything works on arrays with one entry per row, so that tens of millions of rows fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+# In the order in which a repeated row is kept.
+SPLITS = ("train", "validation", "test")
+
+_SEEDS = (0x243F6A8885A308D3, 0x13198A2E03707344)
+_FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
+_HASH_CHUNK = 8192
+
+
+def split_of(md5: str, percentages: tuple[float, float, float], seed: int) -> int:
+    """Return the index in `SPLITS` of a file, from its bytes alone.
+
+    A file keeps its split when other files are added.
+
+    Args:
+      md5: hexadecimal hash of the file's bytes.
+      percentages: share of the files in each split; they sum to 100.
+      seed: salt; another one draws other splits.
+    """
+    digest = hashlib.blake2b(f"{seed}:{md5}".encode(), digest_size=8).digest()
+    point = int.from_bytes(digest, "big") / 2**64 * 100
+    bounds = tuple(itertools.accumulate(percentages))
+    return sum(point >= bound for bound in bounds[:-1])
+
+
+def row_hashes(rows: np.ndarray) -> np.ndarray:
+    """Return 128-bit hashes of rows.
+
+    Args:
+      rows: [N, ...] unsigned integers.
+
+    Returns:
+      uint64 [N, 2], the same on every machine; rows that differ in one 8-byte word never agree.
+    """
+    N = len(rows)
+    hashes = np.empty((N, 2), np.uint64)
+    for start in range(0, N, _HASH_CHUNK):
+        chunk = np.ascontiguousarray(rows[start : start + _HASH_CHUNK])
+        chunk = chunk.astype(chunk.dtype.newbyteorder("<"), copy=False)
+        octets = chunk.reshape(len(chunk), -1).view(np.uint8)
+        words = np.zeros((len(chunk), -(-octets.shape[1] // 8) * 8), np.uint8)
+        words[:, : octets.shape[1]] = octets
+        columns = np.ascontiguousarray(words.view("<u8").T).astype(np.uint64, copy=False)
+        for lane in range(2):
+            hashes[start : start + len(chunk), lane] = _mix(columns, lane)
+    return hashes
+
+
+def _mix(columns: np.ndarray, lane: int) -> np.ndarray:
+    """Hash uint64 [W, N] to uint64 [N]: xor, multiply and shift, each step one to one."""
+    factor = np.uint64(_FACTORS[lane])
+    h = np.full(columns.shape[1], _SEEDS[lane], np.uint64)
+    for column in columns:
+        h ^= column
+        h *= factor  # modulo 2**64, as arrays do without a warning
+        h ^= h >> np.uint64(29 + 3 * lane)
+    h *= np.uint64(0xBF58476D1CE4E5B9)
+    h ^= h >> np.uint64(32)
+    return h
+
+
+class Selection(NamedTuple):
+    """Rows that stay.
+
+    Attributes:
+      rows: for each split the indices of its rows, int64, in stored order.
+      before: for each split its rows before duplicates were removed.
+      shared: for each pair of splits, "train/validation" and so on, the number of different rows
+        found in both; they stay in the first one only.
+    """
+
+    rows: dict[str, np.ndarray]
+    before: dict[str, int]
+    shared: dict[str, int]
+
+
+def select_rows(hashes: np.ndarray, splits: np.ndarray, ranks: np.ndarray) -> Selection:
+    """Keep each different row once: in train if it is found there, else in validation.
+
+    Stored order is by split, then by file rank, then as given.
+
+    Args:
+      hashes: uint64 [N, 2], of rows.
+      splits: integer [N], index in `SPLITS` of the row's file.
+      ranks: integer [N], place of the row's file; does not depend on the order of reading.
+    """
+    order = np.lexsort((ranks, splits))
+    splits = splits[order]
+    high, low = hashes[order, 0], hashes[order, 1]
+    by_hash = np.lexsort((low, high))  # stable: equal rows stay in stored order
+    high, low = high[by_hash], low[by_hash]
+    starts = np.ones(len(order), bool)
+    starts[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    first = np.flatnonzero(starts)
+    kept = np.zeros(len(order), bool)
+    kept[by_hash[first]] = True
+    bits = np.left_shift(np.uint8(1), splits.astype(np.uint8))[by_hash]
+    found_in = np.bitwise_or.reduceat(bits, first) if len(first) else bits
+    shared = {}
+    for a, b in itertools.combinations(range(len(SPLITS)), 2):
+        pair = np.uint8(1 << a | 1 << b)
+        shared[f"{SPLITS[a]}/{SPLITS[b]}"] = int(np.count_nonzero((found_in & pair) == pair))
+    return Selection(
+        rows={name: order[kept & (splits == i)] for i, name in enumerate(SPLITS)},
+        before={name: int(np.count_nonzero(splits == i)) for i, name in enumerate(SPLITS)},
+        shared=shared,
+    )
