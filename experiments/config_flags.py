@@ -1,0 +1,77 @@
+"""Configuration fields as command-line flags, and back.
+
+Each field of the dataclasses in `musicvae_jax.config` is a flag whose default is None: not
+given. What a task trains with < what a flagfile says < what the command line says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from absl import flags
+
+from musicvae_jax.config import PARTS, Config, field_types
+from musicvae_jax.tasks import TASKS, get_task
+
+
+class _SizesParser(flags.ArgumentParser[tuple[int, ...]]):
+    """Reads layer sizes: 256,256."""
+
+    syntactic_help = "whole numbers with commas between, for example 256,256"
+
+    def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
+        """Turn the text into a tuple; an empty text is an empty tuple."""
+        if isinstance(argument, tuple):
+            return argument
+        parts = [part.strip() for part in argument.split(",")] if argument.strip() else []
+        if not all(part.isdecimal() for part in parts):
+            raise ValueError(f"must be {self.syntactic_help}")
+        return tuple(int(part) for part in parts)
+
+    def flag_type(self) -> str:
+        """Name the type in --help."""
+        return "whole numbers"
+
+
+def define() -> None:
+    """Define --task and one flag per configuration field, all None by default."""
+    names = ", ".join(TASKS)
+    flags.DEFINE_string("task", None, f"What a row means: {names}. Default: the data's task.")
+    help_texts = _field_help()
+    for name, field_type in field_types().items():
+        text = f"{help_texts[name]} Default: the task's."
+        if field_type is str:
+            flags.DEFINE_string(name, None, text)
+        elif field_type is int:
+            flags.DEFINE_integer(name, None, text)
+        elif field_type is float:
+            flags.DEFINE_float(name, None, text)
+        else:
+            serializer = flags.CsvListSerializer(",")
+            flags.DEFINE(_SizesParser(), name, None, text, serializer=serializer)
+
+
+def _field_help() -> dict[str, str]:
+    """Read each field's help text from the `Attributes:` of its dataclass."""
+    texts: dict[str, str] = {}
+    for part in PARTS.values():
+        attributes = (part.__doc__ or "").split("Attributes:")[1]
+        for name, text in re.findall(r"^ {6}(\w+): (.*?)(?=^ {6}\w+: |\Z)", attributes, re.M | re.S):
+            texts[name] = " ".join(text.split())
+    return texts
+
+
+def given(values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
+    """Return the configuration fields that the user gave, by name."""
+    fields = {name: values[name].value for name in field_types()}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def config_for(task_name: str, values: flags.FlagValues = flags.FLAGS) -> Config:
+    """Return the task's configuration with what the user gave in place of its defaults.
+
+    Raises:
+      InputError: a field is out of range, or there is no such task.
+    """
+    return get_task(task_name).config.replace(**given(values))

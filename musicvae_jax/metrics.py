@@ -1,0 +1,184 @@
+"""Measures of predicted tokens, per example: counts that are summed and divided once.
+
+Conventions: tokens are integer [B, T] or [B, T, K]; results keep the tracks apart, [B, K]
+(K is 1 for a single track). A measure is a pair of counts, so that a split of any size, its
+last batch masked, gives the same figure as one batch of all rows. A note starts at every step
+of a melody that holds a pitch, and at every step of drums that hold at least one hit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, Task, Track
+
+Counts = dict[str, jax.Array]
+
+
+def track_columns(tokens: jax.Array) -> jax.Array:
+    """View tokens as [B, T, K]: a single track gets K = 1."""
+    return tokens[:, :, None] if tokens.ndim == 2 else tokens
+
+
+def starts_note(tokens: jax.Array, task: Task) -> jax.Array:
+    """Return where a note starts, bool [B, T, K]."""
+    first = np.array([1 if track.kind == "drums" else FIRST_NOTE_ON for track in task.tracks])
+    return track_columns(tokens) >= jnp.asarray(first)[None, None, :]
+
+
+def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Counts:
+    """Count what accuracy, onset accuracy and the note scores are made of.
+
+    A note of a melody is its onset step and pitch; a note of drums is its step and class, so
+    that one drum token holds up to nine. A true note is found when the prediction has the
+    same note at the same step.
+
+    Args:
+      predicted: integer [B, T] or [B, T, K].
+      tokens: the truth, shaped as `predicted`.
+      task: names the tracks.
+
+    Returns:
+      float32 [B, K] each: "steps", "correct"; "onsets" and "onsets_correct", true onset steps
+      and those predicted exactly; "true_notes", "predicted_notes", "found_notes".
+    """
+    truth, guess = track_columns(tokens), track_columns(predicted)
+    onset = starts_note(truth, task)
+    correct = guess == truth
+    notes = [
+        _note_counts(guess[:, :, k], truth[:, :, k], track) for k, track in enumerate(task.tracks)
+    ]
+    return {
+        "steps": jnp.full((truth.shape[0], truth.shape[2]), truth.shape[1], jnp.float32),
+        "correct": _over_steps(correct),
+        "onsets": _over_steps(onset),
+        "onsets_correct": _over_steps(onset & correct),
+        **{name: jnp.stack([track[name] for track in notes], axis=1) for name in notes[0]},
+    }
+
+
+def _over_steps(values: jax.Array) -> jax.Array:
+    """Sum [B, T, K] over the steps."""
+    return jnp.sum(values, axis=1, dtype=jnp.float32)
+
+
+def _note_counts(guess: jax.Array, truth: jax.Array, track: Track) -> Counts:
+    """Count the notes of one track, [B, T] -> [B]."""
+    if track.kind == "drums":
+        per_step = {
+            "true_notes": jax.lax.population_count(truth),
+            "predicted_notes": jax.lax.population_count(guess),
+            "found_notes": jax.lax.population_count(truth & guess),
+        }
+    else:
+        per_step = {
+            "true_notes": truth >= FIRST_NOTE_ON,
+            "predicted_notes": guess >= FIRST_NOTE_ON,
+            "found_notes": (truth >= FIRST_NOTE_ON) & (truth == guess),
+        }
+    return {name: jnp.sum(value, axis=1, dtype=jnp.float32) for name, value in per_step.items()}
+
+
+def masked_sums(values: Mapping[str, jax.Array], mask: jax.Array) -> Counts:
+    """Sum [B, ...] over the examples where `mask`, bool [B], holds."""
+
+    def total(value: jax.Array) -> jax.Array:
+        keep = mask.reshape(mask.shape + (1,) * (value.ndim - 1))
+        return jnp.sum(jnp.where(keep, value, jnp.zeros_like(value)), axis=0, dtype=jnp.float32)
+
+    return {name: total(value) for name, value in values.items()}
+
+
+def add_sums(total: dict[str, np.ndarray], part: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Add one batch's sums to a running total in float64; an empty total starts it."""
+    part = {name: np.asarray(value, np.float64) for name, value in part.items()}
+    return {name: total.get(name, np.zeros_like(value)) + value for name, value in part.items()}
+
+
+def ratio(numerator: float | np.ndarray, denominator: float | np.ndarray) -> np.ndarray:
+    """Divide, float64; where there is nothing to divide by, NaN."""
+    numerator, denominator = np.broadcast_arrays(
+        np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    )
+    empty = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=empty, where=denominator != 0)
+
+
+def scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Turn summed `prediction_counts` [K] into figures, float64 [K] each.
+
+    Returns:
+      "accuracy" over all steps; "onset_accuracy" over steps where a true note starts;
+      "precision", "recall" and "f1" of notes.
+    """
+    found = sums["found_notes"]
+    return {
+        "accuracy": ratio(sums["correct"], sums["steps"]),
+        "onset_accuracy": ratio(sums["onsets_correct"], sums["onsets"]),
+        "precision": ratio(found, sums["predicted_notes"]),
+        "recall": ratio(found, sums["true_notes"]),
+        "f1": ratio(2 * found, sums["predicted_notes"] + sums["true_notes"]),
+    }
+
+
+def token_histogram(tokens: np.ndarray, task: Task) -> list[np.ndarray]:
+    """Count each token value of each track, K arrays int64 [V]."""
+    columns = tokens.reshape(*tokens.shape[:2], len(task.tracks))
+    return [
+        np.bincount(columns[:, :, k].ravel(), minlength=track.num_classes)
+        for k, track in enumerate(task.tracks)
+    ]
+
+
+def baselines(histograms: list[np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """Score predictions that know only how often each token occurs, float64 [K] each.
+
+    Returns:
+      "no_event_accuracy": always answering "no event"; "unigram_accuracy": expected accuracy
+      of drawing each step from the frequencies of all tokens; "unigram_onset_accuracy": the
+      same on the steps where a note starts; "onset_unigram_onset_accuracy": on those steps,
+      drawing from the frequencies of onset tokens alone, as if the onsets were known.
+    """
+    names = ("no_event", "unigram", "unigram_onset", "onset_unigram_onset")
+    rows: dict[str, list[float]] = {f"{name}_accuracy": [] for name in names}
+    for counts, track in zip(histograms, task.tracks, strict=True):
+        share = ratio(counts, counts.sum())
+        onsets = counts.copy()
+        onsets[: 1 if track.kind == "drums" else FIRST_NOTE_ON] = 0
+        onset_share = ratio(onsets, onsets.sum())
+        rows["no_event_accuracy"].append(float(share[NO_EVENT]))
+        rows["unigram_accuracy"].append(float(share @ share))
+        rows["unigram_onset_accuracy"].append(float(share @ onset_share))
+        rows["onset_unigram_onset_accuracy"].append(float(onset_share @ onset_share))
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+class LatentMoments:
+    """Running variance of each latent unit's mean, in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = np.zeros(())
+        self.squares = np.zeros(())
+
+    def add(self, mu: np.ndarray) -> None:
+        """Add posterior means, [N, Z], leaving out padding."""
+        values = np.asarray(mu, np.float64)
+        count, mean = len(values), values.mean(axis=0)
+        delta, total = mean - self.mean, self.count + len(values)
+        self.squares = self.squares + ((values - mean[None, :]) ** 2).sum(axis=0)
+        self.squares = self.squares + delta**2 * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+    def active_units(self, threshold: float = 0.01) -> int:
+        """Count units whose mean varies over examples by more than `threshold` (variance).
+
+        Reference: Burda, Grosse and Salakhutdinov 2016, "Importance Weighted Autoencoders",
+        section 5.1.
+        """
+        return int(np.sum(self.squares / max(self.count, 1) > threshold))

@@ -1,0 +1,148 @@
+"""The reference's optimiser as optax transformations whose numbers are arrays.
+
+What a grid varies is data: learning rate, decays and limits reach `update` as a
+`Hyperparameters` of float32 arrays, so that many runs can be one `jax.vmap`.
+
+Reference: magenta/models/music_vae/music_vae_train.py (clipping) and TensorFlow 1's
+`tf.train.AdamOptimizer`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from musicvae_jax.config import TrainConfig
+
+Tree = Any
+
+
+@flax.struct.dataclass
+class Hyperparameters:
+    """The numbers of a training run that change no shape: float32 scalars, `transpose` int32.
+
+    Attributes carry the names of `TrainConfig`; `free_nats` is `free_bits` in nats.
+    """
+
+    learning_rate: jax.Array
+    min_learning_rate: jax.Array
+    decay_rate: jax.Array
+    adam_b1: jax.Array
+    adam_b2: jax.Array
+    adam_eps: jax.Array
+    grad_clip: jax.Array
+    grad_norm_clip_to_zero: jax.Array
+    beta: jax.Array
+    beta_rate: jax.Array
+    free_nats: jax.Array
+    sampling_rate: jax.Array
+    transpose: jax.Array
+
+
+def hyperparameters(config: TrainConfig) -> Hyperparameters:
+    """Return the numbers of `config` as arrays."""
+    names = [name for name in Hyperparameters.__dataclass_fields__ if hasattr(config, name)]
+    values = {name: jnp.float32(getattr(config, name)) for name in names}
+    values["transpose"] = jnp.int32(config.transpose)
+    return Hyperparameters(**values, free_nats=jnp.float32(config.free_bits * math.log(2.0)))
+
+
+def learning_rate_at(step: jax.Array, hyper: Hyperparameters) -> jax.Array:
+    """Return the learning rate of a step, counted from 0 before its update, float32 []."""
+    decay = jnp.power(hyper.decay_rate, step.astype(jnp.float32))
+    return (hyper.learning_rate - hyper.min_learning_rate) * decay + hyper.min_learning_rate
+
+
+def clip_by_norm_or_zero() -> optax.GradientTransformationExtraArgs:
+    """Scale the gradient to global norm `grad_clip`; from `grad_norm_clip_to_zero` on, to 0."""
+
+    def update(
+        grads: Tree, state: Tree, params: Tree = None, *, hyper: Hyperparameters, **_: Any
+    ) -> tuple[Tree, Tree]:
+        del params
+        norm = optax.global_norm(grads)
+        scale = hyper.grad_clip / jnp.maximum(norm, hyper.grad_clip)
+        small = norm < hyper.grad_norm_clip_to_zero
+        # A selection, not a product with 0: the norm of a huge gradient may be infinite.
+        return jax.tree.map(lambda g: jnp.where(small, g * scale, jnp.zeros_like(g)), grads), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def clip_by_value() -> optax.GradientTransformationExtraArgs:
+    """Limit each element of the gradient to +-`grad_clip`."""
+
+    def update(
+        grads: Tree, state: Tree, params: Tree = None, *, hyper: Hyperparameters, **_: Any
+    ) -> tuple[Tree, Tree]:
+        del params
+        limit = hyper.grad_clip
+        return jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+class AdamState(NamedTuple):
+    """Adam's memory: updates made, int32 [], and the two moments, shaped as the parameters."""
+
+    count: jax.Array
+    first_moment: Tree
+    second_moment: Tree
+
+
+def tf1_adam() -> optax.GradientTransformationExtraArgs:
+    """Adam with epsilon added to sqrt(v) before bias correction, as TensorFlow 1 does.
+
+    Its `update` also takes `hyper` and `learning_rate`, float32 [].
+
+    Reference: model_math, "Optimiser": `lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)`.
+    """
+
+    def init(params: Tree) -> AdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdamState(jnp.int32(0), zeros, jax.tree.map(jnp.zeros_like, params))
+
+    def update(
+        grads: Tree,
+        state: AdamState,
+        params: Tree = None,
+        *,
+        hyper: Hyperparameters,
+        learning_rate: jax.Array,
+        **_: Any,
+    ) -> tuple[Tree, AdamState]:
+        del params
+        b1, b2, eps = hyper.adam_b1, hyper.adam_b2, hyper.adam_eps
+        count = state.count + 1
+        t = count.astype(jnp.float32)
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.first_moment, grads)
+        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.second_moment, grads)
+        rate = learning_rate * jnp.sqrt(1 - jnp.power(b2, t)) / (1 - jnp.power(b1, t))
+        updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + eps), m, v)
+        return updates, AdamState(count, m, v)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def make_optimiser(clip_mode: str) -> optax.GradientTransformationExtraArgs:
+    """Chain clipping ("global_norm" or "value") and Adam.
+
+    The chain's `update` takes the extra arguments `hyper` and `learning_rate`.
+    """
+    clip = {"global_norm": clip_by_norm_or_zero, "value": clip_by_value}[clip_mode]
+    return optax.chain(clip(), tf1_adam())
+
+
+def all_finite(tree: Tree) -> jax.Array:
+    """Return whether no element of any leaf is NaN or infinite, bool []."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def select(keep_new: jax.Array, new: Tree, old: Tree) -> Tree:
+    """Return `new` where `keep_new`, bool [], holds, else `old`, leaf by leaf."""
+    return jax.tree.map(lambda n, o: jnp.where(keep_new, n, o), new, old)
