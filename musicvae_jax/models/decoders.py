@@ -1,0 +1,360 @@
+"""The categorical LSTM decoder: teacher forced, scheduled sampling, free running.
+
+A decoder has N streams, LSTM stacks of equal sizes that see the same context (z, or a bar's
+embedding) and run in one loop. A stream reads and writes one or more columns of the tokens:
+a melody is one stream with one column, a flat trio one stream with three, a hierarchical
+trio three streams with one each.
+
+Reference: CategoricalLstmDecoder, MultiOutCategoricalLstmDecoder and
+SplitMultiOutLstmDecoder in magenta/models/music_vae/lstm_models.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from musicvae_jax.models import lstm
+from musicvae_jax.models.encoders import split_columns
+
+Columns = tuple[jax.Array, ...]  # K arrays
+
+
+class Sampling(NamedTuple):
+    """How a decoder feeds its own output back in training.
+
+    Attributes:
+      probability: of a sample instead of the true token, per example, stream and step.
+      key: random key.
+      temperature: divides the logits that samples are drawn from; 0 takes the best.
+    """
+
+    probability: jax.Array | float
+    key: jax.Array
+    temperature: jax.Array | float = 1.0
+
+
+class Weights(NamedTuple):
+    """A decoder's arrays, arranged for the loops.
+
+    Attributes:
+      tables: K arrays [V_k, 4H], rows of the lowest kernel for the previous token.
+      context: [N, C, 4H], rows of the lowest kernel for the context.
+      layers: weights of each layer.
+      initial: kernel [N, C, 2 * sum(H)] and bias [N, 2 * sum(H)] of the initial states.
+      outputs: N pairs of kernel [H, V] and bias [V], V summed over the stream's columns.
+    """
+
+    tables: Columns
+    context: jax.Array
+    layers: tuple[lstm.Layer, ...]
+    initial: tuple[jax.Array, jax.Array]
+    outputs: tuple[tuple[jax.Array, jax.Array], ...]
+
+
+class Prepared(NamedTuple):
+    """What depends on the context only: computed once, before any loop.
+
+    Attributes:
+      gates: [N, B, 4H], the context's part of the lowest gates, bias included.
+      states: initial state of each layer.
+    """
+
+    gates: jax.Array
+    states: tuple[lstm.State, ...]
+
+
+class Stream(nn.Module):
+    """Parameters of one stream.
+
+    Attributes:
+      depth: V, summed over the columns.
+      context_size: C.
+      sizes: units of each layer.
+      state_init: draws the kernel of the initial states.
+    """
+
+    depth: int
+    context_size: int
+    sizes: tuple[int, ...]
+    state_init: lstm.Initializer
+
+    def setup(self) -> None:
+        """Declare the initial states, the cells and the output projection."""
+        self.z_to_initial_state = lstm.Affine(
+            self.context_size, 2 * sum(self.sizes), self.state_init
+        )
+        inputs = (self.depth + self.context_size, *self.sizes[:-1])
+        self.cells = [
+            lstm.cell(rows, size, name=f"cell_{n}")
+            for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
+        ]
+        self.output_projection = lstm.Affine(self.sizes[-1], self.depth)
+
+
+class CategoricalDecoder(nn.Module):
+    """N LSTM stacks with softmax outputs.
+
+    Attributes:
+      depths: for each stream the V of its columns, in the order of the tokens' columns.
+      context_size: C.
+      sizes: units of each layer.
+      state_init: draws the kernels of the initial states.
+      dtype: type of the products.
+    """
+
+    depths: tuple[tuple[int, ...], ...]
+    context_size: int
+    sizes: tuple[int, ...]
+    state_init: lstm.Initializer
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Declare the streams."""
+        self.streams = [
+            Stream(sum(depths), self.context_size, self.sizes, self.state_init, name=f"core_{n}")
+            for n, depths in enumerate(self.depths)
+        ]
+
+    def weights(self) -> Weights:
+        """Arrange the parameters for the loops."""
+        C, H = self.context_size, self.sizes[0]
+        lowest = [stream.cells[0].kernel for stream in self.streams]
+        tables = [
+            table
+            for kernel, depths in zip(lowest, self.depths, strict=True)
+            for table in _split(kernel[: sum(depths)], depths, axis=0)
+        ]
+        layers = [lstm.Layer(None, jnp.stack([k[-H:] for k in lowest]), self._bias(0))]
+        for n in range(1, len(self.sizes)):
+            kernel = jnp.stack([stream.cells[n].kernel for stream in self.streams])
+            below = self.sizes[n - 1]
+            layers.append(lstm.Layer(kernel[:, :below], kernel[:, below:], self._bias(n)))
+        initial = [stream.z_to_initial_state for stream in self.streams]
+        return Weights(
+            tables=tuple(tables),
+            context=jnp.stack([kernel[-H - C : -H] for kernel in lowest]),
+            layers=tuple(layers),
+            initial=(jnp.stack([a.kernel for a in initial]), jnp.stack([a.bias for a in initial])),
+            outputs=tuple(
+                (s.output_projection.kernel, s.output_projection.bias) for s in self.streams
+            ),
+        )
+
+    def _bias(self, n: int) -> jax.Array:
+        """Return the biases of layer n, [N, 4H]."""
+        return jnp.stack([stream.cells[n].bias for stream in self.streams])
+
+    def prepare(self, weights: Weights, context: jax.Array) -> Prepared:
+        """Compute all that a context [B, C] gives: once, not per step."""
+        gates = lstm.contract("bc,ncg->nbg", context, weights.context, self.dtype)
+        kernel, bias = weights.initial
+        flat = lstm.contract("bc,nco->nbo", context, kernel, self.dtype) + bias[:, None, :]
+        states = lstm.split_states(jnp.tanh(flat), self.sizes)
+        return Prepared(gates + weights.layers[0].bias[:, None, :], states)
+
+    def teacher_forced(self, weights: Weights, start: Prepared, previous: Columns) -> Columns:
+        """Compute the logits of all steps from the tokens before them.
+
+        Args:
+          weights: of `weights()`.
+          start: of `prepare`.
+          previous: K arrays [T, B]; V_k means "none" and is a row of zeros.
+
+        Returns:
+          K arrays [B, T, V_k] float32.
+        """
+        gates = self._token_gates(weights, previous)
+        hidden = lstm.run_stack(
+            weights.layers, gates, start.gates, start.states, gates.shape[0], self.dtype
+        )
+        logits: list[jax.Array] = []
+        for n, (kernel, bias) in enumerate(weights.outputs):
+            flat = lstm.contract("tbh,hv->btv", hidden[:, n], kernel, self.dtype)
+            logits.extend(_split(flat + bias[None, None, :], self.depths[n], axis=2))
+        return tuple(logits)
+
+    def _token_gates(self, weights: Weights, previous: Columns) -> jax.Array:
+        """Look up the previous tokens' part of the lowest gates: [T, N, B, 4H]."""
+        parts = [
+            lstm.lookup(table, tokens)
+            for table, tokens in zip(weights.tables, previous, strict=True)
+        ]
+        streams = _group(parts, self.depths)
+        return jnp.stack([sum(parts[1:], start=parts[0]) for parts in streams], axis=1)
+
+    def feed_back(
+        self, weights: Weights, start: Prepared, previous: Columns, sampling: Sampling
+    ) -> Columns:
+        """Replace previous tokens by samples, each with a probability; never the first.
+
+        The logits of teacher forcing on the result are those that a sequential decoder with
+        scheduled sampling computes: no gradient passes through a sample.
+        """
+        weights, start = lax.stop_gradient((weights, start))
+        fast = self._cast(weights)
+        T, B = previous[0].shape
+        choice_key, token_key = jax.random.split(sampling.key)
+        chosen = jax.random.uniform(choice_key, (len(self.depths), T, B)) < sampling.probability
+        per_column = [chosen[n] for n, depths in enumerate(self.depths) for _ in depths]
+
+        def step(carry: tuple[Any, Columns], x: Any) -> tuple[tuple[Any, Columns], Columns]:
+            states, fed = carry
+            true_next, use, key = x
+            states, logits = self._step(fast, start.gates, states, fed)
+            drawn = sample(logits, key, sampling.temperature)
+            after = tuple(jnp.where(u, d, t) for u, d, t in zip(use, drawn, true_next, strict=True))
+            return (states, after), fed
+
+        following = tuple(jnp.roll(tokens, -1, axis=0) for tokens in previous)
+        first = tuple(tokens[0] for tokens in previous)
+        xs = (following, tuple(per_column), jax.random.split(token_key, T))
+        _, fed = lax.scan(step, (start.states, first), xs)
+        return fed
+
+    def generate(
+        self,
+        weights: Weights,
+        start: Prepared,
+        first: Columns,
+        keys: jax.Array,
+        temperature: jax.Array | float,
+    ) -> tuple[Columns, Columns]:
+        """Decode with every output fed back.
+
+        Args:
+          weights: of `weights()`; products take the type they have (see `cast_weights`).
+          start: of `prepare`.
+          first: K arrays [B], the tokens before the first step; V_k means "none".
+          keys: one random key for each of T steps.
+          temperature: divides the logits; 0 takes the best.
+
+        Returns:
+          The last tokens, K arrays [B] int32, and all tokens, K arrays [T, B] int32.
+        """
+
+        def step(carry: tuple[Any, Columns], key: jax.Array) -> tuple[tuple[Any, Columns], Columns]:
+            states, fed = carry
+            states, logits = self._step(weights, start.gates, states, fed)
+            drawn = sample(logits, key, temperature)
+            return (states, drawn), drawn
+
+        (_, last), tokens = lax.scan(step, (start.states, first), keys)
+        return last, tokens
+
+    def cast_weights(self, weights: Weights) -> Weights:
+        """Return the weights of the sequential loops in the type of the products."""
+        return self._cast(weights)
+
+    def _cast(self, weights: Weights) -> Weights:
+        layers = tuple(
+            layer._replace(
+                inputs=None if layer.inputs is None else layer.inputs.astype(self.dtype),
+                recurrent=layer.recurrent.astype(self.dtype),
+            )
+            for layer in weights.layers
+        )
+        outputs = tuple((kernel.astype(self.dtype), bias) for kernel, bias in weights.outputs)
+        return weights._replace(layers=layers, outputs=outputs)
+
+    def _step(
+        self, weights: Weights, gates: jax.Array, states: Any, previous: Columns
+    ) -> tuple[Any, Columns]:
+        """Make one step: states, previous tokens [B] -> states, K logits [B, V_k]."""
+        tokens = self._token_gates(weights, tuple(p[None] for p in previous))[0]
+        states, hidden = lstm.step_stack(weights.layers, gates + tokens, states)
+        logits: list[jax.Array] = []
+        for n, (kernel, bias) in enumerate(weights.outputs):
+            flat = jnp.dot(
+                hidden[n].astype(kernel.dtype), kernel, preferred_element_type=jnp.float32
+            )
+            logits.extend(_split(flat + bias[None, :], self.depths[n], axis=1))
+        return states, tuple(logits)
+
+    def no_tokens(self, batch_size: int) -> Columns:
+        """Return the tokens before the first step: K arrays [B] that mean "none"."""
+        depths = [depth for stream in self.depths for depth in stream]
+        return tuple(jnp.full((batch_size,), depth, jnp.int32) for depth in depths)
+
+
+def sample(logits: Columns, key: jax.Array, temperature: jax.Array | float) -> Columns:
+    """Draw a token per example from each column's logits [B, V_k]; temperature 0 takes the best.
+
+    With g a Gumbel draw, argmax(logits / t + g) is argmax(logits + t * g): one formula for
+    every temperature.
+    """
+    if isinstance(temperature, float | int) and temperature == 0:
+        return tuple(jnp.argmax(column, axis=-1).astype(jnp.int32) for column in logits)
+    keys = jax.random.split(key, len(logits))
+    noisy = [
+        column + temperature * jax.random.gumbel(k, column.shape)
+        for k, column in zip(keys, logits, strict=True)
+    ]
+    return tuple(jnp.argmax(column, axis=-1).astype(jnp.int32) for column in noisy)
+
+
+def shift(columns: Columns, first: Columns) -> Columns:
+    """Return the tokens before each step: [T, B] each, with `first` [B] before step 0."""
+    pairs = zip(columns, first, strict=True)
+    return tuple(jnp.concatenate([start[None], tokens[:-1]]) for tokens, start in pairs)
+
+
+def join_columns(columns: Columns) -> jax.Array:
+    """Return K columns [T, B] as tokens [B, T], or [B, T, K] for several."""
+    if len(columns) == 1:
+        return columns[0].T
+    return jnp.stack([column.T for column in columns], axis=-1)
+
+
+def _split(x: jax.Array, sizes: Sequence[int], axis: int) -> list[jax.Array]:
+    """Cut an axis into parts of these sizes."""
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(lax.slice_in_dim(x, start, start + size, axis=axis))
+        start += size
+    return parts
+
+
+def _group(parts: Sequence[jax.Array], depths: Sequence[Sequence[int]]) -> list[list[jax.Array]]:
+    """Group K arrays by stream."""
+    rest = iter(parts)
+    return [[next(rest) for _ in stream] for stream in depths]
+
+
+class FlatDecoder(nn.Module):
+    """p(tokens | z) by one loop over all steps.
+
+    Attributes:
+      core: decoder whose context is z.
+    """
+
+    core: CategoricalDecoder
+
+    def declare(self) -> None:
+        """Touch every parameter."""
+        self.core.weights()
+
+    def logits(self, z: jax.Array, tokens: jax.Array, sampling: Sampling | None) -> Columns:
+        """Compute the logits of tokens [B, T] or [B, T, K]: K arrays [B, T, V_k]."""
+        weights = self.core.weights()
+        start = self.core.prepare(weights, z)
+        previous = shift(split_columns(tokens), self.core.no_tokens(z.shape[0]))
+        if sampling is not None:
+            previous = self.core.feed_back(weights, start, previous, sampling)
+        return self.core.teacher_forced(weights, start, previous)
+
+    def generate(
+        self, z: jax.Array, key: jax.Array, temperature: jax.Array | float, num_steps: int
+    ) -> jax.Array:
+        """Decode z [B, Z] to tokens [B, T] or [B, T, K] int32."""
+        weights = self.core.weights()
+        start = self.core.prepare(weights, z)
+        keys = jax.random.split(key, num_steps)
+        first = self.core.no_tokens(z.shape[0])
+        fast = self.core.cast_weights(weights)
+        return join_columns(self.core.generate(fast, start, first, keys, temperature)[1])

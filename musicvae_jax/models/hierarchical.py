@@ -1,0 +1,127 @@
+"""The hierarchical decoder: a conductor LSTM over bars, a decoder LSTM within each bar.
+
+The decoder's state starts anew in every bar, from the conductor's output; only the previous
+token crosses the bar line. So under teacher forcing all bars run side by side, B * U
+examples in a loop of S steps, and so they do under scheduled sampling, which never samples
+the first input of a bar. Generation needs the bars one after another.
+
+Reference: HierarchicalLstmDecoder (disable_autoregression=True) in
+magenta/models/music_vae/lstm_models.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from musicvae_jax.models import lstm
+from musicvae_jax.models.decoders import (
+    CategoricalDecoder,
+    Columns,
+    Prepared,
+    Sampling,
+    join_columns,
+    shift,
+)
+from musicvae_jax.models.encoders import split_columns
+
+
+class Conductor(nn.Module):
+    """LSTM that turns z into one embedding per bar; its input is a single zero.
+
+    Attributes:
+      z_size: Z.
+      sizes: units of each layer.
+      state_init: draws the kernel of the initial states.
+      dtype: type of the products.
+    """
+
+    z_size: int
+    sizes: tuple[int, ...]
+    state_init: lstm.Initializer
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Declare the initial states and the cells."""
+        self.initial_state = lstm.Affine(self.z_size, 2 * sum(self.sizes), self.state_init)
+        # The row of the zero input is kept: the reference's variables have it.
+        inputs = (1, *self.sizes[:-1])
+        self.cells = [
+            lstm.cell(rows, size, name=f"cell_{n}")
+            for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
+        ]
+
+    def declare(self) -> None:
+        """Touch every parameter."""
+        lstm.touch(self.initial_state, *self.cells)
+
+    def __call__(self, z: jax.Array, num_bars: int) -> jax.Array:
+        """Compute the embeddings [U, B, H] of z [B, Z]."""
+        states = lstm.split_states(jnp.tanh(self.initial_state(z, self.dtype))[None], self.sizes)
+        layers = [
+            lstm.Layer(cell.kernel[None, :-size], cell.kernel[None, -size:], cell.bias[None])
+            for cell, size in zip(self.cells, self.sizes, strict=True)
+        ]
+        constant = layers[0].bias[:, None, :]
+        return lstm.run_stack(layers, None, constant, states, num_bars, self.dtype)[:, 0]
+
+
+class HierarchicalDecoder(nn.Module):
+    """p(tokens | z) bar by bar.
+
+    Attributes:
+      conductor: z to bar embeddings.
+      core: decoder whose context is a bar embedding.
+      num_bars: U.
+    """
+
+    conductor: Conductor
+    core: CategoricalDecoder
+    num_bars: int
+
+    def declare(self) -> None:
+        """Touch every parameter."""
+        self.conductor.declare()
+        self.core.weights()
+
+    def bar_embeddings(self, z: jax.Array) -> jax.Array:
+        """Compute the bar embeddings [B, U, H] of z [B, Z]."""
+        return jnp.swapaxes(self.conductor(z, self.num_bars), 0, 1)
+
+    def logits(self, z: jax.Array, tokens: jax.Array, sampling: Sampling | None) -> Columns:
+        """Compute the logits of tokens [B, T] or [B, T, K]: K arrays [B, T, V_k]."""
+        weights = self.core.weights()
+        embeddings = self.bar_embeddings(z)
+        start = self.core.prepare(weights, embeddings.reshape(-1, embeddings.shape[-1]))
+        previous = shift(split_columns(tokens), self.core.no_tokens(z.shape[0]))
+        bars = tuple(self._side_by_side(column) for column in previous)
+        if sampling is not None:
+            bars = self.core.feed_back(weights, start, bars, sampling)
+        logits = self.core.teacher_forced(weights, start, bars)
+        return tuple(column.reshape(z.shape[0], -1, column.shape[-1]) for column in logits)
+
+    def _side_by_side(self, column: jax.Array) -> jax.Array:
+        """Turn [U * S, B] into [S, B * U]: the bars of an example stay neighbours."""
+        bars = column.reshape(self.num_bars, -1, column.shape[1])
+        return jnp.transpose(bars, (1, 2, 0)).reshape(bars.shape[1], -1)
+
+    def generate(
+        self, z: jax.Array, key: jax.Array, temperature: jax.Array | float, num_steps: int
+    ) -> jax.Array:
+        """Decode z [B, Z] to tokens [B, T] or [B, T, K] int32."""
+        weights = self.core.weights()
+        embeddings = self.conductor(z, self.num_bars)
+        starts = jax.vmap(self.core.prepare, in_axes=(None, 0))(weights, embeddings)
+        fast = self.core.cast_weights(weights)
+
+        def bar(first: Columns, x: tuple[Prepared, jax.Array]) -> tuple[Columns, Columns]:
+            start, keys = x
+            return self.core.generate(fast, start, first, keys, temperature)
+
+        keys = jax.random.split(key, (self.num_bars, num_steps // self.num_bars))
+        _, bars = lax.scan(bar, self.core.no_tokens(z.shape[0]), (starts, keys))
+        return join_columns(tuple(column.reshape(num_steps, -1) for column in bars))

@@ -1,0 +1,138 @@
+"""What training minimises, part by part, per example.
+
+Reference: `_compute_model_loss` in magenta/models/music_vae/base_model.py and
+`get_sampling_probability` in lstm_utils.py there.
+
+Differences from the reference: none in the gradient. `free_bits_cost` is the reference's
+cost, max(KL - tau, 0); `free_bits_kl` is the paper's form, max(KL, tau), larger by tau.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from musicvae_jax.config import SAMPLING_SCHEDULES, InputError
+
+
+def reconstruction_nats_per_track(
+    logits: Sequence[jax.Array], tokens: jax.Array, lengths: jax.Array | None = None
+) -> jax.Array:
+    """Compute the cross-entropy of each column, summed over the steps that count.
+
+    Args:
+      logits: K arrays [B, T, V_k] float32.
+      tokens: [B, T] or [B, T, K] integer.
+      lengths: [B] int32, steps that count of each example, or None for all.
+
+    Returns:
+      [B, K] float32, nats.
+    """
+    columns = tokens[..., None] if tokens.ndim == 2 else tokens
+    costs = jnp.stack(
+        [_cross_entropy(column, columns[..., k]) for k, column in enumerate(logits)], axis=-1
+    )
+    if lengths is not None:
+        counts = jnp.arange(costs.shape[1])[None, :] < lengths[:, None]
+        costs = jnp.where(counts[..., None], costs, 0.0)
+    return costs.sum(axis=1)
+
+
+def _cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Compute -log p of each token: logits [B, T, V], tokens [B, T] -> [B, T] nats."""
+    # A comparison instead of a gather: its gradient is element-wise, not a scatter.
+    values = jnp.arange(logits.shape[-1])[None, None, :]
+    chosen = jnp.where(values == tokens[..., None], logits, 0.0).sum(axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def reconstruction_nats(
+    logits: Sequence[jax.Array], tokens: jax.Array, lengths: jax.Array | None = None
+) -> jax.Array:
+    """Compute -log p(tokens | z), summed over steps and columns: [B] float32, nats.
+
+    Takes what `reconstruction_nats_per_track` takes.
+    """
+    return reconstruction_nats_per_track(logits, tokens, lengths).sum(axis=-1)
+
+
+def kl_nats(posterior: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Compute KL(q(z | tokens) || N(0, 1)), summed over the latent dimensions.
+
+    Args:
+      posterior: mu and sigma (standard deviation), [B, Z] float32.
+
+    Returns:
+      [B] float32, nats.
+    """
+    mu, sigma = posterior
+    return 0.5 * (mu**2 + sigma**2 - 1.0 - 2.0 * jnp.log(sigma)).sum(axis=-1)
+
+
+def free_nats(free_bits: jax.Array | float) -> jax.Array | float:
+    """Turn bits into nats."""
+    return free_bits * math.log(2.0)
+
+
+def free_bits_cost(kl: jax.Array, free_bits: jax.Array | float) -> jax.Array:
+    """Compute the reference's cost max(kl - tau, 0): kl [B] nats, tau in bits -> [B] nats."""
+    return jnp.maximum(kl - free_nats(free_bits), 0.0)
+
+
+def free_bits_kl(kl: jax.Array, free_bits: jax.Array | float) -> jax.Array:
+    """Compute the paper's term max(kl, tau): kl [B] nats, tau in bits -> [B] nats.
+
+    Reference: Roberts et al. 2018, section 2.1; its gradient is that of `free_bits_cost`.
+    """
+    return jnp.maximum(kl, free_nats(free_bits))
+
+
+def beta_at(
+    step: jax.Array | int, beta: jax.Array | float, beta_rate: jax.Array | float
+) -> jax.Array:
+    """Compute the weight of the KL term, beta * (1 - beta_rate**step), in float32.
+
+    A rate of 0 gives 0 at step 0 and `beta` from step 1 on.
+
+    Args:
+      step: updates made before this one.
+      beta: largest weight.
+      beta_rate: from 0 to 1, rounded to float32 first, as the reference does.
+
+    Returns:
+      A float32 scalar.
+    """
+    rate = jnp.asarray(beta_rate, jnp.float32)
+    return jnp.asarray(beta, jnp.float32) * (1.0 - rate ** jnp.asarray(step, jnp.float32))
+
+
+def sampling_probability_at(
+    step: jax.Array | int, schedule: str, rate: jax.Array | float
+) -> jax.Array:
+    """Compute the probability of feeding back a sample instead of the true token.
+
+    Args:
+      step: updates made before this one.
+      schedule: "constant" (`rate`), "inverse_sigmoid" (1 - k / (k + exp(step / k)) with
+        k = `rate` steps) or "exponential" (1 - rate**step).
+      rate: parameter of the schedule.
+
+    Returns:
+      A float32 scalar.
+
+    Raises:
+      InputError: the schedule is none of the three.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    rate = jnp.asarray(rate, jnp.float32)
+    if schedule == "constant":
+        return rate
+    if schedule == "inverse_sigmoid":
+        return 1.0 - rate / (rate + jnp.exp(step / rate))
+    if schedule == "exponential":
+        return 1.0 - rate**step
+    choices = ", ".join(SAMPLING_SCHEDULES)
+    raise InputError(f"sampling_schedule: {schedule!r} is not one of {choices}")
