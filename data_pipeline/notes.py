@@ -14,6 +14,7 @@ import pathlib
 import tempfile
 import warnings
 import zipfile
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,14 @@ class Unit:
     error: ReadError | None = None
 
 
+def import_note_seq() -> ModuleType:
+    """Import note-seq without the warnings of what it imports (no audio converter, ...)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import note_seq
+    return note_seq
+
+
 def read_pieces(name: str, data: bytes) -> list[Unit]:
     """Read the bytes of one file.
 
@@ -121,9 +130,9 @@ def kind_of(name: str, data: bytes) -> str:
 def _read_midi(data: bytes) -> NoteSequence:
     """Read a MIDI file as note-seq does, but look at its length before memory is taken."""
     import mido
-    import note_seq
     import pretty_midi
 
+    note_seq = import_note_seq()
     try:
         midi = mido.MidiFile(file=io.BytesIO(data), charset="latin1")
         ticks = max((sum(event.time for event in track) for track in midi.tracks), default=0)
@@ -142,12 +151,13 @@ def _read_midi(data: bytes) -> NoteSequence:
 
 def _damaged(reason: str, error: Exception) -> ReadError:
     """Wrap what a parser raised; one line."""
-    detail = " ".join(str(error).split())
+    detail = " ".join(str(error).split()) or "the file ends too early"
     return ReadError(reason, f"{type(error).__name__}: {detail}"[:200])
 
 
 def _read_musicxml(data: bytes) -> NoteSequence:
     """Read MusicXML, compressed or not; note-seq wants a file with the right extension."""
+    import_note_seq()
     from note_seq import musicxml_reader
 
     compressed = data.startswith(b"PK")
@@ -209,6 +219,7 @@ def _tunes(data: bytes) -> tuple[list[str], list[list[str]]]:
 
 def _read_tune(lines: list[str]) -> NoteSequence:
     """Read one tune and play its repeats."""
+    import_note_seq()
     from note_seq import abc_parser, sequences_lib
 
     try:
