@@ -200,16 +200,14 @@ def _read_sysex(data: np.ndarray, position: Int, end: Int) -> tuple[Int, Int]:
     length, first = _variable_int(data, position, end)
     if length > _MAX_MESSAGE_BYTES:
         return first, _TOO_LONG
-    last: Int = first + length
-    if last > end:
+    after = first + length
+    if after > end:
         return first, _PAST_END
-    after = last
-    if first < last and data[first] == 0xF0:
-        first += 1
-    if first < last and data[last - 1] == 0xF7:
-        last -= 1
-    _, code = _skip(data, first, last - first, end)
-    return after, code
+    for i in range(first, after):
+        is_mark = (i == first and data[i] == 0xF0) or (i == after - 1 and data[i] == 0xF7)
+        if data[i] > 127 and not is_mark:
+            return first, _DATA_BYTE
+    return after, OK
 
 
 @compiled
@@ -217,7 +215,7 @@ def _read_system(
     data: np.ndarray, position: Int, end: Int, status: Int, running: bool | np.bool_
 ) -> tuple[Int, Int]:
     """Skip a system common or realtime message."""
-    length = _SYSTEM_BYTES[status - 0xF0]
+    length = np.int64(_SYSTEM_BYTES[status - 0xF0])
     if length < 0 or (running and length == 0):
         return position, _UNDEFINED
     return _skip(data, position, length, end)
@@ -277,13 +275,11 @@ def pair_notes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       events: int64 [E, 4] of `read_events`.
 
     Returns:
-      Notes int64 [N, 4]: start tick, end tick, pitch, instrument, by note off; instruments
-      int64 [I, 2]: program, whether it is drums.
+      Notes [N, 4]: start and end tick, pitch, instrument; instruments [I, 2]: program, is drums.
     """
     notes = np.empty((len(events), 4), np.int64)
     instruments = np.empty((len(events), 2), np.int64)
-    program = np.zeros(16, np.int64)
-    slots = np.full(2048, -1, np.int64)  # instrument of channel x program
+    program, slots = np.zeros(16, np.int64), np.full(2048, -1, np.int64)  # by channel x program
     oldest = np.full(2048, -1, np.int64)  # first open note on of channel x pitch
     newest = np.full(2048, -1, np.int64)
     newer = np.empty(len(events), np.int64)  # next open note on of the same channel and pitch
@@ -303,15 +299,13 @@ def pair_notes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             slot = channel * 128 + program[channel]
             if slots[slot] < 0 and events[node, 0] != tick:
                 slots[slot] = num_instruments
-                instruments[num_instruments, 0] = program[channel]
-                instruments[num_instruments, 1] = channel == 9
+                row = instruments[num_instruments]
+                row[0], row[1] = program[channel], channel == 9
                 num_instruments += 1
             before = num_notes
             while node >= 0 and events[node, 0] != tick:
-                notes[num_notes, 0] = events[node, 0]
-                notes[num_notes, 1] = tick
-                notes[num_notes, 2] = key & 127
-                notes[num_notes, 3] = slots[slot]
+                row = notes[num_notes]
+                row[0], row[1], row[2], row[3] = events[node, 0], tick, key & 127, slots[slot]
                 num_notes += 1
                 node = newer[node]
             # Those begun on this very tick stay open only if an earlier one was closed.
