@@ -10,6 +10,8 @@ Differences from the reference:
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,41 +48,71 @@ def encode(
     Returns:
       Tokens uint16 [N, T, 3], N = 0 if the piece is shorter; or the reason why there are none.
     """
-    notes = piece.notes[piece.notes["instrument"] <= MAX_INSTRUMENT]
-    by_type = _instruments_by_type(notes, (melody_programs, bass_programs))
+    by_type = instruments_by_type(piece, melody_programs, bass_programs)
     missing = [name for name, found in zip(_TYPE_NAMES, by_type, strict=True) if not found]
     if missing:
         return "no band: no " + ", no ".join(missing)
-    num_bars = min(-(-piece.total_steps // STEPS_PER_BAR), MAX_BARS)
-    num_window_bars = num_steps // STEPS_PER_BAR
-    if num_bars < num_window_bars:
+    if piece.total_steps <= num_steps - STEPS_PER_BAR:
         return np.zeros((0, num_steps, 3), np.uint16)
-    coverage, columns = {}, {}
-    for kind, instruments in enumerate(by_type):
-        for instrument in instruments:
-            own = notes[notes["instrument"] == instrument]
-            column = _column(own, kind, num_bars * STEPS_PER_BAR)
-            if column is not None:
-                columns[instrument] = column
-                coverage[instrument] = _coverage(own, num_bars)
-    playable = [[i for i in instruments if i in columns] for instruments in by_type]
     rows: list[np.ndarray] = []
-    for group in itertools.product(*playable):
-        bars = _window_bars([coverage[i] for i in group], num_window_bars)
-        if len(bars):
-            track = np.stack([columns[i] for i in group], axis=1)
-            steps = bars[:, None] * STEPS_PER_BAR + np.arange(num_steps)[None, :]
-            rows.append(track[steps])
+    for found in group_windows(piece, by_type, num_steps):
+        rows.append(found.rows)
         if sum(map(len, rows)) >= MAX_ROWS:
             break
     return np.concatenate(rows)[:MAX_ROWS] if rows else NOT_TOGETHER
 
 
-def _instruments_by_type(
-    notes: np.ndarray, programs: tuple[range | None, range | None]
+class GroupWindows(NamedTuple):
+    """The windows in which a melody, a bass and a drum instrument play together.
+
+    Attributes:
+      instruments: numbers of the three.
+      bars: first bar of each window, int [N], N is at least 1.
+      rows: tokens uint16 [N, T, 3].
+    """
+
+    instruments: tuple[int, ...]
+    bars: np.ndarray
+    rows: np.ndarray
+
+
+def group_windows(
+    piece: Piece, by_type: Sequence[Sequence[int]], num_steps: int
+) -> Iterator[GroupWindows]:
+    """Yield the windows of every triple of instruments that has any.
+
+    Args:
+      piece: quantised notes.
+      by_type: instrument numbers of melodies, basses and drums.
+      num_steps: T, steps per window: whole bars.
+    """
+    num_bars = min(-(-piece.total_steps // STEPS_PER_BAR), MAX_BARS)
+    num_window_bars = num_steps // STEPS_PER_BAR
+    if num_bars < num_window_bars:
+        return
+    coverage, columns = {}, {}
+    for kind, instruments in enumerate(by_type):
+        for instrument in instruments:
+            own = piece.notes[piece.notes["instrument"] == instrument]
+            column = _column(own, kind, num_bars * STEPS_PER_BAR)
+            if column is not None:
+                columns[instrument] = column
+                coverage[instrument] = _coverage(own, num_bars)
+    playable = [[i for i in instruments if i in columns] for instruments in by_type]
+    for group in itertools.product(*playable):
+        bars = _window_bars([coverage[i] for i in group], num_window_bars)
+        if len(bars):
+            track = np.stack([columns[i] for i in group], axis=1)
+            steps = bars[:, None] * STEPS_PER_BAR + np.arange(num_steps)[None, :]
+            yield GroupWindows(group, bars, track[steps])
+
+
+def instruments_by_type(
+    piece: Piece, melody_programs: range | None, bass_programs: range | None
 ) -> list[list[int]]:
     """List the instruments of melody, bass and drums; those of two types are in none."""
-    pitched = [melody.has_program(notes, allowed) for allowed in programs]
+    notes = piece.notes[piece.notes["instrument"] <= MAX_INSTRUMENT]
+    pitched = [melody.has_program(notes, allowed) for allowed in (melody_programs, bass_programs)]
     kinds = np.select([notes["is_drum"], *pitched], [_DRUMS, _MELODY, _BASS], _OTHER)
     by_type: list[list[int]] = [[], [], []]
     pairs = np.unique(np.stack([notes["instrument"], kinds], axis=1), axis=0).tolist()
