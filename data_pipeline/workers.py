@@ -17,7 +17,8 @@ import resource
 import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -85,6 +86,7 @@ def run_isolated(
     *,
     num_workers: int,
     limits: Limits | None = None,
+    preload: Sequence[str] = (),
 ) -> Generator[tuple[Any, Outcome], None, None]:
     """Yield (key, outcome of `function(payload)`) for each (key, payload) of `jobs`.
 
@@ -96,12 +98,13 @@ def run_isolated(
       jobs: keys and picklable payloads.
       num_workers: child processes.
       limits: of one job.
+      preload: modules to import once for all children, beside the function's own.
 
     Raises:
       RuntimeError: a child cannot start.
     """
     limits = limits or Limits()
-    context = _context(function.__module__)
+    context = _context([function.__module__, *preload])
     queue = iter(jobs)
     pending = next(queue, None)
     workers: list[_Worker] = []
@@ -167,13 +170,23 @@ def _death(code: int | None, limits: Limits) -> Outcome:
     return Outcome(reason=CRASHED, detail=f"exit code {code}")
 
 
-def _context(module: str) -> multiprocessing.context.BaseContext:
-    """Return a fork server that has imported `module`: a new child then starts in milliseconds."""
+def _context(modules: list[str]) -> multiprocessing.context.BaseContext:
+    """Return a fork server that has imported `modules`: a new child then starts in milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload(modules)
     # Thread pools of linear algebra reserve address space per core, which the limit counts.
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+    threads = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    given = dict.fromkeys(threads, "1") | {"PYTHONWARNINGS": "ignore"}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
     return context
 
 

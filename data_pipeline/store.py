@@ -1,0 +1,263 @@
+"""Token stores on disk: gathered in a temporary folder, renamed when complete.
+
+A store's files depend on what is read and on the options only: never on time, machine,
+path, number of processes or order of reading. What does depend on those is in `run.json`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipeline.splits import Selection
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import FIRST_NOTE_ON, MAX_PITCH, MIN_PITCH, NO_EVENT, TASKS, Task, Track
+
+FORMAT = "musicvae-tokens-1"
+META, MANIFEST, REPORT, RUN = "meta.json", "manifest.jsonl", "report", "run.json"
+_MARK = ".unfinished"
+_CHUNK_BYTES = 2**24
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write indented JSON with sorted keys: equal values give equal bytes."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="ascii")
+
+
+@contextlib.contextmanager
+def new_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a folder beside `output` that takes its name when the block ends well.
+
+    When the block raises, nothing is left. What a killed run left is cleared away.
+
+    Raises:
+      InputError: another process is writing to `output`, or the place cannot be written.
+    """
+    folder = output.with_name(f".{output.name}.unfinished")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"output: {output} cannot be written: {error.strerror}") from error
+    try:
+        _claim(folder, lock, output)
+        yield folder
+        (folder / _MARK).unlink()
+        os.rename(folder, output)
+    except BaseException:
+        if (folder / _MARK).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _claim(folder: pathlib.Path, lock: int, output: pathlib.Path) -> None:
+    """Lock the folder, and empty it if an earlier run was killed in it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(f"output: another process is writing to {output}") from None
+    left = list(folder.iterdir())
+    if left and not (folder / _MARK).exists():
+        raise InputError(f"output: {folder} is in the way, remove it or choose another --output")
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _MARK:
+            path.unlink()
+    (folder / _MARK).touch()
+
+
+class RowSpool:
+    """Rows of one task as they come, in a file; sorted out when all are there."""
+
+    def __init__(self, path: pathlib.Path, task: Task) -> None:
+        self.task = task
+        self._path = path
+        self._file = path.open("wb")
+        self._units = array.array("q")  # unit and number of rows, by turns
+
+    def append(self, unit: int, rows: np.ndarray) -> None:
+        """Add one unit's rows [N, *row_shape]."""
+        self._file.write(np.ascontiguousarray(rows, self.task.token_dtype).data)
+        self._units.extend((unit, len(rows)))
+
+    def rows(self) -> np.ndarray:
+        """Return all rows so far, memory-mapped [N, *row_shape]."""
+        self._file.flush()
+        num_rows = sum(self._units[1::2])
+        shape = (num_rows, *self.task.row_shape)
+        if not num_rows:  # an empty file cannot be mapped
+            return np.zeros(shape, self.task.token_dtype)
+        return np.memmap(self._path, self.task.token_dtype, "r", shape=shape)
+
+    def units(self) -> np.ndarray:
+        """Return the unit of each row, int64 [N]."""
+        pairs = np.array(self._units, np.int64).reshape(-1, 2)
+        return np.repeat(pairs[:, 0], pairs[:, 1])
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Written(NamedTuple):
+    """What one array file holds.
+
+    Attributes:
+      num_rows: N.
+      sha256: of the file.
+      no_events: tokens "no event" in each track.
+    """
+
+    num_rows: int
+    sha256: str
+    no_events: tuple[int, ...]
+
+
+def write_rows(path: pathlib.Path, rows: np.ndarray, chosen: np.ndarray, task: Task) -> Written:
+    """Write `rows[chosen]` as a plain .npy file, a few megabytes at a time.
+
+    Args:
+      path: file to write.
+      rows: [N, *row_shape], may be memory-mapped.
+      chosen: indices of the rows to write, in order.
+      task: shape and type of a row.
+    """
+    no_events = np.zeros(len(task.tracks), np.int64)
+    dtype = np.dtype(task.token_dtype).newbyteorder("<")
+    step = max(1, _CHUNK_BYTES // (int(np.prod(task.row_shape)) * dtype.itemsize))
+    with path.open("wb") as stream:
+        shape = (len(chosen), *task.row_shape)
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(chosen), step):
+            chunk = np.ascontiguousarray(rows[chosen[start : start + step]], dtype)
+            no_events += (chunk.reshape(-1, len(task.tracks)) == NO_EVENT).sum(axis=0)
+            stream.write(chunk.data)
+    return Written(len(chosen), _sha256(path), tuple(no_events.tolist()))
+
+
+def write_splits(
+    folder: pathlib.Path, rows: np.ndarray, selection: Selection, task: Task
+) -> dict[str, Written]:
+    """Write one array per split into a folder; return what each holds."""
+    return {
+        name: write_rows(folder / f"{name}.npy", rows, chosen, task)
+        for name, chosen in selection.rows.items()
+    }
+
+
+def meta(
+    task: Task, written: dict[str, Written], sources: list[Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Describe a store: what `musicvae_jax.data` checks and a reader wants to know."""
+    return {
+        "format": FORMAT,
+        "task": task.name,
+        "vocabulary": [_vocabulary(track) for track in task.tracks],
+        "row_shape": list(task.row_shape),
+        "counts": {name: split.num_rows for name, split in written.items()},
+        "sha256": {f"{name}.npy": split.sha256 for name, split in written.items()},
+        "sources": sources,
+        "options": options,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides the rows."""
+    names = ("mido", "musicvae-jax", "note-seq", "numpy", "pretty-midi")
+    return {name: metadata.version(name) for name in names}
+
+
+def _vocabulary(track: Track) -> dict[str, Any]:
+    """Say what the tokens of a track mean."""
+    if track.kind == "drums":
+        tokens = {"0": "nothing", f"1..{track.num_classes - 1}": "sum of 2**class of the hits"}
+    else:
+        notes = f"{FIRST_NOTE_ON}..{track.num_classes - 1}"
+        tokens = {"0": "no event", "1": "note off", notes: f"pitch {MIN_PITCH}..{MAX_PITCH} on"}
+    return {
+        "track": track.name,
+        "kind": track.kind,
+        "num_classes": track.num_classes,
+        "tokens": tokens,
+    }
+
+
+def held(output: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Return what a folder holds: {folder of the store, relative: its meta.json}.
+
+    Empty when the folder is missing or empty.
+
+    Raises:
+      InputError: there is something else than stores of ours.
+    """
+    if not output.exists():
+        return {}
+    if not output.is_dir():
+        raise InputError(f"output: {output} is a file, --output must name a folder")
+    found = {name: output / name / META for name in (".", *TASKS)}
+    stores = {name: _read_meta(path) for name, path in found.items() if path.is_file()}
+    others = sorted(path.name for path in output.iterdir())
+    if others and (not stores or None in stores.values()):
+        raise InputError(
+            f"output: {output} holds something else ({', '.join(others[:3])}"
+            f"{', ...' if len(others) > 3 else ''}), choose another folder"
+        )
+    return {name: store for name, store in stores.items() if store is not None}
+
+
+def _read_meta(path: pathlib.Path) -> dict[str, Any] | None:
+    """Read a meta.json; None if it is not of our format."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and value.get("format") == FORMAT else None
+
+
+def check_held(
+    output: pathlib.Path,
+    stores: dict[str, dict[str, Any]],
+    sources: list[Any],
+    options: dict[str, Any],
+) -> None:
+    """Check that stores were made from these inputs with these options, and are whole.
+
+    Raises:
+      InputError: they were not; the message says in what they differ.
+    """
+    wanted = {"sources": sources, "versions": versions()}
+    for name, store in stores.items():
+        made_with = store["options"]
+        differ = [f"--{key}" for key in options if made_with.get(key) != options[key]]
+        differ += [key for key, value in wanted.items() if store[key] != value]
+        if differ:
+            raise InputError(
+                f"output: {output} holds a store made with other {', '.join(differ)}; "
+                "choose another --output or remove it"
+            )
+        for file, sha256 in store["sha256"].items():
+            path = output / name / file
+            if not path.is_file() or _sha256(path) != sha256:
+                raise InputError(f"output: {path} is missing or damaged, remove {output}")
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
