@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from musicvae_jax.config import InputError
 
@@ -44,6 +44,9 @@ def _guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]],
     """Wrap `main` so that an `InputError` becomes one line and exit code 2."""
 
     def guarded(argv: Sequence[str]) -> None:
+        # app.run shows what every library logs as information, orbax pages of it.
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         try:
             main(argv)
         except InputError as error:

@@ -15,7 +15,7 @@ from musicvae_jax.config import PARTS, Config, field_types
 from musicvae_jax.tasks import TASKS, get_task
 
 
-class _SizesParser(flags.ArgumentParser[tuple[int, ...]]):
+class _SizesParser(flags.ArgumentParser):
     """Reads layer sizes: 256,256."""
 
     syntactic_help = "whole numbers with commas between, for example 256,256"
@@ -34,8 +34,8 @@ class _SizesParser(flags.ArgumentParser[tuple[int, ...]]):
         return "whole numbers"
 
 
-def define() -> None:
-    """Define --task and one flag per configuration field, all None by default."""
+def define() -> tuple[str, ...]:
+    """Define --task and one flag per configuration field, all None by default; return the names."""
     names = ", ".join(TASKS)
     flags.DEFINE_string("task", None, f"What a row means: {names}. Default: the data's task.")
     help_texts = _field_help()
@@ -50,6 +50,7 @@ def define() -> None:
         else:
             serializer = flags.CsvListSerializer(",")
             flags.DEFINE(_SizesParser(), name, None, text, serializer=serializer)
+    return ("task", *help_texts)
 
 
 def _field_help() -> dict[str, str]:
@@ -57,7 +58,9 @@ def _field_help() -> dict[str, str]:
     texts: dict[str, str] = {}
     for part in PARTS.values():
         attributes = (part.__doc__ or "").split("Attributes:")[1]
-        for name, text in re.findall(r"^ {6}(\w+): (.*?)(?=^ {6}\w+: |\Z)", attributes, re.M | re.S):
+        for name, text in re.findall(
+            r"^ {6}(\w+): (.*?)(?=^ {6}\w+: |\Z)", attributes, re.M | re.S
+        ):
             texts[name] = " ".join(text.split())
     return texts
 

@@ -17,6 +17,7 @@ ARCHITECTURES = ("flat", "hierdec")
 INITS = ("reference", "default")
 CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
+ROWS_ON = ("auto", "device", "host")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -166,6 +167,8 @@ class RunConfig:
       save_every: steps between checkpoints.
       steps_per_dispatch: steps that one call to the device makes.
       eval_examples: validation rows scored each time, 0 for all.
+      rows_on: where the training rows lie: "device", "host", or "auto" (on the device when they
+        take at most a quarter of its memory).
     """
 
     train_steps: int = 200_000
@@ -174,13 +177,16 @@ class RunConfig:
     save_every: int = 1000
     steps_per_dispatch: int = 10
     eval_examples: int = 4096
+    rows_on: str = "auto"
 
     def __post_init__(self) -> None:
         """Check every field."""
         for field in dataclasses.fields(self):
             low = 0 if field.name == "eval_examples" else 1
             value = getattr(self, field.name)
-            _require(value >= low, field.name, value, f"{low} or more")
+            if field.name != "rows_on":
+                _require(value >= low, field.name, value, f"{low} or more")
+        _require_choice("rows_on", self.rows_on, ROWS_ON)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,7 +236,7 @@ def config_from_json(text: str) -> Config:
       InputError: a field is unknown or out of range.
     """
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
-    task = values.pop("task")
+    task = str(values.pop("task"))
     empty = Config(task=task, model=ModelConfig(), train=TrainConfig(), run=RunConfig())
     return empty.replace(**values)
 

@@ -95,8 +95,8 @@ def masked_sums(values: Mapping[str, jax.Array], mask: jax.Array) -> Counts:
 
 def add_sums(total: dict[str, np.ndarray], part: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """Add one batch's sums to a running total in float64; an empty total starts it."""
-    part = {name: np.asarray(value, np.float64) for name, value in part.items()}
-    return {name: total.get(name, np.zeros_like(value)) + value for name, value in part.items()}
+    found = {name: np.asarray(value, np.float64) for name, value in part.items()}
+    return {name: total.get(name, np.zeros_like(value)) + value for name, value in found.items()}
 
 
 def ratio(numerator: float | np.ndarray, denominator: float | np.ndarray) -> np.ndarray:

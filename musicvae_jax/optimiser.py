@@ -9,7 +9,7 @@ Reference: magenta/models/music_vae/music_vae_train.py (clipping) and TensorFlow
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -26,7 +26,7 @@ Tree = Any
 class Hyperparameters:
     """The numbers of a training run that change no shape: float32 scalars, `transpose` int32.
 
-    Attributes carry the names of `TrainConfig`; `free_nats` is `free_bits` in nats.
+    The names are those of `TrainConfig`.
     """
 
     learning_rate: jax.Array
@@ -39,17 +39,17 @@ class Hyperparameters:
     grad_norm_clip_to_zero: jax.Array
     beta: jax.Array
     beta_rate: jax.Array
-    free_nats: jax.Array
+    free_bits: jax.Array
     sampling_rate: jax.Array
     transpose: jax.Array
 
 
 def hyperparameters(config: TrainConfig) -> Hyperparameters:
     """Return the numbers of `config` as arrays."""
-    names = [name for name in Hyperparameters.__dataclass_fields__ if hasattr(config, name)]
+    names = [field.name for field in dataclasses.fields(Hyperparameters)]
     values = {name: jnp.float32(getattr(config, name)) for name in names}
     values["transpose"] = jnp.int32(config.transpose)
-    return Hyperparameters(**values, free_nats=jnp.float32(config.free_bits * math.log(2.0)))
+    return Hyperparameters(**values)
 
 
 def learning_rate_at(step: jax.Array, hyper: Hyperparameters) -> jax.Array:
@@ -90,7 +90,7 @@ def clip_by_value() -> optax.GradientTransformationExtraArgs:
 class AdamState(NamedTuple):
     """Adam's memory: updates made, int32 [], and the two moments, shaped as the parameters."""
 
-    count: jax.Array
+    updates: jax.Array
     first_moment: Tree
     second_moment: Tree
 
@@ -118,7 +118,7 @@ def tf1_adam() -> optax.GradientTransformationExtraArgs:
     ) -> tuple[Tree, AdamState]:
         del params
         b1, b2, eps = hyper.adam_b1, hyper.adam_b2, hyper.adam_eps
-        count = state.count + 1
+        count = state.updates + 1
         t = count.astype(jnp.float32)
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.first_moment, grads)
         v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.second_moment, grads)

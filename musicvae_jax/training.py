@@ -12,6 +12,7 @@ music_vae_train.py::train.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -35,6 +36,9 @@ from musicvae_jax.optimiser import (
     select,
 )
 from musicvae_jax.tasks import Task, get_task
+
+# Metrics of a step that are no means over its batch: of several steps the last one counts.
+LAST_VALUES = ("learning_rate", "beta", "sampling_probability", "zeroed", "skipped")
 
 Tree = Any
 Metrics = dict[str, jax.Array]
@@ -117,7 +121,7 @@ def example_values(
     Args:
       model: the model.
       task: names the tracks.
-      hyper: `free_nats` is used.
+      hyper: `free_bits` is used.
       beta: weight of the KL term, float32 [].
       params: model parameters.
       batch: tokens and noise; without noise z = mu.
@@ -136,8 +140,8 @@ def example_values(
     predicted = jnp.stack([jnp.argmax(track, axis=-1) for track in logits], axis=-1)
     correct = predicted == metrics.track_columns(batch.tokens)
     return {
-        "loss": reconstruction + beta * jnp.maximum(kl, hyper.free_nats),
-        "loss_reference": reconstruction + beta * objectives.free_bits_cost(kl, hyper.free_nats),
+        "loss": reconstruction + beta * objectives.free_bits_kl(kl, hyper.free_bits),
+        "loss_reference": reconstruction + beta * objectives.free_bits_cost(kl, hyper.free_bits),
         "reconstruction_nats": reconstruction,
         "kl_nats": kl,
         "accuracy": jnp.mean(correct, axis=(1, 2), dtype=jnp.float32),
@@ -178,9 +182,7 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
     return train_step
 
 
-def _augment(
-    state: TrainState, batch: Batch, task: Task, z_size: int
-) -> tuple[Batch, jax.Array]:
+def _augment(state: TrainState, batch: Batch, task: Task, z_size: int) -> tuple[Batch, jax.Array]:
     """Transpose the batch and give it noise: (batch, key for scheduled sampling)."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
     transpose_key, eps_key, sampling_key = jax.random.split(key, 3)
@@ -235,7 +237,8 @@ def _update(
     )
     finite = all_finite((loss, grads))
     zeroed = finite & (norm >= hyper.grad_norm_clip_to_zero) & (clip_mode == "global_norm")
-    new_state = state.replace(
+    new_state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=select(finite, optax.apply_updates(state.params, updates), state.params),
         optimiser=select(finite, new_optimiser, state.optimiser),
@@ -299,9 +302,7 @@ def make_eval_step(
     """
     task = get_task(config.task)
 
-    def eval_step(
-        params: Tree, hyper: Hyperparameters, batch: Batch, mask: jax.Array
-    ) -> Metrics:
+    def eval_step(params: Tree, hyper: Hyperparameters, batch: Batch, mask: jax.Array) -> Metrics:
         values = example_values(model, task, hyper, hyper.beta, params, batch)
         values["examples"] = jnp.ones(mask.shape, jnp.float32)
         return metrics.masked_sums(values, mask)

@@ -1,0 +1,135 @@
+"""Compiled programs and the rows they are fed with: several training steps; a validation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from musicvae_jax import data, metrics, sharding, training
+from musicvae_jax.config import Config
+from musicvae_jax.models.registry import Model
+from musicvae_jax.training import Batch, TrainState
+
+# Rows that take no more than this share of the device's memory are kept there.
+SHARE_FOR_ROWS = 0.25
+# The same for a device that does not tell its memory (a CPU), in bytes.
+BYTES_FOR_ROWS = 2 << 30
+
+
+class Dispatch:
+    """The compiled program of several steps, fed with the batches of those steps.
+
+    Attributes:
+      size: most steps of one call.
+      on_device: the rows lie on the devices and batches are gathered there.
+      memory_bytes: what the program holds on each device while it runs.
+    """
+
+    def __init__(
+        self, model: Model, config: Config, rows: np.ndarray, mesh: Mesh, state: TrainState
+    ) -> None:
+        self.size = config.run.steps_per_dispatch
+        self._train = config.train
+        self._host_rows = rows
+        self._chunk_sharding = sharding.along_data(mesh, axis=1)
+        whole = sharding.replicated(mesh)
+        self.on_device = _fits(rows, config.run.rows_on, mesh.devices.flat[0])
+        kept = np.asarray(rows if self.on_device else rows[:0])
+        self._rows = jax.device_put(kept, whole)
+        take = training.take_from_device if self.on_device else training.take_from_chunk
+        run_steps = training.make_run_steps(training.make_train_step(model, config), take)
+        jitted = jax.jit(
+            run_steps,
+            in_shardings=(whole, whole, self._chunk_sharding, whole),
+            out_shardings=(whole, whole),
+            donate_argnums=0,
+        )
+        # Compiled ahead of the first call, so that the memory it takes is known before.
+        arguments = (state, self._rows, self._chunk(0, 1), jnp.int32(1))
+        self._compiled = jitted.lower(*arguments).compile()
+        self.memory_bytes = _memory_bytes(self._compiled)
+
+    def __call__(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, training.Metrics]:
+        """Make `count` steps from `step`; `state` is used up."""
+        return self._compiled(state, self._rows, self._chunk(step, count), np.int32(count))
+
+    def _chunk(self, step: int, count: int) -> jax.Array:
+        """Return the batches of `count` steps, filled up to `size` with the first."""
+        numbers = [
+            data.batch_indices(
+                self._train.seed,
+                step + (i if i < count else 0),
+                len(self._host_rows),
+                self._train.batch_size,
+            )
+            for i in range(self.size)
+        ]
+        chunk = np.stack(numbers)
+        if not self.on_device:
+            chunk = self._host_rows[chunk]
+        return jax.device_put(chunk, self._chunk_sharding)
+
+
+def _fits(rows: np.ndarray, rows_on: str, device: jax.Device) -> bool:
+    """Decide where the rows go."""
+    if rows_on != "auto":
+        return rows_on == "device"
+    stats = device.memory_stats() or {}
+    limit = stats.get("bytes_limit", BYTES_FOR_ROWS / SHARE_FOR_ROWS) * SHARE_FOR_ROWS
+    return rows.nbytes <= limit
+
+
+def _memory_bytes(compiled: Any) -> int:
+    """Return what a compiled program holds while it runs; donated arguments count once."""
+    sizes = compiled.memory_analysis()
+    return (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        + sizes.temp_size_in_bytes
+        - sizes.alias_size_in_bytes
+    )
+
+
+class Validation:
+    """Scores the validation rows, teacher forced, with the same noise each time.
+
+    Attributes:
+      chosen: numbers of the rows that are scored.
+    """
+
+    def __init__(self, model: Model, config: Config, rows: np.ndarray, mesh: Mesh) -> None:
+        self.chosen = data.spread_rows(len(rows), config.run.eval_examples)
+        self._rows, self._config = rows, config
+        part = config.train.batch_size // config.train.accumulation
+        whole_batches = -(-len(self.chosen) // mesh.size) * mesh.size
+        self._batch_size = max(min(part, whole_batches), mesh.size)
+        self._cut, whole = sharding.along_data(mesh), sharding.replicated(mesh)
+        self._step = jax.jit(
+            training.make_eval_step(model, config),
+            in_shardings=(whole, whole, self._cut, self._cut),
+            out_shardings=whole,
+        )
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Return the means over the rows of `training.example_values`, KL in bits."""
+        sums: dict[str, np.ndarray] = {}
+        z_size = self._config.model.z_size
+        batches = data.padded_batches(len(self.chosen), self._batch_size)
+        for number, (indices, mask) in enumerate(batches):
+            generator = np.random.default_rng([self._config.train.seed, number])
+            eps = generator.standard_normal((len(indices), z_size), np.float32)
+            tokens = self._rows[self.chosen[indices]]
+            tokens, eps, mask = jax.device_put((tokens, eps, mask), self._cut)
+            found = self._step(state.params, state.hyper, Batch(tokens, eps), mask)
+            sums = metrics.add_sums(sums, found)
+        examples = float(sums.pop("examples"))
+        figures = {name: float(value) / examples for name, value in sums.items()}
+        figures["kl_bits"] = figures.pop("kl_nats") / math.log(2.0)
+        return figures

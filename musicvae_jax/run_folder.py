@@ -1,0 +1,94 @@
+"""The run folder: which configuration and which data it belongs to.
+
+RUN/config.json       the configuration
+RUN/data.json         path and fingerprint of the token store
+RUN/metrics.jsonl     one line per record
+RUN/tensorboard/      the same for TensorBoard
+RUN/checkpoints/      latest and best
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+from musicvae_jax.config import Config, InputError, config_from_json, differing_fields
+from musicvae_jax.data import Store
+
+CONFIG = "config.json"
+DATA = "data.json"
+
+
+def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -> pathlib.Path:
+    """Make the folder of a new run, or check that an existing one is of this run.
+
+    Returns:
+      the folder, absolute.
+
+    Raises:
+      InputError: the folder is no run folder, or it belongs to another configuration (the
+        message names the fields that differ) or to other data.
+    """
+    folder = pathlib.Path(run_dir).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run_dir: {folder} is a file; name a folder")
+    if (folder / CONFIG).is_file():
+        _check_same_run(folder, config, store)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"run_dir: {folder} holds something else than a run; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"path": str(store.path), "fingerprint": store.fingerprint}
+    write_text(folder / DATA, json.dumps(data, indent=1) + "\n")
+    # Last: a folder counts as a run once its configuration is there.
+    write_text(folder / CONFIG, config.to_json())
+    return folder
+
+
+def _check_same_run(folder: pathlib.Path, config: Config, store: Store) -> None:
+    """Compare configuration and data with what the folder says."""
+    differing = differing_fields(read_config(folder), config)
+    if differing:
+        named = ", ".join(f"{name} {old!r} (now {new!r})" for name, (old, new) in differing.items())
+        raise InputError(
+            f"run_dir: {folder} holds a run with another configuration: {named}; "
+            "name another folder, or give those values to resume it"
+        )
+    if read_data(folder)["fingerprint"] != store.fingerprint:
+        raise InputError(
+            f"run_dir: {folder} was trained on other data: {store.path} has changed, or is "
+            "another store; name another folder"
+        )
+
+
+def read_config(run_dir: str | pathlib.Path) -> Config:
+    """Read a run's configuration.
+
+    Raises:
+      InputError: the folder is no run folder.
+    """
+    return config_from_json(_read(pathlib.Path(run_dir), CONFIG))
+
+
+def read_data(run_dir: str | pathlib.Path) -> dict[str, str]:
+    """Read where a run's data is: "path" and "fingerprint".
+
+    Raises:
+      InputError: the folder is no run folder.
+    """
+    return json.loads(_read(pathlib.Path(run_dir), DATA))
+
+
+def _read(folder: pathlib.Path, name: str) -> str:
+    """Read one of the folder's files."""
+    file = folder / name
+    if not file.is_file():
+        raise InputError(f"run_dir: {folder} is not a run folder, it has no {name}")
+    return file.read_text()
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
