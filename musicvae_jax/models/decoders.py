@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from musicvae_jax.models import lstm
+from musicvae_jax.models import lstm, products
 from musicvae_jax.models.encoders import split_columns
 
 Columns = tuple[jax.Array, ...]  # K arrays
@@ -82,11 +82,11 @@ class Stream(nn.Module):
     depth: int
     context_size: int
     sizes: tuple[int, ...]
-    state_init: lstm.Initializer
+    state_init: products.Initializer
 
     def setup(self) -> None:
         """Declare the initial states, the cells and the output projection."""
-        self.z_to_initial_state = lstm.Affine(
+        self.z_to_initial_state = products.Affine(
             self.context_size, 2 * sum(self.sizes), self.state_init
         )
         inputs = (self.depth + self.context_size, *self.sizes[:-1])
@@ -94,7 +94,7 @@ class Stream(nn.Module):
             lstm.cell(rows, size, name=f"cell_{n}")
             for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
         ]
-        self.output_projection = lstm.Affine(self.sizes[-1], self.depth)
+        self.output_projection = products.Affine(self.sizes[-1], self.depth)
 
 
 class CategoricalDecoder(nn.Module):
@@ -111,7 +111,7 @@ class CategoricalDecoder(nn.Module):
     depths: tuple[tuple[int, ...], ...]
     context_size: int
     sizes: tuple[int, ...]
-    state_init: lstm.Initializer
+    state_init: products.Initializer
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -152,9 +152,9 @@ class CategoricalDecoder(nn.Module):
 
     def prepare(self, weights: Weights, context: jax.Array) -> Prepared:
         """Compute all that a context [B, C] gives: once, not per step."""
-        gates = lstm.contract("bc,ncg->nbg", context, weights.context, self.dtype)
+        gates = products.contract("bc,ncg->nbg", context, weights.context, self.dtype)
         kernel, bias = weights.initial
-        flat = lstm.contract("bc,nco->nbo", context, kernel, self.dtype) + bias[:, None, :]
+        flat = products.contract("bc,nco->nbo", context, kernel, self.dtype) + bias[:, None, :]
         states = lstm.split_states(jnp.tanh(flat), self.sizes)
         return Prepared(gates + weights.layers[0].bias[:, None, :], states)
 
@@ -175,14 +175,14 @@ class CategoricalDecoder(nn.Module):
         )
         logits: list[jax.Array] = []
         for n, (kernel, bias) in enumerate(weights.outputs):
-            flat = lstm.contract("tbh,hv->btv", hidden[:, n], kernel, self.dtype)
+            flat = products.contract("tbh,hv->btv", hidden[:, n], kernel, self.dtype)
             logits.extend(_split(flat + bias[None, None, :], self.depths[n], axis=2))
         return tuple(logits)
 
     def _token_gates(self, weights: Weights, previous: Columns) -> jax.Array:
         """Look up the previous tokens' part of the lowest gates: [T, N, B, 4H]."""
         parts = [
-            lstm.lookup(table, tokens)
+            products.lookup(table, tokens)
             for table, tokens in zip(weights.tables, previous, strict=True)
         ]
         streams = _group(parts, self.depths)
@@ -197,7 +197,7 @@ class CategoricalDecoder(nn.Module):
         scheduled sampling computes: no gradient passes through a sample.
         """
         weights, start = lax.stop_gradient((weights, start))
-        fast = self._cast(weights)
+        fast = self.cast_weights(weights)
         T, B = previous[0].shape
         choice_key, token_key = jax.random.split(sampling.key)
         chosen = jax.random.uniform(choice_key, (len(self.depths), T, B)) < sampling.probability
@@ -249,9 +249,6 @@ class CategoricalDecoder(nn.Module):
 
     def cast_weights(self, weights: Weights) -> Weights:
         """Return the weights of the sequential loops in the type of the products."""
-        return self._cast(weights)
-
-    def _cast(self, weights: Weights) -> Weights:
         layers = tuple(
             layer._replace(
                 inputs=None if layer.inputs is None else layer.inputs.astype(self.dtype),

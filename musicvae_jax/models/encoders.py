@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from musicvae_jax.models import lstm
+from musicvae_jax.models import lstm, products
 from musicvae_jax.tasks import NUM_DRUM_CLASSES, Track
 
 DIRECTIONS = ("fw", "bw")
@@ -73,7 +73,7 @@ class BidirectionalEncoder(nn.Module):
     tracks: tuple[Track, ...]
     sizes: tuple[int, ...]
     z_size: int
-    z_init: lstm.Initializer
+    z_init: products.Initializer
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -84,12 +84,12 @@ class BidirectionalEncoder(nn.Module):
             BidirectionalCell(rows, size, name=f"cell_{n}")
             for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
         ]
-        self.mu = lstm.Affine(2 * self.sizes[-1], self.z_size, self.z_init)
-        self.sigma = lstm.Affine(2 * self.sizes[-1], self.z_size, self.z_init)
+        self.mu = products.Affine(2 * self.sizes[-1], self.z_size, self.z_init)
+        self.sigma = products.Affine(2 * self.sizes[-1], self.z_size, self.z_init)
 
     def declare(self) -> None:
         """Touch every parameter."""
-        lstm.touch(self.mu, self.sigma)
+        products.touch(self.mu, self.sigma)
         for cell in self.cells:
             cell.stacked()
 
@@ -103,7 +103,7 @@ class BidirectionalEncoder(nn.Module):
             inputs = jnp.concatenate([hidden[:, 0], reverse(hidden[:, 1], lengths)], axis=-1)
             inputs = jnp.stack([inputs, reverse(inputs, lengths)], axis=1)
             kernel = self.cells[n].stacked()[0][:, : inputs.shape[-1]]
-            gates = lstm.contract("tnbi,nig->tnbg", inputs, kernel, self.dtype)
+            gates = products.contract("tnbi,nig->tnbg", inputs, kernel, self.dtype)
             hidden = self._layer(n, gates, lengths)
         embedding = jnp.concatenate([hidden[0], hidden[1]], axis=-1)
         mu = self.mu(embedding, self.dtype)
@@ -118,9 +118,9 @@ class BidirectionalEncoder(nn.Module):
             row += track.encoder_depth
             if track.encoder_roll:
                 roll = drum_roll(tokens)
-                parts.append(lstm.contract("tnbi,nig->tnbg", roll, rows, self.dtype))
+                parts.append(products.contract("tnbi,nig->tnbg", roll, rows, self.dtype))
             else:
-                parts.append(lstm.lookup_stacked(rows, tokens))
+                parts.append(products.lookup_stacked(rows, tokens))
         return sum(parts[1:], start=parts[0])
 
     def _layer(self, n: int, gates: jax.Array, lengths: jax.Array | None) -> jax.Array:

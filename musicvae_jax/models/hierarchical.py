@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from musicvae_jax.models import lstm
+from musicvae_jax.models import lstm, products
 from musicvae_jax.models.decoders import (
     CategoricalDecoder,
     Columns,
@@ -42,12 +42,12 @@ class Conductor(nn.Module):
 
     z_size: int
     sizes: tuple[int, ...]
-    state_init: lstm.Initializer
+    state_init: products.Initializer
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Declare the initial states and the cells."""
-        self.initial_state = lstm.Affine(self.z_size, 2 * sum(self.sizes), self.state_init)
+        self.initial_state = products.Affine(self.z_size, 2 * sum(self.sizes), self.state_init)
         # The row of the zero input is kept: the reference's variables have it.
         inputs = (1, *self.sizes[:-1])
         self.cells = [
@@ -57,7 +57,7 @@ class Conductor(nn.Module):
 
     def declare(self) -> None:
         """Touch every parameter."""
-        lstm.touch(self.initial_state, *self.cells)
+        products.touch(self.initial_state, *self.cells)
 
     def __call__(self, z: jax.Array, num_bars: int) -> jax.Array:
         """Compute the embeddings [U, B, H] of z [B, Z]."""

@@ -22,43 +22,13 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from musicvae_jax.models.products import Affine, contract
+
 FORGET_BIAS = 1.0
-
-Initializer = jax.nn.initializers.Initializer
-GLOROT = nn.initializers.glorot_uniform()
-
-
-class Affine(nn.Module):
-    """A kernel [I, O] and a bias [O]: of a dense layer or, fused, of an LSTM cell.
-
-    Attributes:
-      inputs: I, rows of the kernel.
-      outputs: O, columns of the kernel.
-      kernel_init: draws the kernel; the bias starts at 0.
-    """
-
-    inputs: int
-    outputs: int
-    kernel_init: Initializer = GLOROT
-
-    def setup(self) -> None:
-        """Declare the two arrays."""
-        self.kernel = self.param("kernel", self.kernel_init, (self.inputs, self.outputs))
-        self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
-
-    def __call__(self, x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
-        """Multiply [B, I] by the kernel in `dtype` and add the bias: [B, O] float32."""
-        return contract("bi,io->bo", x, self.kernel, dtype) + self.bias[None, :]
-
-
-def touch(*modules: Affine) -> list[jax.Array]:
-    """Read the parameters of modules: Flax makes them at first use."""
-    return [module.kernel for module in modules]
 
 
 class State(NamedTuple):
@@ -71,90 +41,6 @@ class State(NamedTuple):
 def cell(inputs: int, units: int, name: str | None = None) -> Affine:
     """Declare the parameters of an LSTM cell: kernel [inputs + units, 4 units], bias."""
     return Affine(inputs + units, 4 * units, name=name)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
-def contract(subscripts: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
-    """Compute an einsum of two operands, and of their gradients, in `dtype`; float32 comes out.
-
-    Plain autodiff would multiply the float32 gradient by a bfloat16 operand, which runs at
-    float32 speed.
-
-    Args:
-      subscripts: "a,b->c"; each letter occurs in two of the three.
-      x: first operand, float32.
-      y: second operand, float32.
-      dtype: type of the operands in the products; sums are float32.
-    """
-    return jnp.einsum(
-        subscripts, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32
-    )
-
-
-def _contract_forward(
-    subscripts: str, x: jax.Array, y: jax.Array, dtype: Any
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return contract(subscripts, x, y, dtype), (x.astype(dtype), y.astype(dtype))
-
-
-def _contract_backward(
-    subscripts: str, dtype: Any, saved: tuple[jax.Array, jax.Array], grad: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    operands, out = subscripts.split("->")
-    left, right = operands.split(",")
-    x, y = saved
-    return (
-        contract(f"{out},{right}->{left}", grad, y, dtype),
-        contract(f"{left},{out}->{right}", x, grad, dtype),
-    )
-
-
-contract.defvjp(_contract_forward, _contract_backward)
-
-
-@jax.custom_vjp
-def lookup(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """Take rows of a table: the product of one-hot vectors with it, without the product.
-
-    On a CPU the gradient adds row by row, which measures 4 times faster than the product for
-    512 rows; elsewhere it is the product, whose sums have the same order in every run.
-
-    Args:
-      table: [V, D] float32.
-      rows: [...] integer; a value outside 0..V-1 gives a row of zeros.
-
-    Returns:
-      [..., D] float32.
-    """
-    return table.at[rows].get(mode="fill", fill_value=0.0, wrap_negative_indices=False)
-
-
-def _lookup_forward(
-    table: jax.Array, rows: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    # The table goes along for its shape only.
-    return lookup(table, rows), (table, rows)
-
-
-def _lookup_backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, None]:
-    table, rows = saved
-    V, D = table.shape
-    rows, grad = rows.reshape(-1), grad.reshape(-1, D)
-
-    def add_rows() -> jax.Array:
-        return (
-            jnp.zeros((V, D), grad.dtype)
-            .at[rows]
-            .add(grad, mode="drop", wrap_negative_indices=False)
-        )
-
-    def multiply() -> jax.Array:
-        return jax.nn.one_hot(rows, V, dtype=grad.dtype).T @ grad
-
-    return lax.platform_dependent(cpu=add_rows, default=multiply), None
-
-
-lookup.defvjp(_lookup_forward, _lookup_backward)
 
 
 class _Static(NamedTuple):
@@ -315,21 +201,6 @@ def _gate_gradients(
 
 
 _recur.defvjp(_recur_forward, _recur_backward)
-
-
-def lookup_stacked(tables: jax.Array, rows: jax.Array) -> jax.Array:
-    """Take rows of N tables, one per recurrence.
-
-    Args:
-      tables: [N, V, D] float32.
-      rows: [T, N, B] integer in 0..V; V gives a row of zeros.
-
-    Returns:
-      [T, N, B, D] float32.
-    """
-    N, V, D = tables.shape
-    offsets = jnp.arange(N)[None, :, None] * V
-    return lookup(tables.reshape(N * V, D), jnp.where(rows < V, rows + offsets, N * V))
 
 
 class Layer(NamedTuple):

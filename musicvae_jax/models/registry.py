@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from musicvae_jax.config import Config
-from musicvae_jax.models import lstm
+from musicvae_jax.models import products
 from musicvae_jax.models.decoders import CategoricalDecoder, Columns, FlatDecoder, Sampling
 from musicvae_jax.models.encoders import BidirectionalEncoder, Posterior
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
@@ -100,14 +100,14 @@ def _module(config: Config) -> VariationalAutoencoder:
     """Build the Flax module."""
     task, model = get_task(config.task), config.model
     dtype = compute_dtype(config.train.dtype)
-    z_init = REFERENCE_Z_INIT if model.init == "reference" else lstm.GLOROT
+    z_init = REFERENCE_Z_INIT if model.init == "reference" else products.GLOROT
     encoder = BidirectionalEncoder(task.tracks, model.encoder_sizes, model.z_size, z_init, dtype)
     make = _flat if model.architecture == "flat" else _hierarchical
     decoder = make(config, task, z_init)
     return VariationalAutoencoder(encoder, decoder, task.num_steps)
 
 
-def _flat(config: Config, task: Task, z_init: lstm.Initializer) -> FlatDecoder:
+def _flat(config: Config, task: Task, z_init: products.Initializer) -> FlatDecoder:
     """Build a decoder with one stream for all tracks."""
     depths = (tuple(track.num_classes for track in task.tracks),)
     dtype = compute_dtype(config.train.dtype)
@@ -115,7 +115,7 @@ def _flat(config: Config, task: Task, z_init: lstm.Initializer) -> FlatDecoder:
     return FlatDecoder(CategoricalDecoder(depths, config.model.z_size, sizes, z_init, dtype))
 
 
-def _hierarchical(config: Config, task: Task, z_init: lstm.Initializer) -> HierarchicalDecoder:
+def _hierarchical(config: Config, task: Task, z_init: products.Initializer) -> HierarchicalDecoder:
     """Build a conductor, and a decoder with a stream for each track."""
     depths = tuple((track.num_classes,) for track in task.tracks)
     dtype = compute_dtype(config.train.dtype)
