@@ -124,16 +124,43 @@ class _Member(tarfile.TarInfo):
             raise
 
 
-def _decompressed(raw: IO[bytes]) -> IO[bytes]:
+class _Salvaging(io.BufferedIOBase):
+    """A compressed stream that gives all there is before it raises what is wrong."""
+
+    def __init__(self, stream: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> None:
+        super().__init__()
+        self._stream = stream
+        self._error: Exception | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read `size` bytes, fewer at the end or before the damage."""
+        wanted = 2**20 if size is None or size < 0 else size
+        parts: list[bytes] = []
+        while wanted and self._error is None:
+            try:
+                part = self._stream.read1(wanted)
+            except _DAMAGE as error:
+                self._error = error
+                break
+            if not part:
+                break
+            parts.append(part)
+            wanted -= len(part)
+        if self._error is not None and not parts:
+            raise self._error
+        return b"".join(parts)
+
+
+def _decompressed(raw: IO[bytes]) -> IO[bytes] | _Salvaging:
     """Undo the compression that the first bytes announce; its checksum is verified."""
     magic = raw.read(6)
     raw.seek(0)
     if magic.startswith(b"\x1f\x8b"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
+        return _Salvaging(gzip.GzipFile(fileobj=raw))
     if magic.startswith(b"BZh"):
-        return bz2.BZ2File(raw)
+        return _Salvaging(bz2.BZ2File(raw))
     if magic.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile(raw)
+        return _Salvaging(lzma.LZMAFile(raw))
     return raw
 
 
