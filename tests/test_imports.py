@@ -96,13 +96,18 @@ class Import:
     def distribution(self) -> str:
         """Name under which pip knows the module."""
         name = self.module.split(".")[0]
-        return DISTRIBUTIONS.get(name, name.replace("_", "-")).lower()
+        return _pip_name(DISTRIBUTIONS.get(name, name))
 
     @property
     def is_third_party(self) -> bool:
-        """Neither ours nor the standard library's."""
+        """Neither ours (also what tests share) nor the standard library's."""
         name = self.module.split(".")[0]
-        return name not in PACKAGES and name not in sys.stdlib_module_names
+        ours = name in PACKAGES or (ROOT / "tests" / f"{name}.py").is_file()
+        return not ours and name not in sys.stdlib_module_names
+
+
+def _pip_name(name: str) -> str:
+    return name.replace("_", "-").lower()
 
 
 def _files(packages: tuple[str, ...]) -> list[pathlib.Path]:
@@ -174,7 +179,7 @@ def direction_error(found: Import) -> str:
 def _requirements(text: str) -> dict[str, str]:
     """Read requirement lines: {distribution: the whole line}."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return {re.split(r"[^\w.-]", line)[0].lower(): line for line in lines}
+    return {_pip_name(re.split(r"[^\w.-]", line)[0]): line for line in lines}
 
 
 @pytest.fixture(scope="module")
