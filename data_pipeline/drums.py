@@ -62,7 +62,7 @@ def hits(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       Steps, ascending, and tokens, both int [H].
     """
-    bits = _class_bits()[np.clip(notes["pitch"], 0, 127)]
+    bits = class_bits()[np.clip(notes["pitch"], 0, 127)]
     known = bits > 0
     steps, index = np.unique(notes["start_step"][known], return_inverse=True)
     values = np.zeros(len(steps), np.int64)
@@ -70,7 +70,7 @@ def hits(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
-def _class_bits() -> np.ndarray:
+def class_bits() -> np.ndarray:
     """Return 2**class of each MIDI pitch, 0 for pitches of no class, int [128]."""
     bits = np.zeros(128, np.int64)
     for number, pitches in enumerate(CLASS_PITCHES):

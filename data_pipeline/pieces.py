@@ -103,7 +103,7 @@ def split_pieces(unit: NoteArrays, meter: str = "4/4") -> list[Piece]:
     meters = unit.meters if meter == "4/4" else ()
     if not unit.total_seconds > 0.0:
         return []
-    starts, states = _split_points(unit.tempos, meters, unit.total_seconds)
+    starts, states = split_points(unit.tempos, meters, unit.total_seconds)
     ends = [*starts[1:], unit.total_seconds]
     order = np.argsort(unit.notes["start"], kind="stable")
     notes = unit.notes[order]
@@ -114,12 +114,15 @@ def split_pieces(unit: NoteArrays, meter: str = "4/4") -> list[Piece]:
     ]
 
 
-def _split_points(
+def split_points(
     tempos: tuple[tuple[float, float], ...],
     meters: tuple[tuple[float, int, int], ...],
     total_seconds: float,
 ) -> tuple[list[float], list[tuple[tuple[int, int], float]]]:
-    """Start of each piece in seconds, and the meter and tempo in force from there."""
+    """Return where each piece starts, in seconds, and the meter and tempo in force from there.
+
+    A change splits if it changes anything, comes before the end, and after the last split.
+    """
     # At one time, time signatures come before tempos; the sort is stable.
     events: list[tuple[float, tuple[int, int] | None, float | None]]
     events = [(time, (numerator, denominator), None) for time, numerator, denominator in meters]
@@ -147,9 +150,10 @@ def _quantised_piece(
 ) -> Piece:
     """Shift a slice of notes to the piece's start, cut it at its end, and quantise it."""
     steps_per_second = STEPS_PER_QUARTER * qpm / 60.0
-    start_steps = (notes["start"] - start) * steps_per_second + 0.5
-    end_steps = (np.minimum(notes["end"], end) - start) * steps_per_second + 0.5
-    reason = _refuse_meter(*meter)
+    with np.errstate(over="ignore", invalid="ignore"):  # such times are refused below
+        start_steps = (notes["start"] - start) * steps_per_second + 0.5
+        end_steps = (np.minimum(notes["end"], end) - start) * steps_per_second + 0.5
+    reason = refuse_meter(*meter)
     if not (np.all(np.abs(start_steps) < _MAX_STEP) and np.all(np.abs(end_steps) < _MAX_STEP)):
         return Piece(np.zeros(0, STEP_DTYPE), 0, start, BAD_TIMES)
     steps = np.empty(len(notes), STEP_DTYPE)
@@ -161,8 +165,8 @@ def _quantised_piece(
     return Piece(steps, total_steps, start, reason)
 
 
-def _refuse_meter(numerator: int, denominator: int) -> str | None:
-    """Reason why a bar of this meter is not 16 steps, or None."""
+def refuse_meter(numerator: int, denominator: int) -> str | None:
+    """Return the reason why a bar of this meter is not 16 steps, or None."""
     if numerator <= 0 or denominator <= 0 or denominator & (denominator - 1):
         return BAD_METER
     return None if numerator == denominator else NOT_4_4

@@ -80,10 +80,7 @@ def concatenate(
     Raises:
       InputError: as `row_to_sequence`.
     """
-    if not 1.0 <= qpm <= 1000.0:
-        raise InputError(f"qpm: {qpm!r} is out of range, it must be from 1 to 1000")
-    if program is not None and not 0 <= program <= 127:
-        raise InputError(f"program: {program!r} is out of range, it must be from 0 to 127")
+    check_sound(qpm, program)
     task = get_task(task_name)
     sequence = import_note_seq().NoteSequence(ticks_per_quarter=TICKS_PER_QUARTER)
     sequence.tempos.add(qpm=qpm)
@@ -94,6 +91,18 @@ def concatenate(
         bars = -(-len(row) // STEPS_PER_BAR)
         origin += (bars + rest_bars) * STEPS_PER_BAR
     return sequence
+
+
+def check_sound(qpm: float, program: int | None) -> None:
+    """Refuse what no MIDI file can say.
+
+    Raises:
+      InputError: `qpm` (quarters per minute) or `program` (General MIDI) is out of range.
+    """
+    if not 1.0 <= qpm <= 1000.0:
+        raise InputError(f"qpm: {qpm!r} is out of range, it must be from 1 to 1000")
+    if program is not None and not 0 <= program <= 127:
+        raise InputError(f"program: {program!r} is out of range, it must be from 0 to 127")
 
 
 def decode(row: np.ndarray, task: Task, *, program: int = 0) -> np.ndarray:
@@ -237,6 +246,8 @@ def piano_roll_png(
     rows: Sequence[np.ndarray] | np.ndarray,
     task_name: str,
     titles: Sequence[str] | None = None,
+    *,
+    columns: int = 3,
 ) -> None:
     """Draw a group of rows as piano rolls in one picture, with bar lines.
 
@@ -248,6 +259,7 @@ def piano_roll_png(
       rows: rows of the task, at least one.
       task_name: key of `TASKS`.
       titles: one per row; None numbers them.
+      columns: how many short rows are drawn side by side; long ones never are.
 
     Raises:
       InputError: no rows, a row does not fit the task, or matplotlib is not installed.
@@ -260,7 +272,7 @@ def piano_roll_png(
         titles = [str(number) for number in range(1, len(checked) + 1)]
     if len(titles) != len(checked):
         raise InputError(f"titles: {len(titles)} for {len(checked)} rows")
-    figure = _figure(checked[:MAX_PICTURED_ROWS], task, titles)
+    figure = _figure(checked[:MAX_PICTURED_ROWS], task, titles, columns)
     if len(checked) > MAX_PICTURED_ROWS:
         figure.suptitle(f"the first {MAX_PICTURED_ROWS} of {len(checked)}")
     buffer = io.BytesIO()
@@ -269,14 +281,14 @@ def piano_roll_png(
     _write_whole(path, buffer.getvalue())
 
 
-def _figure(rows: list[np.ndarray], task: Task, titles: Sequence[str]) -> Any:
+def _figure(rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: int) -> Any:
     """Lay out a panel per row; trios have pitches above drums in each."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("pictures need matplotlib: pip install 'musicvae-jax[demo]'") from error
     wide = max(len(row) for row in rows) > 4 * STEPS_PER_BAR
-    columns = 1 if wide else min(len(rows), 3)
+    columns = 1 if wide else min(len(rows), columns)
     lines = -(-len(rows) // columns)
     size = (14.0 if wide else 4.6 * columns, (4.0 if len(task.tracks) == 3 else 2.2) * lines + 0.4)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
@@ -298,7 +310,8 @@ def _draw_row(panel: Any, row: np.ndarray, task: Task, title: str) -> None:
         draw(axis, notes[notes["is_drum"] == (kind == "drums")])
         _mark_bars(axis, len(row))
     if len(kinds) > 1:
-        axes[0].legend(loc="upper right", fontsize=7, framealpha=0.8)
+        # Above the notes, beside the title, where it covers nothing.
+        axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=7, frameon=False)
     axes[-1].set_xlabel("bar", fontsize=8)
 
 

@@ -29,7 +29,7 @@ MAX_INSTRUMENT = 127  # higher instrument numbers are left out
 MAX_ROWS = 32768
 
 _MELODY, _BASS, _DRUMS, _OTHER = range(4)
-_TYPE_NAMES = ("melody", "bass", "drums")
+TYPE_NAMES = ("melody", "bass", "drums")
 
 NOT_TOGETHER = "no band: not together for a whole row"
 
@@ -49,7 +49,7 @@ def encode(
       Tokens uint16 [N, T, 3], N = 0 if the piece is shorter; or the reason why there are none.
     """
     by_type = instruments_by_type(piece, melody_programs, bass_programs)
-    missing = [name for name, found in zip(_TYPE_NAMES, by_type, strict=True) if not found]
+    missing = [name for name, found in zip(TYPE_NAMES, by_type, strict=True) if not found]
     if missing:
         return "no band: no " + ", no ".join(missing)
     if piece.total_steps <= num_steps - STEPS_PER_BAR:
