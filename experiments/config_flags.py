@@ -6,12 +6,13 @@ given. What a task trains with < what a flagfile says < what the command line sa
 
 from __future__ import annotations
 
+import pathlib
 import re
 from typing import Any
 
 from absl import flags
 
-from musicvae_jax.config import PARTS, Config, field_types
+from musicvae_jax.config import PARTS, Config, InputError, field_types
 from musicvae_jax.tasks import TASKS, get_task
 
 
@@ -34,22 +35,24 @@ class _SizesParser(flags.ArgumentParser):
         return "whole numbers"
 
 
-def define() -> tuple[str, ...]:
+def define(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
     """Define --task and one flag per configuration field, all None by default; return the names."""
+    # The flags are the caller's, so that its --help lists them.
+    flags.disclaim_key_flags()
+    parsers: dict[Any, flags.ArgumentParser] = {
+        str: flags.ArgumentParser(),
+        int: flags.IntegerParser(),
+        float: flags.FloatParser(),
+        tuple[int, ...]: _SizesParser(),
+    }
     names = ", ".join(TASKS)
-    flags.DEFINE_string("task", None, f"What a row means: {names}. Default: the data's task.")
+    text = f"What a row means: {names}. Default: the data's task."
+    flags.DEFINE_string("task", None, text, flag_values=values)
     help_texts = _field_help()
     for name, field_type in field_types().items():
         text = f"{help_texts[name]} Default: the task's."
-        if field_type is str:
-            flags.DEFINE_string(name, None, text)
-        elif field_type is int:
-            flags.DEFINE_integer(name, None, text)
-        elif field_type is float:
-            flags.DEFINE_float(name, None, text)
-        else:
-            serializer = flags.CsvListSerializer(",")
-            flags.DEFINE(_SizesParser(), name, None, text, serializer=serializer)
+        serializer = flags.CsvListSerializer(",") if field_type == tuple[int, ...] else None
+        flags.DEFINE(parsers[field_type], name, None, text, values, serializer)
     return ("task", *help_texts)
 
 
@@ -78,3 +81,20 @@ def config_for(task_name: str, values: flags.FlagValues = flags.FLAGS) -> Config
       InputError: a field is out of range, or there is no such task.
     """
     return get_task(task_name).config.replace(**given(values))
+
+
+def config_from_flagfile(path: str | pathlib.Path) -> Config:
+    """Return the configuration that a flagfile alone describes; it must name its task.
+
+    Raises:
+      InputError: a flag is unknown or out of range, or --task is missing.
+    """
+    values = flags.FlagValues()
+    define(values)
+    try:
+        values(["", *values.read_flags_from_files([f"--flagfile={path}"])])
+    except flags.Error as error:
+        raise InputError(f"{path}: {error}") from error
+    if values.task is None:
+        raise InputError(f"{path}: --task is missing")
+    return config_for(values.task, values)

@@ -1,4 +1,4 @@
-"""Train a MusicVAE on a folder of tokens.
+r"""Train a MusicVAE on a folder of tokens.
 
   python -m experiments.train --flagfile=experiments/flagfiles/demo.flags \
     --data_dir=data/folk --run_dir=runs/demo
