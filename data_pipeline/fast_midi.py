@@ -42,21 +42,17 @@ class FastReadError(Exception):
 
 
 class MidiColumns(NamedTuple):
-    """A file's notes as columns, in note-seq's order: by instrument, then by note off.
+    """A file's notes as a table, in note-seq's order: by instrument, then by note off.
 
     Attributes:
-      ticks: start and end of each note, int64 [N, 2].
-      pitch: MIDI pitch, int64 [N].
-      instrument: row of `instruments`, int64 [N].
+      notes: start tick, end tick, MIDI pitch and instrument, int64 [N, 4].
       instruments: program and whether it is drums, int64 [I, 2].
       scales: tempo map: tick, seconds at that tick, seconds per tick, quarters per
         minute, float64 [C, 4]; the first tick is 0.
       meters: tick, numerator, denominator of each time signature, int64 [M, 3].
     """
 
-    ticks: np.ndarray
-    pitch: np.ndarray
-    instrument: np.ndarray
+    notes: np.ndarray
     instruments: np.ndarray
     scales: np.ndarray
     meters: np.ndarray
@@ -72,12 +68,12 @@ def read_midi(data: bytes) -> NoteArrays:
       FastReadError: what is wrong with the file, in a few words.
     """
     columns = read_columns(data)
-    notes = np.empty(len(columns.pitch), NOTE_DTYPE)
-    seconds = ticks_to_seconds(columns.ticks, columns.scales)
+    notes = np.empty(len(columns.notes), NOTE_DTYPE)
+    seconds = ticks_to_seconds(columns.notes[:, :2], columns.scales)
     notes["start"], notes["end"] = seconds[:, 0], seconds[:, 1]
-    notes["pitch"], notes["instrument"] = columns.pitch, columns.instrument
-    notes["program"] = columns.instruments[columns.instrument, 0]
-    notes["is_drum"] = columns.instruments[columns.instrument, 1]
+    notes["pitch"], notes["instrument"] = columns.notes[:, 2], columns.notes[:, 3]
+    notes["program"] = columns.instruments[columns.notes[:, 3], 0]
+    notes["is_drum"] = columns.instruments[columns.notes[:, 3], 1]
     meter_seconds = ticks_to_seconds(columns.meters[:, 0], columns.scales)
     return NoteArrays(
         notes=notes,
@@ -105,13 +101,10 @@ def read_columns(data: bytes) -> MidiColumns:
     if code != OK:
         raise FastReadError(REASONS[int(code)])
     notes, instruments = pair_notes(events)
-    notes = notes[np.argsort(notes[:, 3], kind="stable")]
     changes = events[events[:, 1] >= TEMPO]
     is_tempo = changes[:, 1] == TEMPO
     return MidiColumns(
-        ticks=notes[:, :2],
-        pitch=notes[:, 2],
-        instrument=notes[:, 3],
+        notes=notes[np.argsort(notes[:, 3], kind="stable")],
         instruments=instruments,
         scales=_tempo_map(changes[is_tempo][:, [0, 2]], ticks_per_quarter),
         meters=changes[~is_tempo][:, [0, 2, 3]],
