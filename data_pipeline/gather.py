@@ -117,10 +117,12 @@ def gather(
 
 def _progress(num_bytes: int) -> Any:
     """Return a progress line that counts bytes; in a log file it moves rarely."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm.tqdm(
         total=num_bytes,
         bar_format="{percentage:3.0f}%{postfix} [{elapsed}, {remaining} left]",
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        mininterval=interval,
+        delay=interval,
         leave=False,
     )
 

@@ -52,13 +52,13 @@ def new_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
         raise InputError(f"output: {output} cannot be written: {error.strerror}") from error
     try:
         _claim(folder, lock, output)
-        yield folder
-        (folder / _MARK).unlink()
-        os.rename(folder, output)
-    except BaseException:
-        if (folder / _MARK).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        try:
+            yield folder
+            (folder / _MARK).unlink()
+            os.rename(folder, output)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
     finally:
         os.close(lock)
 
