@@ -293,22 +293,33 @@ def _figure(rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: 
     size = (14.0 if wide else 4.6 * columns, (4.0 if len(task.tracks) == 3 else 2.2) * lines + 0.4)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     panels = figure.subfigures(lines, columns, squeeze=False).ravel()
-    for panel, row, title in zip(panels, rows, titles, strict=False):
-        _draw_row(panel, row, task, title)
+    notes = [decode(row, task) for row in rows]
+    # One range of pitches for the whole group, so that panels can be compared.
+    limits = _pitch_limits(np.concatenate([part["pitch"][~part["is_drum"]] for part in notes]))
+    for panel, row, part, title in zip(panels, rows, notes, titles, strict=False):
+        _draw_row(panel, part, len(row), task, title, limits)
     return figure
 
 
-def _draw_row(panel: Any, row: np.ndarray, task: Task, title: str) -> None:
-    """Draw one row: pitches, drums, or both one above the other."""
+def _draw_row(
+    panel: Any,
+    notes: np.ndarray,
+    num_steps: int,
+    task: Task,
+    title: str,
+    limits: tuple[int, int],
+) -> None:
+    """Draw one row's notes: pitches within limits, drums, or both one above the other."""
     kinds = list(dict.fromkeys(track.kind for track in task.tracks))
     ratios = [1.5, 1.2][: len(kinds)]
     axes = panel.subplots(len(kinds), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     axes[0].set_title(title, fontsize=9, loc="left")
-    notes = decode(row, task)
     for axis, kind in zip(axes, kinds, strict=True):
-        draw = _draw_drums if kind == "drums" else _draw_pitches
-        draw(axis, notes[notes["is_drum"] == (kind == "drums")])
-        _mark_bars(axis, len(row))
+        if kind == "drums":
+            _draw_drums(axis, notes[notes["is_drum"]])
+        else:
+            _draw_pitches(axis, notes[~notes["is_drum"]], limits)
+        _mark_bars(axis, num_steps)
     if len(kinds) > 1:
         # Above the notes, beside the title, where it covers nothing.
         axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=7, frameon=False)
@@ -328,7 +339,7 @@ def _mark_bars(axis: Any, num_steps: int) -> None:
     axis.set_axisbelow(True)
 
 
-def _draw_pitches(axis: Any, notes: np.ndarray) -> None:
+def _draw_pitches(axis: Any, notes: np.ndarray, limits: tuple[int, int]) -> None:
     """Draw notes as bars; the bass has its own colour."""
     is_bass = notes["instrument"] == trio.BASS_INSTRUMENT
     for name, part in (("melody", notes[~is_bass]), ("bass", notes[is_bass])):
@@ -341,7 +352,7 @@ def _draw_pitches(axis: Any, notes: np.ndarray) -> None:
             color=_COLOURS[name],
             label=name,
         )
-    low, high = _pitch_limits(notes["pitch"])
+    low, high = limits
     axis.set_ylim(low - 0.5, high + 0.5)
     named = (0, 7) if high - low < 30 else (0,)
     ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 in named]
