@@ -1,0 +1,122 @@
+"""Run everything once on a real corpus: tokens, training, a table, music. What `make demo` runs.
+
+Example:
+  python -m experiments.demo --output=demo
+
+Runs the other entry points one after the other and shows each command before it runs, so that
+any of them can be run again by hand. The folk corpus comes with the package music21;
+--input=FOLDER takes other music. Run again, it goes on where it was stopped and makes anew
+only what is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from absl import flags
+
+from data_pipeline import command
+
+FLAGFILE = pathlib.Path(__file__).parent / "flagfiles" / "demo.flags"
+NUM_SAMPLES, NUM_RECONSTRUCTIONS, NUM_STEPS = 8, 4, 9
+
+
+def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> list[list[str]]:
+    """List the demo's commands, without the Python that runs them.
+
+    Args:
+      output: folder of all that is made.
+      inputs: music to train on; none takes the folk corpus.
+      flagfile: configuration to train with; empty takes the demo's.
+    """
+    tokens, run, music = (f"{output}/{name}" for name in ("tokens", "run", "music"))
+    sources = [f"--input={path}" for path in inputs] or ["--corpus=folk"]
+    flagfile = flagfile or os.path.relpath(FLAGFILE)
+    generate = ["-m", "experiments.generate", f"--run_dir={run}", f"--output={music}"]
+    rows = f"--data_dir={tokens}"
+    return [
+        ["-m", "data_pipeline.prepare", *sources, "--task=mel_2bar", f"--output={tokens}"],
+        ["-m", "experiments.train", f"--flagfile={flagfile}", rows, f"--run_dir={run}"],
+        ["-m", "experiments.evaluate", f"--run_dir={run}"],
+        [*generate, "--mode=sample", f"--num={NUM_SAMPLES}"],
+        [*generate, "--mode=reconstruct", rows, f"--num={NUM_RECONSTRUCTIONS}"],
+        [*generate, "--mode=interpolate", rows, f"--steps={NUM_STEPS}"],
+    ]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show a command, run it with this Python to its end, and return its exit code.
+
+    Ctrl-C reaches the command by itself and SIGTERM is handed on; both times it saves what
+    it has, which is waited for.
+    """
+    print(f"\n$ {_shown(arguments)}", flush=True)
+    with subprocess.Popen([sys.executable, *arguments]) as process:
+
+        def hand_on(signum: int, frame: FrameType | None) -> None:
+            process.send_signal(signum)
+
+        before = signal.signal(signal.SIGTERM, hand_on)
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _shown(arguments: Sequence[str]) -> str:
+    """Write a command as one would type it here."""
+    python = sys.executable
+    if pathlib.Path(python).is_relative_to(pathlib.Path.cwd()):
+        python = os.path.relpath(python)
+    return shlex.join([python, *arguments])
+
+
+def closing(output: str) -> str:
+    """Say what was made and what to try next."""
+    music = pathlib.Path(output) / "music"
+    generate = ["-m", "experiments.generate", f"--run_dir={output}/run"]
+    mine = ["-m", "data_pipeline.prepare", "--input=MY_MIDI_FOLDER", "--task=mel_2bar"]
+    next_ones = (
+        [*generate, f"--output={output}/more", "--mode=sample", "--num=20", "--temperature=1"],
+        [*generate, f"--output={output}/mine", "--mode=reconstruct", "--input=MY_FILE.mid"],
+        [*mine, f"--output={output}/my_tokens"],
+    )
+    pictures = "\n".join(f"  {path}" for path in sorted(music.glob("*.png")))
+    names = " ".join(path.name for path in sorted(music.glob("*.mid")))
+    lines = "\n".join(f"  {_shown(arguments)}" for arguments in next_ones)
+    return f"\nPictures:\n{pictures}\nMIDI files in {music}:\n  {names}\nTry next:\n{lines}"
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("output", "demo", "Folder of all that is made.")
+    flags.DEFINE_multi_string("input", [], "Music to train on, in place of the folk corpus.")
+    flags.DEFINE_string("train_flagfile", "", "Configuration to train with. Default: demo.flags.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run all commands; stop at the first that fails, with its exit code."""
+    del argv
+    values = flags.FLAGS
+    for arguments in commands(values.output, values.input, values.train_flagfile):
+        code = run(arguments)
+        if code:
+            print("the demo stopped here; run again, it goes on from what is done")
+            sys.exit(code if code > 0 else 128 - code)
+    print(closing(values.output))
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
