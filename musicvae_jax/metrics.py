@@ -8,7 +8,7 @@ of a melody that holds a pitch, and at every step of drums that hold at least on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,25 @@ Counts = dict[str, jax.Array]
 
 
 def track_columns(tokens: jax.Array) -> jax.Array:
-    """View tokens as [B, T, K]: a single track gets K = 1."""
+    """View tokens as int32 [B, T, K]: a single track gets K = 1."""
+    tokens = tokens.astype(jnp.int32)
     return tokens[:, :, None] if tokens.ndim == 2 else tokens
+
+
+def first_onset(track: Track) -> int:
+    """Return the lowest token that starts a note."""
+    return 1 if track.kind == "drums" else FIRST_NOTE_ON
 
 
 def starts_note(tokens: jax.Array, task: Task) -> jax.Array:
     """Return where a note starts, bool [B, T, K]."""
-    first = np.array([1 if track.kind == "drums" else FIRST_NOTE_ON for track in task.tracks])
+    first = np.array([first_onset(track) for track in task.tracks])
     return track_columns(tokens) >= jnp.asarray(first)[None, None, :]
+
+
+def best_tokens(logits: Sequence[jax.Array]) -> jax.Array:
+    """Return the most likely token of each step: K arrays [B, T, V_k] -> int32 [B, T, K]."""
+    return jnp.stack([jnp.argmax(track, axis=-1) for track in logits], axis=-1).astype(jnp.int32)
 
 
 def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Counts:
@@ -39,7 +50,7 @@ def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Co
 
     Args:
       predicted: integer [B, T] or [B, T, K].
-      tokens: the truth, shaped as `predicted`.
+      tokens: the truth, likewise.
       task: names the tracks.
 
     Returns:
@@ -135,26 +146,49 @@ def token_histogram(tokens: np.ndarray, task: Task) -> list[np.ndarray]:
 
 
 def baselines(histograms: list[np.ndarray], task: Task) -> dict[str, np.ndarray]:
-    """Score predictions that know only how often each token occurs, float64 [K] each.
+    """Score predictions that know only how often each token occurs.
 
     Returns:
-      "no_event_accuracy": always answering "no event"; "unigram_accuracy": expected accuracy
-      of drawing each step from the frequencies of all tokens; "unigram_onset_accuracy": the
-      same on the steps where a note starts; "onset_unigram_onset_accuracy": on those steps,
-      drawing from the frequencies of onset tokens alone, as if the onsets were known.
+      float64 [K + 1] each, the last over all tracks. "no_event_accuracy": always answering "no
+      event"; "unigram_accuracy": expected accuracy of drawing each step from the frequencies
+      of all tokens; "unigram_onset_accuracy": the same on the steps where a note starts;
+      "onset_unigram_onset_accuracy": on those steps, drawing from the frequencies of onset
+      tokens alone, as if the onsets were known.
     """
-    names = ("no_event", "unigram", "unigram_onset", "onset_unigram_onset")
-    rows: dict[str, list[float]] = {f"{name}_accuracy": [] for name in names}
-    for counts, track in zip(histograms, task.tracks, strict=True):
-        share = ratio(counts, counts.sum())
-        onsets = counts.copy()
-        onsets[: 1 if track.kind == "drums" else FIRST_NOTE_ON] = 0
-        onset_share = ratio(onsets, onsets.sum())
-        rows["no_event_accuracy"].append(float(share[NO_EVENT]))
-        rows["unigram_accuracy"].append(float(share @ share))
-        rows["unigram_onset_accuracy"].append(float(share @ onset_share))
-        rows["onset_unigram_onset_accuracy"].append(float(onset_share @ onset_share))
-    return {name: np.array(values) for name, values in rows.items()}
+    steps = np.array([counts.sum() for counts in histograms], np.float64)
+    onsets = [
+        _onset_counts(counts, track) for counts, track in zip(histograms, task.tracks, strict=True)
+    ]
+    num_onsets = np.array([counts.sum() for counts in onsets], np.float64)
+    pairs = list(zip(histograms, onsets, strict=True))
+    # Expected hits: counts of what is true times the share of what is answered.
+    no_event = np.array([counts[NO_EVENT] for counts in histograms], np.float64)
+    unigram = np.array([counts @ _shares(counts) for counts in histograms])
+    unigram_onset = np.array([true @ _shares(counts) for counts, true in pairs])
+    onset_unigram = np.array([true @ _shares(true) for true in onsets])
+    return {
+        "no_event_accuracy": ratio(with_total(no_event), with_total(steps)),
+        "unigram_accuracy": ratio(with_total(unigram), with_total(steps)),
+        "unigram_onset_accuracy": ratio(with_total(unigram_onset), with_total(num_onsets)),
+        "onset_unigram_onset_accuracy": ratio(with_total(onset_unigram), with_total(num_onsets)),
+    }
+
+
+def _onset_counts(counts: np.ndarray, track: Track) -> np.ndarray:
+    """Keep the counts [V] of tokens that start a note, 0 for the others."""
+    kept = counts.copy()
+    kept[: first_onset(track)] = 0
+    return kept
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Turn counts into frequencies; all 0 where there is nothing to count."""
+    return counts / max(counts.sum(), 1)
+
+
+def with_total(values: np.ndarray) -> np.ndarray:
+    """Append the sum over the tracks: [K] -> [K + 1]."""
+    return np.append(values, values.sum())
 
 
 class LatentMoments:

@@ -137,8 +137,7 @@ def example_values(
     logits = model.logits(params, z, batch.tokens, **logits_options)
     reconstruction = objectives.reconstruction_nats(logits, batch.tokens)
     kl = objectives.kl_nats(posterior)
-    predicted = jnp.stack([jnp.argmax(track, axis=-1) for track in logits], axis=-1)
-    correct = predicted == metrics.track_columns(batch.tokens)
+    correct = metrics.best_tokens(logits) == metrics.track_columns(batch.tokens)
     return {
         "loss": reconstruction + beta * objectives.free_bits_kl(kl, hyper.free_bits),
         "loss_reference": reconstruction + beta * objectives.free_bits_cost(kl, hyper.free_bits),
