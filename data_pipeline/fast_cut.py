@@ -17,6 +17,7 @@ from data_pipeline.compiled import Int, compiled
 START, END, PITCH, INSTRUMENT, PIECE = range(5)  # columns of a table of notes
 TOKEN = PITCH  # in a table of tokens: what is written at START
 FIRST_BAR, NUM_BARS, TRACK_PIECE, TRACK_INSTRUMENT, ORIGIN, FIRST_NOTE, LAST_NOTE = range(7)
+TOKEN_SHIFT = 20
 
 _BAR = 16  # steps
 _MAX_BARS = 100  # a track is cut here before windows are taken
@@ -69,24 +70,32 @@ def to_grid(
 
 @compiled
 def piece_flags(
-    notes: np.ndarray, flags: np.ndarray, token_flags: np.ndarray, num_pieces: int
+    notes: np.ndarray,
+    flags: np.ndarray,
+    is_drum: np.ndarray,
+    has_token: np.ndarray,
+    num_pieces: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gather what each piece holds.
 
     Args:
       notes: table of notes [N, 5].
       flags: bits that a note of each instrument sets, int64 [I].
-      token_flags: bits that it sets too if it has a token there, int64 [I, 128] by pitch.
+      is_drum: int64 [I].
+      has_token: which pitches have a token, for melodies and for drums, bool [2, 128].
       num_pieces: P.
 
     Returns:
-      Bits of each piece and its last step, both int64 [P].
+      Bits of each piece, those of notes with a token again, shifted by TOKEN_SHIFT; last
+      step of each piece; both int64 [P].
     """
     found = np.zeros(num_pieces, np.int64)
     last_step = np.zeros(num_pieces, np.int64)
     for row in range(len(notes)):
         piece, instrument = notes[row, PIECE], notes[row, INSTRUMENT]
-        found[piece] |= flags[instrument] | token_flags[instrument, notes[row, PITCH]]
+        found[piece] |= flags[instrument]
+        if has_token[is_drum[instrument], notes[row, PITCH]]:
+            found[piece] |= flags[instrument] << TOKEN_SHIFT
         last_step[piece] = max(last_step[piece], notes[row, END])
     return found, last_step
 

@@ -29,7 +29,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.midi_events import OK, REASONS, TEMPO, pair_notes, read_events
+from data_pipeline.midi_events import OK, REASONS, pair_notes, read_events, time_changes
+from data_pipeline.midi_time import QPM, SECONDS, tempo_map, to_seconds
 from data_pipeline.pieces import NOTE_DTYPE, NoteArrays
 
 
@@ -41,20 +42,19 @@ class FastReadError(Exception):
         self.reason = reason
 
 
-class MidiColumns(NamedTuple):
+class MidiTable(NamedTuple):
     """A file's notes as a table, in note-seq's order: by instrument, then by note off.
 
     Attributes:
       notes: start tick, end tick, MIDI pitch and instrument, int64 [N, 4].
       instruments: program and whether it is drums, int64 [I, 2].
-      scales: tempo map: tick, seconds at that tick, seconds per tick, quarters per
-        minute, float64 [C, 4]; the first tick is 0.
+      tempos: tempo map of `midi_time`, float64 [C, 4].
       meters: tick, numerator, denominator of each time signature, int64 [M, 3].
     """
 
     notes: np.ndarray
     instruments: np.ndarray
-    scales: np.ndarray
+    tempos: np.ndarray
     meters: np.ndarray
 
 
@@ -67,30 +67,28 @@ def read_midi(data: bytes) -> NoteArrays:
     Raises:
       FastReadError: what is wrong with the file, in a few words.
     """
-    columns = read_columns(data)
-    notes = np.empty(len(columns.notes), NOTE_DTYPE)
-    seconds = ticks_to_seconds(columns.notes[:, :2], columns.scales)
+    table = read_table(data)
+    notes = np.empty(len(table.notes), NOTE_DTYPE)
+    seconds = to_seconds(table.notes, 2, table.tempos)
     notes["start"], notes["end"] = seconds[:, 0], seconds[:, 1]
-    notes["pitch"], notes["instrument"] = columns.notes[:, 2], columns.notes[:, 3]
-    notes["program"] = columns.instruments[columns.notes[:, 3], 0]
-    notes["is_drum"] = columns.instruments[columns.notes[:, 3], 1]
-    meter_seconds = ticks_to_seconds(columns.meters[:, 0], columns.scales)
+    notes["pitch"], notes["instrument"] = table.notes[:, 2], table.notes[:, 3]
+    notes["program"] = table.instruments[table.notes[:, 3], 0]
+    notes["is_drum"] = table.instruments[table.notes[:, 3], 1]
+    meter_seconds = to_seconds(table.meters, 1, table.tempos)[:, 0]
     return NoteArrays(
         notes=notes,
-        tempos=tuple(
-            zip(columns.scales[:, 1].tolist(), columns.scales[:, 3].tolist(), strict=True)
-        ),
+        tempos=tuple((row[SECONDS], row[QPM]) for row in table.tempos.tolist()),
         meters=tuple(
             (time, numerator, denominator)
             for time, (_, numerator, denominator) in zip(
-                meter_seconds.tolist(), columns.meters.tolist(), strict=True
+                meter_seconds.tolist(), table.meters.tolist(), strict=True
             )
         ),
         total_seconds=float(seconds[:, 1].max(initial=0.0)),
     )
 
 
-def read_columns(data: bytes) -> MidiColumns:
+def read_table(data: bytes) -> MidiTable:
     """Read a MIDI file's notes and time changes, times in ticks.
 
     Raises:
@@ -101,31 +99,8 @@ def read_columns(data: bytes) -> MidiColumns:
     if code != OK:
         raise FastReadError(REASONS[int(code)])
     notes, instruments = pair_notes(events)
-    changes = events[events[:, 1] >= TEMPO]
-    is_tempo = changes[:, 1] == TEMPO
-    return MidiColumns(
-        notes=notes[np.argsort(notes[:, 3], kind="stable")],
-        instruments=instruments,
-        scales=_tempo_map(changes[is_tempo][:, [0, 2]], ticks_per_quarter),
-        meters=changes[~is_tempo][:, [0, 2, 3]],
-    )
-
-
-def ticks_to_seconds(ticks: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Seconds of absolute ticks, with pretty_midi's roundings.
-
-    Args:
-      ticks: int64, any shape.
-      scales: tempo map of `MidiColumns`.
-
-    Returns:
-      float64, shape of `ticks`.
-    """
-    if len(scales) == 1:
-        return scales[0, 2] * ticks
-    segment = np.searchsorted(scales[:, 0], ticks, side="right") - 1
-    since = ticks - scales[segment, 0].astype(np.int64)
-    return scales[segment, 1] + scales[segment, 2] * since
+    tempos, meters = time_changes(events)
+    return MidiTable(notes, instruments, tempo_map(tempos, ticks_per_quarter), meters)
 
 
 def _read_header(data: bytes) -> tuple[int, int, int]:
@@ -140,21 +115,3 @@ def _read_header(data: bytes) -> tuple[int, int, int]:
     if division <= 0:
         raise FastReadError("division of 0" if division == 0 else "SMPTE division")
     return 8 + size, num_tracks, division
-
-
-def _tempo_map(tempos: np.ndarray, ticks_per_quarter: int) -> np.ndarray:
-    """Segments of constant tempo from (tick, microseconds per quarter) [C, 2]."""
-    scales = [(0, 60.0 / (120.0 * ticks_per_quarter))]
-    for tick, microseconds in tempos.tolist():
-        scale = 60.0 / ((6e7 / microseconds) * ticks_per_quarter)
-        if tick == 0:
-            scales = [(0, scale)]
-        elif scale != scales[-1][1]:
-            scales.append((tick, scale))
-    rows = []
-    seconds, last_tick, last_scale = 0.0, 0, 0.0
-    for tick, scale in scales:
-        seconds = seconds + last_scale * (tick - last_tick)
-        rows.append((tick, seconds, scale, 60.0 / (scale * ticks_per_quarter)))
-        last_tick, last_scale = tick, scale
-    return np.array(rows, np.float64)

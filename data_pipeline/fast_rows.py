@@ -13,7 +13,8 @@ import numpy as np
 
 from data_pipeline import drums, fast_cut, fast_trio, melody, trio
 from data_pipeline.extract import NO_NOTES, TOO_SHORT, Extraction
-from data_pipeline.fast_midi import FastReadError, MidiColumns, read_columns, ticks_to_seconds
+from data_pipeline.fast_midi import FastReadError, MidiTable, read_table
+from data_pipeline.midi_time import QPM, SECONDS, to_seconds
 from data_pipeline.pieces import METERS, refuse_meter, split_points
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import (
@@ -27,16 +28,34 @@ from musicvae_jax.tasks import (
     get_task,
 )
 
-_BASS_PROGRAMS = TASKS["trio_16bar"].tracks[1].programs
-_MELODY_PROGRAMS = TASKS["trio_16bar"].tracks[0].programs
-
-# Bits of what a piece holds.
-_PITCHED, _LOW_PROGRAM, _DRUM, _PITCH, _LOW_PITCH, _CLASS = (1 << i for i in range(6))
-_TRIO = 6  # the first of the three bits that say a trio's instruments are there
+# Bits of what a piece holds: kinds of notes, and kinds of notes that have a token.
+_PITCHED, _LOW_PROGRAM, _DRUM = 1, 2, 4
+_PITCH, _LOW_PITCH, _CLASS = (bit << fast_cut.TOKEN_SHIFT for bit in (1, 2, 4))
+_TRIO = 16  # the first of three bits: a trio's melody, bass and drums
 
 _MAX_STEP = float(2**53)  # as in `pieces`
+_MELODY_PROGRAMS, _BASS_PROGRAMS = (track.programs for track in TASKS["trio_16bar"].tracks[:2])
+
+
+def _has_program(programs: np.ndarray, allowed: range | None) -> np.ndarray:
+    """Tell which instruments have one of the programs (None: any), bool [I]."""
+    if allowed is None:
+        return np.ones(len(programs), np.bool_)
+    return (programs >= allowed.start) & (programs < allowed.stop)
+
+
+# Tables by whether an instrument is drums (0 or 1) and by program or pitch.
+_VALUES = np.arange(128)
 _CLASS_BITS = drums.class_bits()
-_IN_RANGE = (np.arange(128) >= MIN_PITCH) & (np.arange(128) <= MAX_PITCH)
+_HAS_TOKEN = np.stack([(_VALUES >= MIN_PITCH) & (_VALUES <= MAX_PITCH), _CLASS_BITS > 0])
+_IS_MELODY, _IS_BASS = (_has_program(_VALUES, p) for p in (_MELODY_PROGRAMS, _BASS_PROGRAMS))
+_FLAGS = np.stack([np.where(_IS_MELODY, _PITCHED | _LOW_PROGRAM, _PITCHED), 0 * _VALUES + _DRUM])
+_KINDS = np.stack(
+    [
+        np.select([_IS_MELODY, _IS_BASS], [fast_trio.MELODY, fast_trio.BASS], fast_trio.OTHER),
+        0 * _VALUES + fast_trio.DRUMS,
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +67,19 @@ class _Grid:
       counts: notes of each piece, list of P.
       refused: why a piece is not used at all, or None, list of P.
       holds: bits of what each piece holds, list of P.
-      last_steps: int64 [P].
+      num_bars: length of each piece as far as a trio looks, list of P.
       programs, is_drum: int64 [I].
+      kinds: part of each instrument in a trio, int64 [I].
     """
 
     notes: np.ndarray
     counts: list[int]
     refused: list[str | None]
     holds: list[int]
-    last_steps: np.ndarray
+    num_bars: list[int]
     programs: np.ndarray
     is_drum: np.ndarray
+    kinds: np.ndarray
 
 
 def extract_fast(
@@ -79,7 +100,7 @@ def extract_fast(
     if meter not in METERS:
         raise InputError(f"meter: {meter!r} is not one of {', '.join(METERS)}")
     tasks = [get_task(name) for name in task_names]
-    grid = _grid(read_columns(data), meter)
+    grid = _grid(read_table(data), meter)
     found: dict[str, tuple[np.ndarray, list[int]]] = {}
     pitched = [task for task in tasks if len(task.tracks) == 1 and task.tracks[0].kind == "melody"]
     drummed = [task for task in tasks if len(task.tracks) == 1 and task.tracks[0].kind == "drums"]
@@ -95,14 +116,14 @@ def extract_fast(
     return {task.name: _extraction(grid, task, *found[task.name]) for task in tasks}
 
 
-def _grid(columns: MidiColumns, meter: str) -> _Grid:
+def _grid(table: MidiTable, meter: str) -> _Grid:
     """Split at time changes and quantise, as `pieces.split_pieces`."""
-    seconds = ticks_to_seconds(columns.notes[:, :2], columns.scales)
+    seconds = to_seconds(table.notes, 2, table.tempos)
     total = float(seconds[:, 1].max(initial=0.0))
-    meters = columns.meters if meter == "4/4" else columns.meters[:0]
-    times = ticks_to_seconds(meters[:, 0], columns.scales).tolist()
+    meters = table.meters if meter == "4/4" else table.meters[:0]
+    times = to_seconds(meters, 1, table.tempos)[:, 0].tolist()
     starts, states = split_points(
-        tuple(columns.scales[:, (1, 3)].tolist()),
+        tuple((row[SECONDS], row[QPM]) for row in table.tempos.tolist()),
         tuple((time, *row[1:]) for time, row in zip(times, meters.tolist(), strict=True)),
         total,
     )
@@ -116,48 +137,20 @@ def _grid(columns: MidiColumns, meter: str) -> _Grid:
     notes, counts = fast_cut.to_grid(
         seconds,
         np.argsort(seconds[:, 0], kind="stable"),
-        columns.notes,
+        table.notes,
         np.array([*starts, total]),
         np.array(rates),
     )
-    programs, is_drum = columns.instruments.T.copy()
-    holds, last_steps = fast_cut.piece_flags(
-        notes, *_instrument_flags(programs, is_drum), len(starts)
-    )
-    return _Grid(notes, counts.tolist(), refused, holds.tolist(), last_steps, programs, is_drum)
-
-
-def _instrument_flags(programs: np.ndarray, is_drum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bits that a note of each instrument sets, int64 [I], and more by pitch [I, 128]."""
-    drum = is_drum.astype(np.bool_)
-    low = ~drum & _has_program(programs, _MELODY_PROGRAMS)
-    flags = np.where(drum, _DRUM, _PITCHED) | np.where(low, _LOW_PROGRAM, 0)
-    kinds = _kinds(programs, drum)
-    flags |= np.where(kinds < fast_trio.OTHER, 1 << (_TRIO + kinds), 0)
-    by_pitch = np.where(
-        drum[:, None],
-        np.where(_CLASS_BITS > 0, _CLASS, 0)[None, :],
-        np.where(_IN_RANGE, _PITCH, 0)[None, :],
-    )
-    by_pitch |= np.where(low[:, None] & _IN_RANGE[None, :], _LOW_PITCH, 0)
-    return flags, by_pitch
-
-
-def _kinds(programs: np.ndarray, is_drum: np.ndarray) -> np.ndarray:
-    """Tell each instrument's part in a trio, int64 [I]."""
-    kinds = np.full(len(programs), fast_trio.OTHER)
-    kinds[_has_program(programs, _MELODY_PROGRAMS)] = fast_trio.MELODY
-    kinds[_has_program(programs, _BASS_PROGRAMS)] = fast_trio.BASS
-    kinds[is_drum != 0] = fast_trio.DRUMS
+    programs, is_drum = table.instruments.T.copy()
+    kinds = _KINDS[is_drum, programs]
     kinds[trio.MAX_INSTRUMENT + 1 :] = fast_trio.OTHER
-    return kinds
-
-
-def _has_program(programs: np.ndarray, allowed: range | None) -> np.ndarray:
-    """Tell which instruments have one of the programs (None: any), bool [I]."""
-    if allowed is None:
-        return np.ones(len(programs), np.bool_)
-    return (programs >= allowed.start) & (programs < allowed.stop)
+    holds, last_steps = fast_cut.piece_flags(
+        notes, _FLAGS[is_drum, programs] | 1 << _TRIO + kinds, is_drum, _HAS_TOKEN, len(starts)
+    )
+    num_bars = np.minimum(-(-last_steps // STEPS_PER_BAR), trio.MAX_BARS)
+    return _Grid(
+        notes, counts.tolist(), refused, holds.tolist(), num_bars.tolist(), programs, is_drum, kinds
+    )
 
 
 def _windows(
@@ -186,30 +179,23 @@ def _trio_rows(
 ) -> tuple[np.ndarray, list[int]]:
     """Rows of a trio task, and how many each piece gave."""
     kept, counts = [np.zeros((0, *task.row_shape), task.token_dtype)], [0] * len(grid.counts)
-    kinds = _kinds(grid.programs, grid.is_drum)
-    for piece, (holds, num_bars) in enumerate(zip(grid.holds, _num_bars(grid), strict=True)):
-        if holds >> _TRIO != 7 or num_bars < task.num_bars:
+    for piece, (holds, num_bars) in enumerate(zip(grid.holds, grid.num_bars, strict=True)):
+        if holds >> _TRIO & 7 != 7 or num_bars < task.num_bars:
             continue
         flat, has_token, covered = fast_trio.columns(
-            notes, tokens, kinds, _CLASS_BITS, piece, num_bars
+            notes, tokens, grid.kinds, _CLASS_BITS, piece, num_bars
         )
-        groups = fast_trio.groups(kinds, has_token)
+        groups = fast_trio.groups(grid.kinds, has_token)
         rows = fast_trio.cut_groups(flat, covered, groups, task.num_bars, trio.MAX_ROWS)
         kept.append(rows)
         counts[piece] = len(rows)
     return kept[1] if len(kept) == 2 else np.concatenate(kept), counts
 
 
-def _num_bars(grid: _Grid) -> list[int]:
-    """Length of each piece in bars, as far as a trio looks."""
-    return np.minimum(-(-grid.last_steps // STEPS_PER_BAR), trio.MAX_BARS).tolist()
-
-
 def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) -> Extraction:
     """Count the reasons of the pieces without rows."""
     reasons: dict[str, int] = {}
     why_empty, most_notes = NO_NOTES, 0
-    num_bars = _num_bars(grid)
     for piece, count in enumerate(counts):
         if count:
             continue
@@ -217,7 +203,7 @@ def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) ->
         if reason is None and not grid.counts[piece]:
             reason = NO_NOTES
         if reason is None:
-            reason = _reason(task, grid.holds[piece], num_bars[piece])
+            reason = _reason(task, grid.holds[piece], grid.num_bars[piece])
         reasons[reason] = reasons.get(reason, 0) + 1
         if grid.counts[piece] > most_notes:
             why_empty, most_notes = reason, grid.counts[piece]

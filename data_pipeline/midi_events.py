@@ -36,7 +36,7 @@ REASONS = {
 _NO_TRACK, _PAST_END, _EMPTY, _NO_STATUS, _UNDEFINED, _DATA_BYTE = range(1, 7)
 _TOO_LONG, _MAX_TICKS, _BAD_META, _BAD_KEY, _BAD_METER, _TEMPO_0 = range(7, 13)
 
-_TRACK, _ON, _OFF, _PROGRAM, TEMPO, METER = range(6)  # kinds of event
+_TRACK, _ON, _OFF, _PROGRAM, _TEMPO, _METER = range(6)  # kinds of event
 _TRACK_NAME = np.frombuffer(b"MTrk", np.uint8)
 _META_TEMPO, _META_SMPTE, _META_METER, _META_KEY = 0x51, 0x54, 0x58, 0x59
 
@@ -261,7 +261,7 @@ def _keep_change(
     if kind == _META_TEMPO and tempo == 0:
         return count, _TEMPO_0
     events[count, 0] = tick
-    events[count, 1] = TEMPO if kind == _META_TEMPO else METER
+    events[count, 1] = _TEMPO if kind == _META_TEMPO else _METER
     events[count, 2] = tempo if kind == _META_TEMPO else a
     events[count, 3] = np.int64(1) << (b & 31)
     return count + 1, OK
@@ -269,7 +269,7 @@ def _keep_change(
 
 @compiled
 def pair_notes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pair the notes on and off of all tracks, as pretty_midi does.
+    """Pair the notes on and off of all tracks, as pretty_midi does, by instrument.
 
     Args:
       events: int64 [E, 4] of `read_events`.
@@ -316,4 +316,47 @@ def pair_notes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             program[:] = 0
             slots[:] = -1
             oldest[:] = -1
-    return notes[:num_notes], instruments[:num_instruments]
+    return _by_instrument(notes[:num_notes], num_instruments), instruments[:num_instruments]
+
+
+@compiled
+def _by_instrument(notes: np.ndarray, num_instruments: Int) -> np.ndarray:
+    """Sort notes by instrument; those of one keep their order."""
+    place = np.zeros(num_instruments + 1, np.int64)
+    for row in range(len(notes)):
+        place[notes[row, 3] + 1] += 1
+    for instrument in range(num_instruments):
+        place[instrument + 1] += place[instrument]
+    grouped = np.empty_like(notes)
+    for row in range(len(notes)):
+        instrument = notes[row, 3]
+        grouped[place[instrument]] = notes[row]
+        place[instrument] += 1
+    return grouped
+
+
+@compiled
+def time_changes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pick tempos and time signatures from the events of `read_events`.
+
+    Returns:
+      Tick and microseconds per quarter, int64 [C, 2]; tick, numerator and denominator,
+      int64 [M, 3].
+    """
+    counts = np.zeros(2, np.int64)
+    for event in range(len(events)):
+        if events[event, 1] >= _TEMPO:
+            counts[events[event, 1] - _TEMPO] += 1
+    tempos, meters = np.empty((counts[0], 2), np.int64), np.empty((counts[1], 3), np.int64)
+    counts[:] = 0
+    for event in range(len(events)):
+        tick, kind, value, denominator = events[event]
+        if kind == _TEMPO:
+            row = tempos[counts[0]]
+            row[0], row[1] = tick, value
+            counts[0] += 1
+        elif kind == _METER:
+            row = meters[counts[1]]
+            row[0], row[1], row[2] = tick, value, denominator
+            counts[1] += 1
+    return tempos, meters
