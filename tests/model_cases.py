@@ -1,0 +1,77 @@
+"""Tiny models of every architecture, each compiled once for all tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from musicvae_jax.config import Config
+from musicvae_jax.models.registry import Model, Params, build_model
+from musicvae_jax.tasks import Task, get_task
+
+# (task, architecture): every decoder and every encoder input.
+CASES = (
+    ("mel_2bar", "flat"),
+    ("drums_2bar", "flat"),
+    ("trio_16bar", "flat"),
+    ("mel_16bar", "hierdec"),
+    ("trio_16bar", "hierdec"),
+)
+BATCH = 3
+
+
+class Case(NamedTuple):
+    """A model with parameters large enough to show errors, and its compiled functions."""
+
+    config: Config
+    task: Task
+    model: Model
+    params: Params
+    tokens: jax.Array  # [3, T] or [3, T, K]
+    z: jax.Array  # [3, Z]
+    encode: Callable[..., Any]
+    logits: Callable[..., Any]
+    greedy: Callable[..., Any]
+
+
+def tiny_config(task: str, architecture: str) -> Config:
+    sizes: dict[str, Any] = {"encoder_sizes": (6, 5), "decoder_sizes": (7, 5), "z_size": 4}
+    if architecture == "hierdec":
+        sizes["conductor_sizes"] = (5, 6)
+    return get_task(task).config.replace(architecture=architecture, dtype="float32", **sizes)
+
+
+def random_params(model: Model, rng: np.random.Generator) -> Params:
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    draw = rng.normal
+    return jax.tree.map(lambda s: jnp.asarray(draw(0.0, 0.4, s.shape), jnp.float32), shapes)
+
+
+def random_tokens(task: Task, rng: np.random.Generator, num: int = BATCH) -> np.ndarray:
+    depths = np.array([track.num_classes for track in task.tracks])
+    rows = rng.integers(0, depths, (num, task.num_steps, len(depths)))
+    rows[:, ::3] = 0
+    return rows.reshape(num, *task.row_shape).astype(task.token_dtype)
+
+
+@functools.cache
+def case(task_name: str, architecture: str) -> Case:
+    config = tiny_config(task_name, architecture)
+    task, model = get_task(task_name), build_model(config)
+    rng = np.random.default_rng(0)
+    return Case(
+        config=config,
+        task=task,
+        model=model,
+        params=random_params(model, rng),
+        tokens=jnp.asarray(random_tokens(task, rng)),
+        z=jnp.asarray(rng.normal(size=(BATCH, 4)), jnp.float32),
+        encode=jax.jit(model.encode),
+        logits=jax.jit(lambda params, z, tokens: model.logits(params, z, tokens)),
+        greedy=jax.jit(lambda params, z: model.generate(params, z, jax.random.key(0), 0.0)),
+    )
