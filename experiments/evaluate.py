@@ -9,7 +9,7 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from tqdm import tqdm
@@ -18,13 +18,6 @@ from data_pipeline import command
 from musicvae_jax import checkpoints, data, evaluation, run_folder
 from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
-
-RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
-SPLIT = flags.DEFINE_string("split", "test", "Rows to score: train, validation or test.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
-DRAWS = flags.DEFINE_integer("draws", 3, "How often each row is sampled.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the draws.")
 
 SCORES = {
     "accuracy": "accuracy",
@@ -44,34 +37,55 @@ BASELINES = {
 COLUMNS = ("teacher forced", "greedy", "sampled", "no event", "unigram", "onset unigram")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Evaluate, print the table and write the JSON."""
-    del argv
-    if not RUN_DIR.value:
-        raise InputError("--run_dir is needed")
-    if SPLIT.value not in data.SPLITS:
-        raise InputError(f"split: {SPLIT.value!r} is not one of {', '.join(data.SPLITS)}")
-    folder = pathlib.Path(RUN_DIR.value)
-    store = open_data(folder, DATA_DIR.value)
-    config, params, step = checkpoints.restore_params(folder, CHECKPOINT.value)
+class Options(NamedTuple):
+    """What to evaluate.
+
+    Attributes:
+      run_dir: folder of the run.
+      split: "train", "validation" or "test".
+      data_dir: token store; None takes the run's own.
+      checkpoint: "best", "latest" or a saved step.
+      draws: how often each row is sampled.
+      seed: of the draws.
+    """
+
+    run_dir: str
+    split: str = "test"
+    data_dir: str | None = None
+    checkpoint: str = "best"
+    draws: int = 3
+    seed: int = 0
+
+
+def evaluate(options: Options) -> str:
+    """Score the split, write `evaluation_<split>.json` and return the table.
+
+    Raises:
+      InputError: there is no such run, checkpoint or split, or the split is empty.
+    """
+    folder = pathlib.Path(options.run_dir)
+    if options.split not in data.SPLITS:
+        raise InputError(f"split: {options.split!r} is not one of {', '.join(data.SPLITS)}")
+    store = open_data(folder, options.data_dir)
+    rows = store.splits[options.split]
+    if len(rows) == 0:
+        raise InputError(f"split: {store.path} has no {options.split} rows")
+    config, params, step = checkpoints.restore_params(folder, options.checkpoint)
     if store.task.name != config.task:
         raise InputError(f"data_dir: {store.path} holds {store.task.name}, the run {config.task}")
-    rows = store.splits[SPLIT.value]
-    if len(rows) == 0:
-        raise InputError(f"split: {store.path} has no {SPLIT.value} rows")
     found = evaluation.evaluate(
-        config, params, rows, draws=DRAWS.value, seed=SEED.value, track=show_progress
+        config, params, rows, draws=options.draws, seed=options.seed, track=show_progress
     )
     about = {
         "task": config.task,
-        "split": SPLIT.value,
+        "split": options.split,
         "data": str(store.path),
-        "checkpoint": CHECKPOINT.value,
+        "checkpoint": options.checkpoint,
         "step": step,
     }
     text = json.dumps(without_nan(about | found._asdict()), indent=1)
-    run_folder.write_text(folder / f"evaluation_{SPLIT.value}.json", text + "\n")
-    print(table(found, about))
+    run_folder.write_text(folder / f"evaluation_{options.split}.json", text + "\n")
+    return table(found, about)
 
 
 def open_data(folder: pathlib.Path, data_dir: str | None) -> data.Store:
@@ -128,19 +142,45 @@ def table(found: Evaluation, about: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _number(value: float) -> str:
+    """Write a share; "-" where there was nothing to score."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"
+
+
 def _score_line(found: Evaluation, score: str, track: str) -> str:
     """Write one figure of one track in all columns."""
-    sampled = f"{found.sampled[score][track]:.4f} ± {found.sampled_error[score][track]:.4f}"
+    mean, error = found.sampled[score][track], found.sampled_error[score][track]
+    sampled = _number(mean) + (f" ± {error:.4f}" if math.isfinite(error) else "")
     cells = {
-        "teacher forced": f"{found.teacher_forced[score][track]:.4f}",
-        "greedy": f"{found.greedy[score][track]:.4f}",
+        "teacher forced": _number(found.teacher_forced[score][track]),
+        "greedy": _number(found.greedy[score][track]),
         "sampled": sampled,
     }
     for column, name in BASELINES.get(score, {}).items():
-        cells[column] = f"{found.baselines[name][track]:.4f}"
+        cells[column] = _number(found.baselines[name][track])
     label = SCORES[score] + ("" if len(found.greedy[score]) == 1 else f", {track}")
     return f"{label:38}" + "".join(f"{cells.get(column, ''):>16}" for column in COLUMNS)
 
 
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    flags.DEFINE_string("split", "test", "Rows to score: train, validation or test.")
+    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    flags.DEFINE_integer("draws", 3, "How often each row is sampled.")
+    flags.DEFINE_integer("seed", 0, "Of the draws.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluate and print the table."""
+    del argv
+    if not flags.FLAGS.run_dir:
+        raise InputError("--run_dir is needed")
+    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
+    print(evaluate(Options(**given)))
+
+
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

@@ -1,5 +1,6 @@
 r"""Train a MusicVAE on a folder of tokens.
 
+Example:
   python -m experiments.train --flagfile=experiments/flagfiles/demo.flags \
     --data_dir=data/folk --run_dir=runs/demo
 
@@ -21,19 +22,43 @@ from experiments.stopping import StopSignal
 from musicvae_jax import data, loop, run_folder
 from musicvae_jax.config import Config, InputError
 
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that data_pipeline.prepare wrote.")
-RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of this run: new, or one to resume.")
-CONFIG_FIELDS = config_flags.define()
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define this entry point's flags."""
+    text = "Folder that data_pipeline.prepare wrote."
+    flags.DEFINE_string("data_dir", None, text, flag_values=values)
+    text = "Folder of this run: new, or one to resume."
+    flags.DEFINE_string("run_dir", None, text, flag_values=values)
+    config_flags.define(values)
+
+
+def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
+    """Open the data, build the configuration and check that they fit.
+
+    Raises:
+      InputError: a flag is missing or out of range, or the data is no store, of another task,
+        too small for a batch, or changed since it was written.
+    """
+    if not values.data_dir or not values.run_dir:
+        raise InputError("--data_dir and --run_dir are needed")
+    store = data.open_store(values.data_dir)
+    task = values.task or store.task.name
+    config = config_flags.config_for(task, values)
+    if task != store.task.name:
+        raise InputError(
+            f"task: {store.path} holds rows of {store.task.name}, not of {task}; give "
+            f"--task={store.task.name}, or prepare data with --task={task}"
+        )
+    data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
+    data.check_content(store)
+    return store, config
 
 
 def main(argv: Sequence[str]) -> None:
     """Check what is given, then train."""
     del argv
-    if not DATA_DIR.value or not RUN_DIR.value:
-        raise InputError("--data_dir and --run_dir are needed")
-    store = data.open_store(DATA_DIR.value)
-    config = checked_config(store)
-    folder = run_folder.open_run_folder(RUN_DIR.value, config, store)
+    store, config = checked_inputs(flags.FLAGS)
+    folder = run_folder.open_run_folder(flags.FLAGS.run_dir, config, store)
     recorder = Recorder(folder, config.run.train_steps)
     with StopSignal() as signal:
         outcome = loop.fit(
@@ -45,26 +70,9 @@ def main(argv: Sequence[str]) -> None:
         print(f"  python -m experiments.train {shlex.join(sys.argv[1:])}", flush=True)
         sys.exit(signal.exit_code)
     print(f"done: {outcome.step:,} steps; next:")
-    print(f"  python -m experiments.evaluate --run_dir={RUN_DIR.value}", flush=True)
-
-
-def checked_config(store: data.Store) -> Config:
-    """Build the configuration from the flags and check that the data fits it.
-
-    Raises:
-      InputError: the data is of another task, too small for a batch, or changed.
-    """
-    task = flags.FLAGS.task or store.task.name
-    config = config_flags.config_for(task)
-    if task != store.task.name:
-        raise InputError(
-            f"task: {store.path} holds rows of {store.task.name}, not of {task}; give "
-            f"--task={store.task.name}, or prepare data with --task={task}"
-        )
-    data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
-    data.check_content(store)
-    return config
+    print(f"  python -m experiments.evaluate --run_dir={flags.FLAGS.run_dir}", flush=True)
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

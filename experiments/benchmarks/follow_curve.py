@@ -1,5 +1,6 @@
 r"""Train along a recorded curve of the reference, from its start with its batches and noise.
 
+Example:
   python -m experiments.benchmarks.follow_curve \
     --golden_dir=../shared/golden > experiments/benchmarks/follow_curve.txt
 
@@ -28,9 +29,6 @@ from musicvae_jax.models.registry import build_model
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import Batch
-
-GOLDEN_DIR = flags.DEFINE_string("golden_dir", "../shared/golden", "Folder of the recorded curve.")
-STEPS = flags.DEFINE_integer("steps", 1250, "Steps to follow, at most 1250.")
 
 TASK = "drums_2bar"
 ALL_STEPS, BATCH_SIZE, EVAL_EVERY, EVAL_BATCHES = 1250, 128, 50, 13
@@ -146,12 +144,18 @@ def _accuracy(
     return total / (EVAL_BATCHES * BATCH_SIZE)
 
 
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("golden_dir", "../shared/golden", "Folder of the recorded curve.")
+    flags.DEFINE_integer("steps", ALL_STEPS, f"Steps to follow, at most {ALL_STEPS}.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Follow the curve and print the table."""
     del argv
-    if not 1 <= STEPS.value <= ALL_STEPS:
-        raise InputError(f"steps: {STEPS.value} is out of range, it must be from 1 to {ALL_STEPS}")
-    folder = pathlib.Path(GOLDEN_DIR.value)
+    steps, folder = flags.FLAGS.steps, pathlib.Path(flags.FLAGS.golden_dir)
+    if not 1 <= steps <= ALL_STEPS:
+        raise InputError(f"steps: {steps} is out of range, it must be from 1 to {ALL_STEPS}")
     if not (folder / "curve_drums_2bar_init.npz").is_file():
         raise InputError(f"golden_dir: {folder} has no curve_drums_2bar_init.npz")
     print(
@@ -162,13 +166,13 @@ def main(argv: Sequence[str]) -> None:
         f"{'step':>5} {'loss':>9} {'reference':>9} {'differs':>8} {'accuracy':>9} {'reference':>9}"
     )
     points = []
-    for point in follow(folder, STEPS.value):
+    for point in follow(folder, steps):
         points.append(point)
         if point.accuracy is not None:
             print(_line(point), flush=True)
     first = max(point.loss_difference for point in points[:100])
     print(f"largest difference of the loss in the first 100 steps: {first:.4%} (at most 1%)")
-    print(f"in all {STEPS.value} steps: {max(p.loss_difference for p in points):.4%}")
+    print(f"in all {steps} steps: {max(point.loss_difference for point in points):.4%}")
     for point in points:
         if point.step in (500, ALL_STEPS) and point.accuracy is not None:
             print(
@@ -187,4 +191,5 @@ def _line(point: Point) -> str:
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)
