@@ -112,7 +112,8 @@ def by_instrument(notes: np.ndarray, num_instruments: int) -> np.ndarray:
     for row in range(len(notes)):
         place = after[notes[row, INSTRUMENT]]
         after[notes[row, INSTRUMENT]] += 1
-        grouped[place] = notes[row]
+        for column in range(5):
+            grouped[place, column] = notes[row, column]
     return grouped
 
 
@@ -144,7 +145,8 @@ def melody_tokens(notes: np.ndarray, is_drum: np.ndarray) -> np.ndarray:
                 if token > last[TOKEN]:  # the earlier of two equal ones stays
                     last[TOKEN], last[END] = token, note[END]
                 continue
-        kept[count] = note
+        for column in range(5):
+            kept[count, column] = note[column]
         kept[count, TOKEN] = token
         count += 1
     return kept[:count]

@@ -7,6 +7,7 @@ the same rows in the same order, and the same reasons for what gave none.
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Iterable
 
 import numpy as np
@@ -65,7 +66,7 @@ class _Grid:
     Attributes:
       notes: table of notes by time.
       counts: notes of each piece, list of P.
-      refused: why a piece is not used at all, or None, list of P.
+      refused: why a piece gives nothing to any task, or None, list of P.
       holds: bits of what each piece holds, list of P.
       num_bars: length of each piece as far as a trio looks, list of P.
       programs, is_drum: int64 [I].
@@ -116,6 +117,20 @@ def extract_fast(
     return {task.name: _extraction(grid, task, *found[task.name]) for task in tasks}
 
 
+def warm_up() -> None:
+    """Compile what this module runs, or load it from the cache.
+
+    Call it once before starting worker processes, so that they need not all compile.
+    """
+    events = bytes.fromhex(
+        "00 C1 20"  # a bass on channel 2
+        "00 90 3C 40  00 91 24 40  00 99 24 40"  # melody, bass and drums start
+        "40 80 3C 40  00 81 24 40  00 89 24 40"  # and end 16 bars later
+    )
+    header = struct.pack(">4sLhhh", b"MThd", 6, 0, 1, 1)
+    extract_fast(header + struct.pack(">4sL", b"MTrk", len(events)) + events, TASKS)
+
+
 def _grid(table: MidiTable, meter: str) -> _Grid:
     """Split at time changes and quantise, as `pieces.split_pieces`."""
     seconds = to_seconds(table.notes, 2, table.tempos)
@@ -148,6 +163,9 @@ def _grid(table: MidiTable, meter: str) -> _Grid:
         notes, _FLAGS[is_drum, programs] | 1 << _TRIO + kinds, is_drum, _HAS_TOKEN, len(starts)
     )
     num_bars = np.minimum(-(-last_steps // STEPS_PER_BAR), trio.MAX_BARS)
+    refused = [
+        why or (None if count else NO_NOTES) for why, count in zip(refused, counts, strict=True)
+    ]
     return _Grid(
         notes, counts.tolist(), refused, holds.tolist(), num_bars.tolist(), programs, is_drum, kinds
     )
@@ -196,17 +214,14 @@ def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) ->
     """Count the reasons of the pieces without rows."""
     reasons: dict[str, int] = {}
     why_empty, most_notes = NO_NOTES, 0
-    for piece, count in enumerate(counts):
+    pieces = zip(counts, grid.refused, grid.holds, grid.num_bars, grid.counts, strict=True)
+    for count, refused, holds, num_bars, num_notes in pieces:
         if count:
             continue
-        reason = grid.refused[piece]
-        if reason is None and not grid.counts[piece]:
-            reason = NO_NOTES
-        if reason is None:
-            reason = _reason(task, grid.holds[piece], grid.num_bars[piece])
+        reason = refused or _reason(task, holds, num_bars)
         reasons[reason] = reasons.get(reason, 0) + 1
-        if grid.counts[piece] > most_notes:
-            why_empty, most_notes = reason, grid.counts[piece]
+        if num_notes > most_notes:
+            why_empty, most_notes = reason, num_notes
     if not counts:
         reasons[NO_NOTES] = 1
     return Extraction(rows, reasons, None if len(rows) else why_empty, sum(counts))

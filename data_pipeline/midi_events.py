@@ -285,7 +285,7 @@ def pair_notes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     newer = np.empty(len(events), np.int64)  # next open note on of the same channel and pitch
     num_notes, num_instruments = 0, 0
     for event in range(len(events)):
-        tick, kind, key, value = events[event]
+        tick, kind, key = events[event, 0], events[event, 1], events[event, 2]
         if kind == _ON:
             newer[event] = -1
             if oldest[key] < 0:
@@ -311,7 +311,7 @@ def pair_notes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             # Those begun on this very tick stay open only if an earlier one was closed.
             oldest[key] = node if num_notes > before else -1
         elif kind == _PROGRAM:
-            program[key] = value
+            program[key] = events[event, 3]
         elif kind == _TRACK:
             program[:] = 0
             slots[:] = -1
@@ -330,7 +330,8 @@ def _by_instrument(notes: np.ndarray, num_instruments: Int) -> np.ndarray:
     grouped = np.empty_like(notes)
     for row in range(len(notes)):
         instrument = notes[row, 3]
-        grouped[place[instrument]] = notes[row]
+        for column in range(4):
+            grouped[place[instrument], column] = notes[row, column]
         place[instrument] += 1
     return grouped
 
@@ -350,13 +351,12 @@ def time_changes(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tempos, meters = np.empty((counts[0], 2), np.int64), np.empty((counts[1], 3), np.int64)
     counts[:] = 0
     for event in range(len(events)):
-        tick, kind, value, denominator = events[event]
-        if kind == _TEMPO:
+        if events[event, 1] == _TEMPO:
             row = tempos[counts[0]]
-            row[0], row[1] = tick, value
+            row[0], row[1] = events[event, 0], events[event, 2]
             counts[0] += 1
-        elif kind == _METER:
+        elif events[event, 1] == _METER:
             row = meters[counts[1]]
-            row[0], row[1], row[2] = tick, value, denominator
+            row[0], row[1], row[2] = events[event, 0], events[event, 2], events[event, 3]
             counts[1] += 1
     return tempos, meters
