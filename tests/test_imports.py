@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *_PURE,
     ),
     "musicvae_jax.evaluation": (*_BELOW_TRAINING, *_PURE),
-    "musicvae_jax.sampling": ("musicvae_jax.models", *_PURE),
+    "musicvae_jax.sampling": ("musicvae_jax.models", "musicvae_jax.objectives", *_PURE),
     "musicvae_jax.facade": (
         "musicvae_jax.models",
         "musicvae_jax.sampling",
