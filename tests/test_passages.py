@@ -51,11 +51,11 @@ def test_chords_and_pitches_without_a_token_count_as_left_out() -> None:
 
 
 def test_drums_are_taken_together_and_hits_of_no_class_count_as_left_out() -> None:
-    kick = steps((16, 17, 36), (30, 31, 36), is_drum=True, instrument=9)
+    kick = steps((16, 17, 36), (30, 31, 36), (40, 41, 36), is_drum=True, instrument=9)
     snare = steps((16, 17, 38), (24, 25, 1), is_drum=True, instrument=10)
     (found,) = passages(piece(kick, snare), TASKS["drums_2bar"])
-    assert (found.start_bar, found.num_notes, found.num_kept) == (2, 4, 3)
-    assert found.describe() == ": bars 2-3, drums, 3 of 4 notes kept"
+    assert (found.start_bar, found.num_notes, found.num_kept) == (2, 5, 4)
+    assert found.describe() == ": bars 2-3, drums, 4 of 5 notes kept"
 
 
 def test_a_trio_names_its_three_instruments() -> None:
