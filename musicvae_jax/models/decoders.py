@@ -267,9 +267,7 @@ class CategoricalDecoder(nn.Module):
         states, hidden = lstm.step_stack(weights.layers, gates + tokens, states)
         logits: list[jax.Array] = []
         for n, (kernel, bias) in enumerate(weights.outputs):
-            flat = jnp.dot(
-                hidden[n].astype(kernel.dtype), kernel, preferred_element_type=jnp.float32
-            )
+            flat = products.multiply("bh,hv->bv", hidden[n].astype(kernel.dtype), kernel)
             logits.extend(_split(flat + bias[None, :], self.depths[n], axis=1))
         return states, tuple(logits)
 

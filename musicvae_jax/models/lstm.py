@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from musicvae_jax.models.products import Affine, contract
+from musicvae_jax.models.products import Affine, contract, multiply
 
 FORGET_BIAS = 1.0
 
@@ -100,10 +100,7 @@ def _recur(
 
 def _gates(x: jax.Array | None, constant: jax.Array, weights: jax.Array, h: jax.Array) -> jax.Array:
     """Sum what enters the gates before their nonlinearities: [N, B, 4H] float32."""
-    gates = jnp.einsum(
-        "nbh,nhg->nbg", h.astype(weights.dtype), weights, preferred_element_type=jnp.float32
-    )
-    gates = gates + constant
+    gates = multiply("nbh,nhg->nbg", h.astype(weights.dtype), weights) + constant
     return gates if x is None else gates + x
 
 
@@ -166,7 +163,7 @@ def _recur_backward(
         dh = carry.h if grad_h is None else carry.h + grad_h
         dgates, dc = _gate_gradients(active, c, c_before, State(carry.c, dh))
         dgates = dgates.astype(static.dtype)
-        dh = jnp.einsum("nbg,ngh->nbh", dgates, weights, preferred_element_type=jnp.float32)
+        dh = multiply("nbg,ngh->nbh", dgates, weights)
         return State(dc, dh), dgates
 
     c_before = jnp.concatenate([saved.start.c[None], saved.c[:-1]])
@@ -262,11 +259,9 @@ def step_stack(
     """
     after: list[State] = []
     for layer, state in zip(layers, states, strict=True):
-        if after:
+        if layer.inputs is not None:
             below = after[-1].h.astype(layer.recurrent.dtype)
-            gates = layer.bias[:, None, :] + jnp.einsum(
-                "nbi,nig->nbg", below, layer.inputs, preferred_element_type=jnp.float32
-            )
+            gates = multiply("nbi,nig->nbg", below, layer.inputs) + layer.bias[:, None, :]
         after.append(advance(state, _gates(None, gates, layer.recurrent, state.h))[0])
     return tuple(after), after[-1].h
 

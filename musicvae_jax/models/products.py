@@ -58,9 +58,22 @@ def contract(subscripts: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Arr
       y: second operand, float32.
       dtype: type of the operands in the products; sums are float32.
     """
-    return jnp.einsum(
-        subscripts, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32
-    )
+    return multiply(subscripts, x.astype(dtype), y.astype(dtype))
+
+
+def multiply(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Compute an einsum of two operands of one type; sums and result are float32."""
+
+    def direct(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
+
+    def widened(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.einsum(subscripts, x.astype(jnp.float32), y.astype(jnp.float32))
+
+    if x.dtype == jnp.float32:
+        return direct(x, y)
+    # XLA's CPU back end has no product of bfloat16 into float32 for every shape.
+    return lax.platform_dependent(x, y, cpu=widened, default=direct)
 
 
 def _contract_forward(
