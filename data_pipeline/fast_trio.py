@@ -56,6 +56,15 @@ def columns(
             has_token[note[INSTRUMENT]] = True
             if note[START] < flat.shape[1]:
                 flat[note[INSTRUMENT], note[START]] |= bits
+    _write_melodies(tokens, kinds, piece, flat, has_token)
+    return flat, has_token, covered
+
+
+@compiled
+def _write_melodies(
+    tokens: np.ndarray, kinds: np.ndarray, piece: int, flat: np.ndarray, has_token: np.ndarray
+) -> None:
+    """Write the melody and bass instruments of `columns`."""
     for row in range(len(tokens)):
         note = tokens[row]
         instrument = note[INSTRUMENT]
@@ -69,7 +78,6 @@ def columns(
         is_last = is_last or tokens[row + 1, PIECE] != piece
         if note[END] < flat.shape[1] and (is_last or note[END] < tokens[row + 1, START]):
             flat[instrument, note[END]] = _NOTE_OFF
-    return flat, has_token, covered
 
 
 @compiled
