@@ -65,7 +65,7 @@ def clip_by_norm_or_zero() -> optax.GradientTransformationExtraArgs:
         grads: Tree, state: Tree, params: Tree = None, *, hyper: Hyperparameters, **_: Any
     ) -> tuple[Tree, Tree]:
         del params
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         scale = hyper.grad_clip / jnp.maximum(norm, hyper.grad_clip)
         small = norm < hyper.grad_norm_clip_to_zero
         # A selection, not a product with 0: the norm of a huge gradient may be infinite.

@@ -229,7 +229,7 @@ def _update(
 ) -> tuple[TrainState, Metrics]:
     """Make one optimiser step, or none where loss or gradient is not finite, and count."""
     hyper = state.hyper
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     rate = learning_rate_at(state.step, hyper)
     updates, new_optimiser = optimiser.update(
         grads, state.optimiser, state.params, hyper=hyper, learning_rate=rate

@@ -5,7 +5,10 @@ Example:
     --golden_dir=../shared/golden > experiments/benchmarks/follow_curve.txt
 
 The table shows, every 50 steps, the loss of both before that step's update and the accuracy
-of both on the evaluation rows (teacher forced, z = mu).
+of both on the evaluation rows (teacher forced, z = mu). Up to about step 300 the losses agree
+to the recorded digits. There training leaves a plateau by steps that amplify rounding a
+millionfold within 20, so from then on two runs with different rounding follow the same course
+at slightly different times.
 """
 
 from __future__ import annotations
