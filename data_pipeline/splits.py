@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.compiled import compiled
+
 # In the order in which a repeated row is kept.
 SPLITS = ("train", "validation", "test")
 
-_SEEDS = (0x243F6A8885A308D3, 0x13198A2E03707344)
-_FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
-_HASH_CHUNK = 8192
+_HASH_CHUNK = 2**14
+_FACTORS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+_SEEDS = (np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344))
+_LAST_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
+_SHIFTS = (np.uint64(29), np.uint64(32))
 
 
 def split_of(md5: str, percentages: tuple[float, float, float], seed: int) -> int:
@@ -44,31 +48,33 @@ def row_hashes(rows: np.ndarray) -> np.ndarray:
     Returns:
       uint64 [N, 2], the same on every machine; rows that differ in one 8-byte word never agree.
     """
-    N = len(rows)
-    hashes = np.empty((N, 2), np.uint64)
-    for start in range(0, N, _HASH_CHUNK):
+    hashes = np.empty((len(rows), 2), np.uint64)
+    for start in range(0, len(rows), _HASH_CHUNK):
         chunk = np.ascontiguousarray(rows[start : start + _HASH_CHUNK])
         chunk = chunk.astype(chunk.dtype.newbyteorder("<"), copy=False)
         octets = chunk.reshape(len(chunk), -1).view(np.uint8)
-        words = np.zeros((len(chunk), -(-octets.shape[1] // 8) * 8), np.uint8)
-        words[:, : octets.shape[1]] = octets
-        columns = np.ascontiguousarray(words.view("<u8").T).astype(np.uint64, copy=False)
-        for lane in range(2):
-            hashes[start : start + len(chunk), lane] = _mix(columns, lane)
+        if octets.shape[1] % 8:
+            words = np.zeros((len(chunk), -(-octets.shape[1] // 8) * 8), np.uint8)
+            words[:, : octets.shape[1]] = octets
+            octets = words
+        _hash_words(octets.view("<u8").astype(np.uint64, copy=False), hashes[start:])
     return hashes
 
 
-def _mix(columns: np.ndarray, lane: int) -> np.ndarray:
-    """Hash uint64 [W, N] to uint64 [N]: xor, multiply and shift, each step one to one."""
-    factor = np.uint64(_FACTORS[lane])
-    h = np.full(columns.shape[1], _SEEDS[lane], np.uint64)
-    for column in columns:
-        h ^= column
-        h *= factor  # modulo 2**64, as arrays do without a warning
-        h ^= h >> np.uint64(29 + 3 * lane)
-    h *= np.uint64(0xBF58476D1CE4E5B9)
-    h ^= h >> np.uint64(32)
-    return h
+@compiled
+def _hash_words(words: np.ndarray, hashes: np.ndarray) -> None:
+    """Hash uint64 [N, W] into [N, 2]: xor, multiply and shift, each step one to one."""
+    for i in range(len(words)):
+        first, second = _SEEDS
+        for word in words[i]:
+            first = (first ^ word) * _FACTORS[0]
+            first ^= first >> _SHIFTS[0]
+            second = (second ^ word) * _FACTORS[1]
+            second ^= second >> _SHIFTS[1]
+        first *= _LAST_FACTOR
+        second *= _LAST_FACTOR
+        hashes[i, 0] = first ^ (first >> _SHIFTS[1])
+        hashes[i, 1] = second ^ (second >> _SHIFTS[1])
 
 
 class Selection(NamedTuple):
