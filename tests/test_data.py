@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from synthetic_store import write_store
@@ -105,7 +106,7 @@ def test_chosen_rows_are_spread_over_the_split() -> None:
 
 
 def _shifts(tokens: np.ndarray, limit: int, task: str, key: jax.Array) -> np.ndarray:
-    moved = np.asarray(data.transpose_tokens(key, tokens, limit, get_task(task)))
+    moved = np.asarray(data.transpose_tokens(key, jnp.asarray(tokens), limit, get_task(task)))
     return moved.astype(int) - tokens.astype(int)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from musicvae_jax.config import TrainConfig
 CONFIG = TrainConfig()
 
 
-def _hyper(**fields: float) -> optimiser.Hyperparameters:
+def _hyper(**fields: Any) -> optimiser.Hyperparameters:
     return optimiser.hyperparameters(dataclasses.replace(CONFIG, **fields))
 
 
