@@ -65,7 +65,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "flax.struct": ("musicvae_jax.models", "musicvae_jax.training", "musicvae_jax.optimiser"),
     "orbax": ("musicvae_jax.checkpoints",),
     "optax": ("musicvae_jax.training", "musicvae_jax.optimiser"),
-    "note_seq": ("data_pipeline",),
+    "note_seq": ("data_pipeline", "experiments.benchmarks"),  # benchmarks time it
     "music21": ("data_pipeline",),
     "matplotlib": ("data_pipeline",),
     "absl": ("data_pipeline", "experiments"),
@@ -215,7 +215,7 @@ def test_every_library_module_has_a_rule() -> None:
         ("musicvae_jax.data", "from data_pipeline import store", "musicvae_jax.data may import"),
         ("musicvae_jax.objectives", "import flax.linen as nn", "only musicvae_jax.models may"),
         ("musicvae_jax.training", "from flax import linen", "only musicvae_jax.models may"),
-        ("musicvae_jax.sampling", "import note_seq", "only data_pipeline may"),
+        ("musicvae_jax.sampling", "import note_seq", "only data_pipeline, "),
         ("musicvae_jax.facade", "from orbax import checkpoint", "only musicvae_jax.checkpoints"),
         ("musicvae_jax.config", "import numpy", "is pure Python"),
         ("musicvae_jax.config", "from musicvae_jax import tasks", "nothing of ours"),
