@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from data_pipeline import extract, notes
 from data_pipeline.extract import Extraction
+from data_pipeline.notes import ReadError
 from musicvae_jax.config import InputError
 
 FAST, NOTE_SEQ = "fast", "note_seq"
@@ -66,9 +67,19 @@ def extract_file(
             refusal = error.reason
         else:
             return FileExtraction([part], FAST)
+    try:
+        parts = _by_note_seq(name, data, task_names, meter, dedupe)
+    except ReadError as error:
+        raise ReadError(error.reason, error.detail, refusal) from error
+    return FileExtraction(parts, NOTE_SEQ, refusal)
+
+
+def _by_note_seq(
+    name: str, data: bytes, task_names: Sequence[str], meter: str, dedupe: bool
+) -> list[dict[str, Extraction]]:
+    """Extract every unit of a file that note-seq can read."""
     units = notes.read_pieces(name, data)
     sequences = [unit.sequence for unit in units if unit.sequence is not None]
     if not sequences:
         raise next(unit.error for unit in units if unit.error is not None)
-    parts = [extract.extract_tasks(s, task_names, meter=meter, dedupe=dedupe) for s in sequences]
-    return FileExtraction(parts, NOTE_SEQ, refusal)
+    return [extract.extract_tasks(s, task_names, meter=meter, dedupe=dedupe) for s in sequences]

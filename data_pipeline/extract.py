@@ -84,7 +84,11 @@ def extract_sequence(
 
 
 def extract_rows(
-    path_or_bytes: str | os.PathLike[str] | bytes, task: str, *, meter: str = "4/4"
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    task: str,
+    *,
+    meter: str = "4/4",
+    engine: str = "fast",
 ) -> np.ndarray:
     """Extract the rows of one file, every tune of a tunebook, as the reference would.
 
@@ -92,23 +96,24 @@ def extract_rows(
       path_or_bytes: a file's path or its content: MIDI, KAR, MusicXML, MXL or ABC.
       task: key of `TASKS`.
       meter: "4/4" as the reference; "any" ignores time signatures.
+      engine: "fast", or "note_seq" for the reference's path; both give the same rows.
 
     Returns:
       Tokens [N, T] or [N, T, 3] of the task's token dtype. All windows, no limit per file;
       duplicates are removed within a piece only.
 
     Raises:
-      InputError: unknown task or meter; ReadError (an InputError): the file cannot be read.
+      InputError: unknown task, meter or engine; ReadError (an InputError): the file, or
+        every tune of it, cannot be read.
     """
+    from data_pipeline import engines  # the engines build on this module
+
     if isinstance(path_or_bytes, bytes):
         name, data = "input", path_or_bytes
     else:
         name, data = os.fspath(path_or_bytes), pathlib.Path(path_or_bytes).read_bytes()
-    rows = [_no_rows(get_task(task))]
-    for unit in notes.read_pieces(name, data):
-        if unit.sequence is not None:
-            rows.append(extract_sequence(unit.sequence, task, meter=meter).rows)
-    return np.concatenate(rows)
+    made = engines.extract_file(name, data, [task], meter=meter, engine=engine)
+    return np.concatenate([_no_rows(get_task(task)), *(part[task].rows for part in made.parts)])
 
 
 def _extract(pieces: list[Piece], task: Task, dedupe: bool) -> Extraction:

@@ -48,12 +48,14 @@ class ReadError(InputError):
     Attributes:
       reason: short and stable, for a table of what was dropped.
       detail: what exactly, for this file.
+      fast_refusal: why the fast engine did not read it either, if it tried.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", fast_refusal: str | None = None) -> None:
         super().__init__(reason, detail)  # both, so that it can be pickled
         self.reason = reason
         self.detail = detail
+        self.fast_refusal = fast_refusal
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

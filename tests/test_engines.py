@@ -5,6 +5,7 @@ import pytest
 from midi_bytes import END, midi, random_song
 
 from data_pipeline.engines import ENGINES, extract_file
+from data_pipeline.extract import extract_rows
 from data_pipeline.notes import ReadError
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
@@ -32,14 +33,24 @@ def test_what_the_fast_engine_refuses_is_tried_with_note_seq() -> None:
     made = extract_file("silent.mid", midi(END, division=-6400), ["mel_2bar"])
     assert (made.engine, made.fast_refusal) == ("note_seq", "SMPTE division")
     assert made.parts[0]["mel_2bar"].why_empty == "no notes"
-    with pytest.raises(ReadError, match="unreadable MIDI: ValueError"):
+    with pytest.raises(ReadError, match="unreadable MIDI: ValueError") as raised:
         extract_file("empty.mid", midi(""), ["mel_2bar"])
+    assert raised.value.fast_refusal == "empty track"
 
 
 def test_files_without_midi_go_to_note_seq_tune_by_tune() -> None:
     made = extract_file("tunes.abc", ABC, ["mel_2bar"])
     assert (made.engine, made.fast_refusal) == ("note_seq", None)
     assert [len(part["mel_2bar"].rows) for part in made.parts] == [1, 1]
+
+
+def test_rows_of_a_file_are_the_same_by_either_engine(rng: np.random.Generator) -> None:
+    data = random_song(rng)
+    fast, slow = (extract_rows(data, "mel_16bar", engine=engine) for engine in ENGINES)
+    assert len(fast) > 10
+    assert np.array_equal(fast, slow)
+    with pytest.raises(InputError, match="engine: 'slow' is not one of fast, note_seq"):
+        extract_rows(data, "mel_16bar", engine="slow")
 
 
 def test_an_unknown_engine_is_refused() -> None:

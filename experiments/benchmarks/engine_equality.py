@@ -22,8 +22,9 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from data_pipeline import command, extract, notes
+from data_pipeline import command, notes
 from data_pipeline.archives import archive_entries
+from data_pipeline.engines import NOTE_SEQ, extract_file
 from data_pipeline.extract import Extraction
 from data_pipeline.fast_midi import FastReadError
 from data_pipeline.fast_rows import extract_fast
@@ -46,20 +47,12 @@ def multiset_hash(rows: np.ndarray) -> str:
 
 def note_seq_rows(data: bytes) -> dict[str, Any]:
     """Describe what the note_seq engine makes of a file."""
-    return _described(lambda: _note_seq_extractions(data))
+    return _described(lambda: extract_file("file.mid", data, list(TASKS), engine=NOTE_SEQ).parts[0])
 
 
 def fast_rows(data: bytes) -> dict[str, Any]:
     """Describe what the fast engine makes of a file."""
     return _described(lambda: extract_fast(data, TASKS))
-
-
-def _note_seq_extractions(data: bytes) -> dict[str, Extraction]:
-    """Extract all tasks through note-seq."""
-    (unit,) = notes.read_pieces("file.mid", data)
-    if unit.sequence is None:
-        raise unit.error or notes.ReadError("unreadable MIDI")
-    return extract.extract_tasks(unit.sequence, TASKS)
 
 
 def _described(make: Callable[[], dict[str, Extraction]]) -> dict[str, Any]:

@@ -18,22 +18,19 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numba
 from absl import flags
 
-from data_pipeline import command, extract, notes
+from data_pipeline import command, notes
 from data_pipeline.archives import archive_entries
-from data_pipeline.engines import extract_file
+from data_pipeline.engines import NOTE_SEQ, extract_file
 from data_pipeline.extract import Extraction
 from data_pipeline.fast_midi import FastReadError, read_table
 from data_pipeline.fast_rows import extract_fast, warm_up
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
-
-if TYPE_CHECKING:
-    from note_seq import NoteSequence
 
 LAKH_FILES = 176_581
 _ROUNDS = 2
@@ -64,17 +61,15 @@ def time_files(files: list[bytes]) -> list[Timing]:
     return [Timing(*column) for column in zip(*columns, strict=True)]
 
 
-def notes_by_note_seq(data: bytes) -> NoteSequence:
+def notes_by_note_seq(data: bytes) -> notes.Unit:
     """Read a MIDI file with note-seq."""
     (unit,) = notes.read_pieces("file.mid", data)
-    if unit.sequence is None:
-        raise unit.error or notes.ReadError("unreadable MIDI")
-    return unit.sequence
+    return unit
 
 
 def rows_by_note_seq(data: bytes) -> dict[str, Extraction]:
     """Extract all tasks through note-seq."""
-    return extract.extract_tasks(notes_by_note_seq(data), TASKS)
+    return extract_file("file.mid", data, list(TASKS), engine=NOTE_SEQ).parts[0]
 
 
 def _is_read(data: bytes) -> bool:
