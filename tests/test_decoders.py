@@ -45,6 +45,10 @@ def test_sample_follows_the_softmax(key: jax.Array) -> None:
     assert np.abs(shares - expected).max() < 5 * np.sqrt(0.25 / n)
 
 
+# One stream with one column, one with three, three with one.
+SCHEDULED = (("drums_2bar", "flat"), ("trio_16bar", "flat"), ("trio_16bar", "hierdec"))
+
+
 @functools.cache
 def scheduled(task: str, architecture: str) -> Any:
     case = model_cases.case(task, architecture)
@@ -56,7 +60,7 @@ def scheduled(task: str, architecture: str) -> Any:
     return jax.jit(run)
 
 
-@pytest.mark.parametrize(("task", "architecture"), CASES)
+@pytest.mark.parametrize(("task", "architecture"), SCHEDULED)
 def test_scheduled_sampling_with_probability_0_is_teacher_forcing(
     key: jax.Array, task: str, architecture: str
 ) -> None:
@@ -76,9 +80,9 @@ def test_scheduled_sampling_with_probability_1_is_free_running(key: jax.Array, t
 
 
 def test_scheduled_sampling_never_samples_the_first_input_of_a_bar(key: jax.Array) -> None:
-    case = model_cases.case("mel_16bar", "hierdec")
-    teacher = np.asarray(case.logits(case.params, case.z, case.tokens)[0])
-    sampled = np.asarray(scheduled("mel_16bar", "hierdec")(1.0, 1.0, key)[0])
+    case = model_cases.case("trio_16bar", "hierdec")
+    teacher = np.asarray(case.logits(case.params, case.z, case.tokens)[2])
+    sampled = np.asarray(scheduled("trio_16bar", "hierdec")(1.0, 1.0, key)[2])
     bar_starts = np.arange(case.task.num_steps) % 16 == 0
     np.testing.assert_allclose(sampled[:, bar_starts], teacher[:, bar_starts], atol=1e-6)
     assert np.abs(sampled[:, ~bar_starts] - teacher[:, ~bar_starts]).max() > 1e-2
