@@ -2,7 +2,9 @@
 
 The compiled form lies beside the source, or in the user's cache folder where that is not
 writable, so that worker processes load it in milliseconds. The folder can be named with
-the environment variable NUMBA_CACHE_DIR.
+the environment variable NUMBA_CACHE_DIR. A cached form is dropped when its own file changes,
+not when another does: let a compiled function call only compiled functions of its file, and
+take numbers from other files only if they never change.
 """
 
 from __future__ import annotations
