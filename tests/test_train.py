@@ -262,9 +262,8 @@ def test_a_run_folder_belongs_to_one_configuration_and_data(
 def test_a_signal_is_remembered_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopSignal() as stop:
-        assert stop.received is None
+        assert stop.exit_code == 128
         signal.raise_signal(signal.SIGTERM)
-        assert stop.received == signal.SIGTERM
         assert stop.exit_code == 143
         assert signal.getsignal(signal.SIGTERM) == before
     assert signal.getsignal(signal.SIGTERM) == before
@@ -278,7 +277,7 @@ def test_signals_save_first_and_the_same_command_resumes(
     store_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     common = (f"--data_dir={store_dir}", f"--run_dir={tmp_path / 'run'}", *SMALL, "--log_every=5")
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         command = _command(*common, "--train_steps=1000000", "--save_every=1000000")
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
