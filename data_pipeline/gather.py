@@ -1,27 +1,61 @@
-"""All inputs to rows on disk: read, convert in child processes, note what became of each file."""
+"""All inputs to rows on disk: read, convert elsewhere, note what became of each file."""
 
 from __future__ import annotations
 
+import array
 import contextlib
 import hashlib
 import os
+import pathlib
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
+import numpy as np
 import tqdm
 
 from data_pipeline import sources, workers
 from data_pipeline.archives import Entry
-from data_pipeline.convert import Converted, Job, convert
+from data_pipeline.convert import SONGS, Converted, Job, convert, warm_up
+from data_pipeline.journal import Journal
 from data_pipeline.manifest import Unit, settle_copies
+from data_pipeline.songs import Songs, find_songs
 from data_pipeline.sources import Source
-from data_pipeline.splits import split_of
-from data_pipeline.store import RowSpool
+from musicvae_jax.tasks import get_task
 
-# Imported once, for all children: it takes more than a second.
-_PRELOAD = ("note_seq",)
+# Imported once, for all children: they take more than a second each.
+_PRELOAD = ("note_seq", "data_pipeline.fast_rows")
+_NOBODY = -1  # a record whose file is no longer in the inputs
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere: yields (key, outcome of `convert(job)`) in any order."""
+
+    def __call__(
+        self, jobs: Iterable[tuple[int, Job]]
+    ) -> Generator[tuple[int, workers.Outcome], None, None]:
+        """Draw from `jobs` only as fast as they are done."""
+        ...
+
+
+def local_executor(num_workers: int) -> Executor:
+    """Return an executor of child processes on this machine."""
+
+    def run(
+        jobs: Iterable[tuple[int, Job]],
+    ) -> Generator[tuple[int, workers.Outcome], None, None]:
+        return workers.run_isolated(
+            convert, jobs, num_workers=num_workers, preload=_PRELOAD, setup=warm_up
+        )
+
+    return run
+
+
+def open_journal(folder: pathlib.Path, tasks: Iterable[str], header: Mapping[str, Any]) -> Journal:
+    """Open the journal of a conversion to some tasks."""
+    types = {name: (get_task(name).token_dtype, get_task(name).row_shape) for name in tasks}
+    return Journal(folder, {**types, SONGS: ("uint64", ())}, header)
 
 
 class Gathering:
@@ -31,18 +65,22 @@ class Gathering:
       units: one for each file, or tune of a tunebook, in order of reading.
       num_files: files met, whatever they hold.
       file_md5s: for each source, the hashes of its music files.
-      spools: the rows of each task.
+      journal: what is converted, with its rows.
+      position: bytes of all sources read so far.
+      songs: which units are one song; known when all is settled.
     """
 
-    def __init__(self, spools: dict[str, RowSpool], meter: str) -> None:
+    def __init__(self, journal: Journal, meter: str, engine: str) -> None:
         self.units: list[Unit] = []
         self.num_files = 0
         self.file_md5s: list[list[str]] = []
-        self.spools = spools
-        self._meter = meter
+        self.journal = journal
+        self.position = 0
+        self.songs: Songs
+        self._how = (tuple(name for name in journal.spools if name != SONGS), meter, engine)
         self._copies: list[tuple[int, int]] = []
         self._first_with: dict[tuple[str, str], int] = {}
-        self.position = 0  # bytes of all sources read so far
+        self._unit_of_record = array.array("q", [_NOBODY] * len(journal.records))
 
     def jobs(self, inputs: list[Source]) -> Iterator[tuple[int, Job]]:
         """Yield what is to be converted; note what is not."""
@@ -67,52 +105,81 @@ class Gathering:
         if part.data is None:
             return
         unit.md5 = sources.md5(part.data)
-        kind = os.path.splitext(part.name.partition("#")[0])[1].lower()
-        first = self._first_with.setdefault((unit.md5, kind), index)
-        if first == index:
-            yield index, Job(part.name, part.data, tuple(self.spools), self._meter)
-        else:
+        key = (unit.md5, _kind(part.name))
+        first = self._first_with.setdefault(key, index)
+        if first != index:
             self._copies.append((index, first))
+        elif (record := self.journal.find(key)) is not None:
+            self._note(index, record)
+        else:
+            yield index, Job(part.name, part.data, *self._how)
 
     def take(self, index: int, outcome: workers.Outcome) -> None:
-        """Note what a job gave, and keep its rows."""
+        """Keep what a job gave."""
         unit = self.units[index]
-        converted: Converted | None = outcome.value
-        if converted is None:
-            unit.reason, unit.detail = outcome.reason, outcome.detail
-            return
-        unit.reason, unit.detail = converted.reason, converted.detail
-        unit.why_empty, unit.pieces_dropped = converted.why_empty, converted.pieces_dropped
-        unit.rows = {task: len(rows) for task, rows in converted.rows.items()}
-        for task, rows in converted.rows.items():
-            self.spools[task].append(index, rows)
+        converted = outcome.value or Converted(reason=outcome.reason, detail=outcome.detail)
+        key = (str(unit.md5), _kind(unit.name))
+        self._unit_of_record.append(_NOBODY)
+        self._note(index, self.journal.add(key, converted.rows, converted.facts()))
 
-    def settle(self, percentages: tuple[float, float, float], seed: int) -> None:
-        """Decide, when all is read, what depends on all: copies and splits."""
+    def _note(self, index: int, record: int) -> None:
+        """Fill in what the journal says of a unit."""
+        self._unit_of_record[record] = index
+        unit, facts = self.units[index], self.journal.records[record]
+        unit.reason, unit.detail = facts["reason"], facts["detail"]
+        unit.why_empty, unit.pieces_dropped = facts["why_empty"], facts["pieces_dropped"]
+        unit.engine, unit.fast_refusal = facts["engine"], facts["fast_refusal"]
+        if unit.reason is None:
+            unit.rows = {task: facts["rows"][task] for task in self._how[0]}
+
+    def units_of_rows(self, kind: str) -> np.ndarray:
+        """Return the unit of each row of a spool, -1 for none, int32 [N]."""
+        units = np.array(self._unit_of_record, np.int32)
+        return np.repeat(units, np.array(self.journal.spools[kind].counts, np.int64))
+
+    def settle(self, scratch: pathlib.Path) -> None:
+        """Decide, when all is read, what depends on all: copies and songs.
+
+        Args:
+          scratch: folder to make and delete.
+        """
         settle_copies(self.units, self._copies)
-        for unit in self.units:
-            if unit.md5 is not None:
-                unit.split = split_of(unit.md5, percentages, seed)
+        spool, of_record = self.journal.spools[SONGS], np.array(self._unit_of_record, np.int64)
+        counts = np.zeros(len(self.units), np.int64)
+        counts[of_record[of_record != _NOBODY]] = np.array(spool.counts)[of_record != _NOBODY]
+        # As the spool is ordered: units without a record last, their counts are 0.
+        live = of_record[of_record != _NOBODY]
+        others = np.setdiff1d(np.arange(len(self.units)), live)
+        order = [i for i in np.concatenate([live, others]).tolist() if self.units[i].md5]
+        hashes = spool.rows()
+        if len(live) < len(of_record):
+            hashes = hashes[np.repeat(of_record != _NOBODY, np.array(spool.counts))]
+        md5s = [str(self.units[i].md5) for i in order]
+        self.songs = find_songs(md5s, hashes, counts[order], scratch)
 
 
 def gather(
-    inputs: list[Source], spools: dict[str, RowSpool], meter: str, num_workers: int
+    inputs: list[Source], journal: Journal, meter: str, engine: str, executor: Executor
 ) -> Gathering:
     """Convert every file of the inputs, with a progress line on standard error."""
-    found = Gathering(spools, meter)
-    results = workers.run_isolated(
-        convert, found.jobs(inputs), num_workers=num_workers, preload=_PRELOAD
-    )
-    start, num_rows = time.monotonic(), 0
+    found = Gathering(journal, meter, engine)
+    results = executor(found.jobs(inputs))
+    start, num_rows = time.monotonic(), sum(sum(r["rows"].values()) for r in journal.records)
     with _progress(sum(source.size for source in inputs)) as bar, contextlib.closing(results):
         for index, outcome in results:
             found.take(index, outcome)
             num_rows += sum(found.units[index].rows.values())
-            rate = len(found.units) / max(time.monotonic() - start, 1e-9)
+            rate = (len(journal.records) - journal.num_found) / max(time.monotonic() - start, 1e-9)
             state = f"{len(found.units):,} files or tunes, {rate:,.0f}/s, {num_rows:,} rows"
             bar.set_postfix_str(state, refresh=False)
             bar.update(found.position - bar.n)
+    journal.flush()
     return found
+
+
+def _kind(name: str) -> str:
+    """Return the ending that decides how a unit is read."""
+    return os.path.splitext(name.partition("#")[0])[1].lower()
 
 
 def _progress(num_bytes: int) -> Any:

@@ -23,6 +23,8 @@ class Unit:
       split: index in `SPLITS`; None when nothing was read.
       reason: why it could not be read, else None.
       detail: what exactly was wrong.
+      engine: which engine read it, or tried last; None when no engine got it.
+      fast_refusal: why the fast engine left it to note-seq, else None.
       rows: for each task the rows extracted, before duplicates are removed.
       why_empty: for each task without rows, the reason.
       pieces_dropped: for each task, parts of the unit without rows, by reason.
@@ -33,6 +35,8 @@ class Unit:
     split: int | None = None
     reason: str | None = None
     detail: str = ""
+    engine: str | None = None
+    fast_refusal: str | None = None
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     why_empty: dict[str, str] = dataclasses.field(default_factory=dict)
     pieces_dropped: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
@@ -58,6 +62,8 @@ class Unit:
             "kept": self.kept,
             "reason": None if self.kept else "; ".join(reasons),
             "detail": self.detail,
+            "engine": self.engine,
+            "fast_refusal": self.fast_refusal,
             "rows": self.rows,
             "why_empty": self.why_empty,
             "pieces_dropped": self.pieces_dropped,

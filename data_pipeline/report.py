@@ -10,7 +10,9 @@ import numpy as np
 from data_pipeline import drums, melody, pieces
 from data_pipeline.extract import TOO_SHORT
 from data_pipeline.manifest import Unit
+from data_pipeline.nearness import NEAR, Nearness
 from data_pipeline.render import row_to_text
+from data_pipeline.songs import LARGE_SONG, Songs
 from data_pipeline.splits import SPLITS, Selection
 from data_pipeline.store import Written
 from musicvae_jax.tasks import NO_EVENT, Task
@@ -31,8 +33,9 @@ def task_report(
     selection: Selection,
     written: dict[str, Written],
     examples: list[str],
+    near: dict[str, Nearness],
 ) -> dict[str, Any]:
-    """Gather the figures of one task."""
+    """Gather the figures of one task; `near` by the way to split."""
     num_unique = sum(split.num_rows for split in written.values())
     tokens = num_unique * task.num_steps
     silent = np.sum([split.no_events for split in written.values()], axis=0)
@@ -49,6 +52,10 @@ def task_report(
         "rows_per_split_with_duplicates": selection.before,
         "rows_per_split": {name: split.num_rows for name, split in written.items()},
         "rows_shared_by_splits": selection.shared,
+        "near_duplicates_of_train_in_test": {
+            way: {**found._asdict(), "share": found.near / found.sampled if found.sampled else None}
+            for way, found in near.items()
+        },
         "share_of_no_event": shares,
         "examples": examples,
     }
@@ -71,8 +78,27 @@ def example_rows(rows: np.ndarray, chosen: np.ndarray, task: Task) -> list[str]:
     return texts
 
 
+def songs_report(songs: Songs, units: list[Unit], split_by: str) -> dict[str, Any]:
+    """Say which files are one song; songs of many files are listed."""
+    names: dict[str, str] = {}
+    for unit in units:
+        if unit.md5 is not None:
+            names[unit.md5] = min(names.get(unit.md5, unit.name), unit.name)
+    large = [{"files": n, "md5": md5, "name": names[md5]} for md5, n in songs.large()]
+    return {
+        "split_by": split_by,
+        "files": len(songs.md5s),
+        "songs": songs.num_songs,
+        f"of_more_than_{LARGE_SONG}_files": large,
+    }
+
+
 def full_report(
-    sources: list[dict[str, Any]], num_files: int, units: list[Unit], tasks: list[dict[str, Any]]
+    sources: list[dict[str, Any]],
+    num_files: int,
+    units: list[Unit],
+    tasks: list[dict[str, Any]],
+    songs: dict[str, Any],
 ) -> dict[str, Any]:
     """Put the figures of all tasks together."""
     return {
@@ -80,6 +106,11 @@ def full_report(
         "files": num_files,
         "units": len(units),
         "units_read": sum(unit.reason is None for unit in units),
+        "read_by": dict(sorted(collections.Counter(u.engine for u in units if u.engine).items())),
+        "left_by_fast_engine": dict(
+            sorted(collections.Counter(u.fast_refusal for u in units if u.fast_refusal).items())
+        ),
+        "songs": songs,
         "tasks": tasks,
         "notes": [note for task in tasks for note in _notes(task)],
     }
@@ -107,10 +138,40 @@ def format_report(report: dict[str, Any]) -> str:
     files, units = report["files"], report["units"]
     tunes = f" ({units:,} with each tune counted)" if units != files else ""
     lines += [f"read        {_count(files, 'file')}{tunes}, {report['units_read']:,} readable"]
+    lines += _engine_lines(report) + _song_lines(report["songs"])
     for task in report["tasks"]:
         lines += ["", *_task_lines(task)]
     lines += ["", *(f"warning: {note}" for note in report["notes"])]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _engine_lines(report: dict[str, Any]) -> list[str]:
+    """Say which engine read how many, and why the fast one did not read some."""
+    if not report["read_by"]:
+        return []
+    by = ", ".join(f"{engine} {count:,}" for engine, count in report["read_by"].items())
+    left = report["left_by_fast_engine"].items()
+    return [f"engines     {by}", *(f"  left to note_seq: {n:,}  {reason}" for reason, n in left)]
+
+
+def _song_lines(songs: dict[str, Any]) -> list[str]:
+    """Say how many songs there are and which are suspiciously large."""
+    large = songs[f"of_more_than_{LARGE_SONG}_files"]
+    return [
+        f"songs       {songs['songs']:,} in {songs['files']:,} different files; "
+        f"split by {songs['split_by']}",
+        *(f"  one song of {song['files']:,} files: {song['name']}" for song in large),
+    ]
+
+
+def _near_line(near: dict[str, Any]) -> str:
+    """Say how many test rows are nearly in train, for each way to split."""
+    parts = [
+        f"by {way} {found['near']} of {found['sampled']}"
+        + (f" ({found['share']:.1%})" if found["share"] is not None else "")
+        for way, found in near.items()
+    ]
+    return f"  test rows with a train row within {NEAR:.0%} of the tokens: {', '.join(parts)}"
 
 
 def _task_lines(task: dict[str, Any]) -> list[str]:
@@ -129,6 +190,7 @@ def _task_lines(task: dict[str, Any]) -> list[str]:
     lines += [f"    {name:<12}{task['rows_per_split'][name]:>10,}" for name in SPLITS]
     shared = ", ".join(f"{pair} {n:,}" for pair, n in task["rows_shared_by_splits"].items())
     lines.append(f"  rows found in two splits, kept in the first: {shared}")
+    lines.append(_near_line(task["near_duplicates_of_train_in_test"]))
     silent = ", ".join(f"{name} {share:.1%}" for name, share in task["share_of_no_event"].items())
     lines.append(f"  no event  {silent}")
     lines.append("  examples")

@@ -95,7 +95,9 @@ class Source:
     corpus: Corpus | None = None
 
 
-def open_sources(inputs: Iterable[str], corpora: Iterable[str] = ()) -> list[Source]:
+def open_sources(
+    inputs: Iterable[str], corpora: Iterable[str] = (), cache_dir: str | None = None
+) -> list[Source]:
     """List the files of every input and corpus.
 
     Raises:

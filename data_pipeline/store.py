@@ -1,4 +1,4 @@
-"""Token stores on disk: gathered in a temporary folder, renamed when complete.
+"""Token stores on disk: built in a work folder, renamed when complete.
 
 A store's files depend on what is read and on the options only: never on time, machine,
 path, number of processes or order of reading. What does depend on those is in `run.json`.
@@ -6,10 +6,11 @@ path, number of processes or order of reading. What does depend on those is in `
 
 from __future__ import annotations
 
-import array
 import contextlib
+import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -25,7 +26,9 @@ from musicvae_jax.config import InputError
 from musicvae_jax.tasks import FIRST_NOTE_ON, MAX_PITCH, MIN_PITCH, NO_EVENT, TASKS, Task, Track
 
 FORMAT = "musicvae-tokens-1"
-META, MANIFEST, REPORT, RUN = "meta.json", "manifest.jsonl", "report", "run.json"
+META, MANIFEST, SPLIT = "meta.json", "manifest.jsonl", "split.json"
+REPORT, RUN = "report", "run.json"
+STORE = "store"
 _MARK = ".unfinished"
 _CHUNK_BYTES = 2**24
 
@@ -36,82 +39,85 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give a folder beside `output` that takes its name when the block ends well.
+def work_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a folder beside `output`, whose part `STORE` takes that name when the block ends well.
 
-    When the block raises, nothing is left. What a killed run left is cleared away.
+    When the block is interrupted or killed the folder stays, for the same command to go on with;
+    when it raises InputError nothing is left.
 
     Raises:
-      InputError: another process is writing to `output`, or the place cannot be written.
+      InputError: another process is writing to `output`, the place cannot be written, or its
+        disk is full.
     """
-    folder = output.with_name(f".{output.name}.unfinished")
+    folder = _work_path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output: {output} cannot be written: {error.strerror}") from error
+    with _locked(folder, output):
+        _claim(folder, output)
+        try:
+            yield folder
+            os.rename(folder / STORE, output)
+        except InputError:
+            _remove(folder)
+            raise
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise InputError(
+                f"output: the disk of {output} is full; free some, and the same command goes on"
+            ) from error
+        _remove(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
+    """Hold a folder that no other process holds."""
+    try:
         lock = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"output: {output} cannot be written: {error.strerror}") from error
     try:
-        _claim(folder, lock, output)
         try:
-            yield folder
-            (folder / _MARK).unlink()
-            os.rename(folder, output)
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"output: another process is writing to {output}") from None
+        yield
     finally:
         os.close(lock)
 
 
-def _claim(folder: pathlib.Path, lock: int, output: pathlib.Path) -> None:
-    """Lock the folder, and empty it if an earlier run was killed in it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(f"output: another process is writing to {output}") from None
-    left = list(folder.iterdir())
-    if left and not (folder / _MARK).exists():
+def _work_path(output: pathlib.Path) -> pathlib.Path:
+    return output.with_name(f".{output.name}.unfinished")
+
+
+def _claim(folder: pathlib.Path, output: pathlib.Path) -> None:
+    """Delete the half-built store of an earlier run, keep what it converted."""
+    if not (folder / _MARK).exists() and any(folder.iterdir()):
         raise InputError(f"output: {folder} is in the way, remove it or choose another --output")
-    for path in left:
+    (folder / _MARK).touch()
+    shutil.rmtree(folder / STORE, ignore_errors=True)
+    (folder / STORE).mkdir()
+
+
+def clear_leftover(output: pathlib.Path) -> None:
+    """Delete the work folder of a run that was killed after it had finished."""
+    folder = _work_path(output)
+    if (folder / _MARK).exists():
+        with _locked(folder, output):
+            _remove(folder)
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Delete a work folder, its mark last, so that what a kill leaves of it is known as ours."""
+    for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != _MARK:
             path.unlink()
-    (folder / _MARK).touch()
-
-
-class RowSpool:
-    """Rows of one task as they come, in a file; sorted out when all are there."""
-
-    def __init__(self, path: pathlib.Path, task: Task) -> None:
-        self.task = task
-        self._path = path
-        self._file = path.open("wb")
-        self._units = array.array("q")  # unit and number of rows, by turns
-
-    def append(self, unit: int, rows: np.ndarray) -> None:
-        """Add one unit's rows [N, *row_shape]."""
-        self._file.write(np.ascontiguousarray(rows, self.task.token_dtype).data)
-        self._units.extend((unit, len(rows)))
-
-    def rows(self) -> np.ndarray:
-        """Return all rows so far, memory-mapped [N, *row_shape]."""
-        self._file.flush()
-        num_rows = sum(self._units[1::2])
-        shape = (num_rows, *self.task.row_shape)
-        if not num_rows:  # an empty file cannot be mapped
-            return np.zeros(shape, self.task.token_dtype)
-        return np.memmap(self._path, self.task.token_dtype, "r", shape=shape)
-
-    def units(self) -> np.ndarray:
-        """Return the unit of each row, int64 [N]."""
-        pairs = np.array(self._units, np.int64).reshape(-1, 2)
-        return np.repeat(pairs[:, 0], pairs[:, 1])
-
-    def close(self) -> None:
-        """Delete the file."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+    (folder / _MARK).unlink()
+    folder.rmdir()
 
 
 class Written(NamedTuple):
@@ -140,15 +146,19 @@ def write_rows(path: pathlib.Path, rows: np.ndarray, chosen: np.ndarray, task: T
     no_events = np.zeros(len(task.tracks), np.int64)
     dtype = np.dtype(task.token_dtype).newbyteorder("<")
     step = max(1, _CHUNK_BYTES // (int(np.prod(task.row_shape)) * dtype.itemsize))
+    head = io.BytesIO()
+    shape = (len(chosen), *task.row_shape)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, header)
+    sha256 = hashlib.sha256(head.getvalue())
     with path.open("wb") as stream:
-        shape = (len(chosen), *task.row_shape)
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(head.getvalue())
         for start in range(0, len(chosen), step):
             chunk = np.ascontiguousarray(rows[chosen[start : start + step]], dtype)
             no_events += (chunk.reshape(-1, len(task.tracks)) == NO_EVENT).sum(axis=0)
+            sha256.update(chunk.reshape(-1).view(np.uint8).data)
             stream.write(chunk.data)
-    return Written(len(chosen), _sha256(path), tuple(no_events.tolist()))
+    return Written(len(chosen), sha256.hexdigest(), tuple(no_events.tolist()))
 
 
 def write_splits(

@@ -35,12 +35,12 @@ class Limits:
     Attributes:
       cpu_seconds: processor time; counted by the kernel, so that a busy machine drops no file.
       wall_seconds: time on the clock, for a child that waits for ever.
-      memory_bytes: address space of a child.
+      memory_bytes: memory of a child, without what it maps of files.
     """
 
     cpu_seconds: float = 10.0
     wall_seconds: float = 60.0
-    memory_bytes: int = 2 * 2**30
+    memory_bytes: int = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,23 +52,26 @@ class Outcome:
     detail: str = ""
 
 
+_KILLED = Outcome(reason=OUT_OF_MEMORY, detail="ended by the system")
+
+
 class _Worker:
     """A child process, its pipe, and the job it is on."""
 
-    def __init__(self, context: Any, function: Callable[[Any], Any], limits: Limits) -> None:
+    def __init__(self, context: Any, *serve: Any) -> None:
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, function, limits), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, *serve), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = False
-        self.key: Any = None
+        self.job: tuple[Any, Any] | None = None
         self.deadline = float("inf")
 
-    def give(self, key: Any, payload: Any, limits: Limits) -> None:
-        """Start a job."""
-        self.key = key
+    def give(self, job: tuple[Any, Any], limits: Limits) -> None:
+        """Start a job (key, payload)."""
+        self.job = job
         self.deadline = time.monotonic() + limits.wall_seconds
-        self.connection.send(payload)
+        self.connection.send(job[1])
 
     def end(self, grace_seconds: float = 0.0) -> int | None:
         """End the child, if it does not end by itself; return its exit code, -n for signal n."""
@@ -87,11 +90,13 @@ def run_isolated(
     num_workers: int,
     limits: Limits | None = None,
     preload: Sequence[str] = (),
+    setup: Callable[[], None] | None = None,
 ) -> Generator[tuple[Any, Outcome], None, None]:
     """Yield (key, outcome of `function(payload)`) for each (key, payload) of `jobs`.
 
     Outcomes come as they are done, in no fixed order: who needs an order sorts by key. `jobs`
     is drawn from only when a child is free, so that as many payloads as children are in memory.
+    A job whose child the system killed is tried once more: another child may have been to blame.
 
     Args:
       function: a module's top-level function; children import that module.
@@ -99,6 +104,7 @@ def run_isolated(
       num_workers: child processes.
       limits: of one job.
       preload: modules to import once for all children, beside the function's own.
+      setup: called once in each child; no job's time.
 
     Raises:
       RuntimeError: a child cannot start.
@@ -107,22 +113,30 @@ def run_isolated(
     context = _context([function.__module__, *preload])
     queue = iter(jobs)
     pending = next(queue, None)
+    again: list[tuple[Any, Any]] = []
+    retried: set[Any] = set()
     workers: list[_Worker] = []
     try:
-        while pending is not None or any(worker.key is not None for worker in workers):
-            free = [w for w in workers if w.ready and w.key is None]
+        while pending is not None or any(worker.job is not None for worker in workers):
+            free = [w for w in workers if w.ready and w.job is None]
             while pending is not None and free:
-                free.pop().give(*pending, limits)
-                pending = next(queue, None)
+                free.pop().give(pending, limits)
+                pending = again.pop() if again else next(queue, None)
             if pending is not None and len(workers) < num_workers:
-                workers.append(_Worker(context, function, limits))
+                workers.append(_Worker(context, function, limits, setup))
             for worker in _woken(workers):
-                key = worker.key
+                job = worker.job
                 outcome, alive = _outcome(worker, limits)
                 if not alive:
                     workers.remove(worker)
-                if outcome is not None:
-                    yield key, outcome
+                if outcome is None or job is None:
+                    continue
+                if outcome == _KILLED and job[0] not in retried:
+                    retried.add(job[0])
+                    again.append(job)
+                    pending = again.pop() if pending is None else pending
+                else:
+                    yield job[0], outcome
     finally:
         for worker in workers:
             worker.end()
@@ -130,7 +144,7 @@ def run_isolated(
 
 def _woken(workers: list[_Worker]) -> list[_Worker]:
     """Wait for a message, an end or a deadline; return the children concerned."""
-    waiting = [w for w in workers if w.key is not None or not w.ready]
+    waiting = [w for w in workers if w.job is not None or not w.ready]
     nearest = min((w.deadline for w in waiting), default=float("inf"))
     timeout = max(0.0, nearest - time.monotonic()) if nearest != float("inf") else None
     ready = multiprocessing.connection.wait([w.connection for w in waiting], timeout)
@@ -152,7 +166,7 @@ def _outcome(worker: _Worker, limits: Limits) -> tuple[Outcome | None, bool]:
         if not worker.ready:
             worker.ready = True
             return None, True
-        worker.key, worker.deadline = None, float("inf")
+        worker.job, worker.deadline = None, float("inf")
         outcome = message
         if outcome.reason != OUT_OF_MEMORY:
             return outcome, True
@@ -166,7 +180,7 @@ def _death(code: int | None, limits: Limits) -> Outcome:
     if code == -signal.SIGPROF:
         return Outcome(reason=OUT_OF_TIME, detail=f"{limits.cpu_seconds:g} s of processor time")
     if code == -signal.SIGKILL:
-        return Outcome(reason=OUT_OF_MEMORY, detail="ended by the system")
+        return _KILLED
     return Outcome(reason=CRASHED, detail=f"exit code {code}")
 
 
@@ -190,15 +204,26 @@ def _context(modules: list[str]) -> multiprocessing.context.BaseContext:
     return context
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any], limits: Limits) -> None:
+def _serve(
+    connection: Connection,
+    function: Callable[[Any], Any],
+    limits: Limits,
+    setup: Callable[[], None] | None,
+) -> None:
     """Answer jobs until the parent closes the pipe or is gone."""
-    # Ctrl-C reaches the whole process group: the parent decides what ends.
+    # These reach the whole process group: the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     logging.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(ValueError, OSError):  # not every system can limit address space
-        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    with contextlib.suppress(ValueError, OSError):  # not every system has these limits
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
+    with contextlib.suppress(ValueError, OSError):
+        # Above that: code and other files that are mapped, and room that is only reserved.
+        resource.setrlimit(resource.RLIMIT_AS, (2 * limits.memory_bytes, 2 * limits.memory_bytes))
+    if setup is not None:
+        setup()
     connection.send(None)
     while True:
         try:

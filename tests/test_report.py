@@ -9,18 +9,34 @@ import pytest
 
 from data_pipeline import report
 from data_pipeline.manifest import Unit
+from data_pipeline.nearness import Nearness
+from data_pipeline.songs import Songs
 from data_pipeline.splits import Selection
 from data_pipeline.store import Written
 from musicvae_jax.tasks import get_task
 
 UNITS = [
-    Unit(name="a.mid", md5="0", split=0, rows={"mel_2bar": 5}),
-    Unit(name="b.mid", md5="1", split=1, rows={"mel_2bar": 3}),
+    Unit(name="a.mid", md5="0", split=0, rows={"mel_2bar": 5}, engine="fast"),
+    Unit(name="b.mid", md5="1", split=1, rows={"mel_2bar": 3}, engine="fast"),
     Unit(name="c.mid", md5="2", split=0, rows={"mel_2bar": 0}, why_empty={"mel_2bar": "not 4/4"}),
-    Unit(name="d.mid", md5="3", split=2, reason="unreadable MIDI"),
+    Unit(
+        name="d.mid",
+        md5="3",
+        split=2,
+        reason="unreadable MIDI",
+        engine="note_seq",
+        fast_refusal="no tracks",
+    ),
     Unit(name="e.mid", md5="4", split=0, rows={"mel_2bar": 0}, why_empty={"mel_2bar": "not 4/4"}),
     Unit(name="f.txt", reason="not a music file"),
 ]
+NEAR = {"song": Nearness(1, 8, 90), "file": Nearness(0, 0, 90)}
+SONGS: dict[str, Any] = {
+    "split_by": "song",
+    "songs": 2,
+    "files": 300,
+    "of_more_than_100_files": [{"files": 299, "md5": "0", "name": "a.mid"}],
+}
 
 
 @pytest.fixture
@@ -33,7 +49,9 @@ def figures() -> dict[str, Any]:
         "validation": Written(2, "", (60,)),
         "test": Written(0, "", (0,)),
     }
-    return report.task_report(get_task("mel_2bar"), UNITS, selection, written, ["C4 .", "^ ."])
+    return report.task_report(
+        get_task("mel_2bar"), UNITS, selection, written, ["C4 .", "^ ."], NEAR
+    )
 
 
 def test_task_figures(figures: dict[str, Any]) -> None:
@@ -48,13 +66,17 @@ def test_task_figures(figures: dict[str, Any]) -> None:
 
 def test_the_report_as_text(figures: dict[str, Any]) -> None:
     source = {"name": "x", "files": 5, "md5": "", "licence": "free", "citation": "me"}
-    text = report.format_report(report.full_report([source], 6, UNITS, [figures]))
+    text = report.format_report(report.full_report([source], 6, UNITS, [figures], SONGS))
     assert text == (
         "inputs\n"
         "  x: 5 music files\n"
         "    licence: free\n"
         "    citation: me\n"
         "read        6 files, 4 readable\n"
+        "engines     fast 2, note_seq 1\n"
+        "  left to note_seq: 1  no tracks\n"
+        "songs       2 in 300 different files; split by song\n"
+        "  one song of 299 files: a.mid\n"
         "\n"
         "mel_2bar\n"
         "  kept      2\n"
@@ -68,6 +90,8 @@ def test_the_report_as_text(figures: dict[str, Any]) -> None:
         "    test                 0\n"
         "  rows found in two splits, kept in the first: "
         "train/validation 1, train/test 0, validation/test 0\n"
+        "  test rows with a train row within 5% of the tokens: by song 1 of 8 (12.5%), "
+        "by file 0 of 0\n"
         "  no event  melody 62.5%\n"
         "  examples\n"
         "    C4 .\n"
@@ -79,7 +103,7 @@ def test_the_report_as_text(figures: dict[str, Any]) -> None:
 
 
 def test_tunes_are_counted_beside_files(figures: dict[str, Any]) -> None:
-    text = report.format_report(report.full_report([], 2, UNITS, [figures]))
+    text = report.format_report(report.full_report([], 2, UNITS, [figures], SONGS))
     assert "read        2 files (6 with each tune counted), 4 readable\n" in text
 
 
@@ -129,3 +153,12 @@ def test_hint_when_nothing_is_readable() -> None:
     figures = {"task": "mel_2bar", "dropped": {"not a music file": 1}}
     whole = {"units_read": 0, "units": 1, "tasks": [figures]}
     assert report.hint(whole, "4/4") == "none of 1 file can be read as music"
+
+
+def test_songs_have_the_first_name_of_their_smallest_md5() -> None:
+    units = [Unit(name=f"{number}.mid", md5=f"{number:03d}") for number in range(150)]
+    units += [Unit(name="0 copy.mid", md5="000"), Unit(name="x.txt")]
+    songs = Songs(sorted({str(u.md5) for u in units if u.md5}), np.zeros(150, np.int64))
+    found = report.songs_report(songs, units, "file")
+    assert (found["split_by"], found["files"], found["songs"]) == ("file", 150, 1)
+    assert found["of_more_than_100_files"] == [{"files": 150, "md5": "000", "name": "0 copy.mid"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -25,20 +26,6 @@ def random_rows(task_name: str, num_rows: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     columns = [rng.integers(0, t.num_classes, (num_rows, task.num_steps)) for t in task.tracks]
     return np.stack(columns, axis=-1).reshape(num_rows, *task.row_shape).astype(task.token_dtype)
-
-
-@pytest.mark.parametrize("task_name", list(TASKS))
-def test_spooled_rows_come_back(tmp_path: pathlib.Path, task_name: str) -> None:
-    task, rows = get_task(task_name), random_rows(task_name, 20)
-    spool = store.RowSpool(tmp_path / "spool", task)
-    assert spool.rows().shape == (0, *task.row_shape)
-    for unit, part in ((4, rows[:7]), (2, rows[:0]), (9, rows[7:])):
-        spool.append(unit, part)
-    np.testing.assert_array_equal(spool.rows(), rows)
-    assert spool.rows().dtype == task.token_dtype
-    assert spool.units().tolist() == [4] * 7 + [9] * 13
-    spool.close()
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("task_name", list(TASKS))
@@ -94,8 +81,9 @@ def test_meta_says_what_the_trainer_checks(tmp_path: pathlib.Path) -> None:
 
 def test_a_folder_appears_when_it_is_complete(tmp_path: pathlib.Path) -> None:
     output = tmp_path / "new" / "place"
-    with store.new_folder(output) as folder:
-        (folder / "file").write_text("text")
+    with store.work_folder(output) as folder:
+        (folder / "spool").write_text("work")
+        (folder / store.STORE / "file").write_text("text")
         assert not output.exists()
         assert folder.parent == output.parent
     assert [path.name for path in output.iterdir()] == ["file"]
@@ -105,48 +93,81 @@ def test_a_folder_appears_when_it_is_complete(tmp_path: pathlib.Path) -> None:
 def test_an_empty_folder_is_filled(tmp_path: pathlib.Path) -> None:
     output = tmp_path / "empty"
     output.mkdir()
-    with store.new_folder(output) as folder:
-        (folder / "file").write_text("text")
+    with store.work_folder(output) as folder:
+        (folder / store.STORE / "file").write_text("text")
     assert [path.name for path in output.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("error", [InputError("failed"), KeyboardInterrupt("failed")])
-def test_nothing_is_left_of_a_failure(tmp_path: pathlib.Path, error: BaseException) -> None:
-    def fail() -> None:
-        with store.new_folder(tmp_path / "a") as folder:
-            (folder / "sub").mkdir()
-            raise error
+def fail(output: pathlib.Path, error: BaseException) -> None:
+    """Raise an error in the middle of the work."""
+    with store.work_folder(output) as folder:
+        (folder / "spool").touch()
+        (folder / store.STORE / "half").touch()
+        raise error
 
-    with pytest.raises(type(error), match="failed"):
-        fail()
+
+def test_nothing_is_left_when_the_input_is_wrong(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="no rows"):
+        fail(tmp_path / "a", InputError("no rows"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_cleared(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt("stop"), MemoryError("stop")])
+def test_the_work_is_kept_when_it_is_interrupted(
+    tmp_path: pathlib.Path, error: BaseException
+) -> None:
+    with pytest.raises(type(error), match="stop"):
+        fail(tmp_path / "a", error)
+    with store.work_folder(tmp_path / "a") as folder:
+        assert sorted(os.listdir(folder)) == [".unfinished", "spool", "store"]
+        assert os.listdir(folder / store.STORE) == []
+
+
+def test_a_full_disk_is_said_and_keeps_the_work(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match=r"the disk of .* is full; free some, and the same"):
+        fail(tmp_path / "a", OSError(errno.ENOSPC, "No space left on device"))
+    assert (tmp_path / ".a.unfinished" / "spool").exists()
+    with pytest.raises(OSError, match="Input/output error"):
+        fail(tmp_path / "a", OSError(errno.EIO, "Input/output error"))
+
+
+def test_what_a_killed_run_converted_is_kept(tmp_path: pathlib.Path) -> None:
     script = (
         "import os, pathlib, sys; from data_pipeline import store\n"
-        "with store.new_folder(pathlib.Path(sys.argv[1])) as folder:\n"
-        "    (folder / 'sub').mkdir(); (folder / 'half').touch(); os.kill(os.getpid(), 9)\n"
+        "with store.work_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'spool').touch(); (folder / 'store' / 'half').touch()\n"
+        "    os.kill(os.getpid(), 9)\n"
     )
     output = tmp_path / "a"
     killed = subprocess.run([sys.executable, "-c", script, str(output)], check=False)
     assert killed.returncode == -9
     (left,) = tmp_path.iterdir()
-    assert sorted(os.listdir(left)) == [".unfinished", "half", "sub"]
-    with store.new_folder(output) as folder:
-        assert os.listdir(folder) == [".unfinished"]
+    assert sorted(os.listdir(left)) == [".unfinished", "spool", "store"]
+    with store.work_folder(output) as folder:
+        assert sorted(os.listdir(folder)) == [".unfinished", "spool", "store"]
+        assert os.listdir(folder / "store") == []
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_a_run_killed_after_the_last_step_is_cleared(tmp_path: pathlib.Path) -> None:
+    left = tmp_path / ".a.unfinished"
+    left.mkdir()
+    (left / ".unfinished").touch()
+    (left / "spool").touch()
+    store.clear_leftover(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    store.clear_leftover(tmp_path / "a")
+
+
 def test_two_writers_do_not_meet(tmp_path: pathlib.Path) -> None:
-    with store.new_folder(tmp_path / "a") as folder:
-        (folder / "file").touch()
+    with store.work_folder(tmp_path / "a") as folder:
+        (folder / store.STORE / "file").touch()
         with (
             pytest.raises(InputError, match="another process is writing to"),
-            store.new_folder(tmp_path / "a"),
+            store.work_folder(tmp_path / "a"),
         ):
             pass
-        assert (folder / "file").exists()
+        assert (folder / store.STORE / "file").exists()
     assert (tmp_path / "a" / "file").exists()
 
 
@@ -156,7 +177,7 @@ def test_a_strangers_folder_in_the_way_is_kept(tmp_path: pathlib.Path) -> None:
     (stranger / "thesis.tex").touch()
     with (
         pytest.raises(InputError, match="is in the way, remove it or choose another --output"),
-        store.new_folder(tmp_path / "a"),
+        store.work_folder(tmp_path / "a"),
     ):
         pass
     assert (stranger / "thesis.tex").exists()
@@ -166,7 +187,7 @@ def test_a_place_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(InputError, match="file/a cannot be written: Not a directory"),
-        store.new_folder(tmp_path / "file" / "a"),
+        store.work_folder(tmp_path / "file" / "a"),
     ):
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import time
 from typing import Any
@@ -33,6 +34,11 @@ def misbehave(order: str) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     if order == "raise":
         raise KeyError("missing")
+    if order.startswith("killed once "):
+        path = pathlib.Path(order.removeprefix("killed once "))
+        if not path.exists():
+            path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     return order, os.getpid()
 
 
@@ -65,6 +71,28 @@ def test_each_misbehaviour_has_its_reason(
     outcomes: dict[int, workers.Outcome], key: int, reason: str, detail: str
 ) -> None:
     assert outcomes[key] == workers.Outcome(None, reason, detail)
+
+
+def test_a_job_whose_child_was_killed_is_tried_again(tmp_path: pathlib.Path) -> None:
+    jobs = enumerate(["a", f"killed once {tmp_path / 'mark'}", "b"])
+    done = dict(run_isolated(misbehave, jobs, num_workers=2, limits=LIMITS))
+    assert sorted(done) == [0, 1, 2]
+    assert all(outcome.reason is None for outcome in done.values())
+    assert (tmp_path / "mark").exists()
+
+
+def test_set_up_is_no_jobs_time() -> None:
+    done = dict(
+        run_isolated(misbehave, [(0, "a")], num_workers=1, limits=LIMITS, setup=take_a_second)
+    )
+    assert done[0].value[0] == "a"
+
+
+def take_a_second() -> None:
+    """Take more processor time than a job may."""
+    end = time.process_time() + 1.0
+    while time.process_time() < end:
+        pass
 
 
 def test_a_child_serves_many_jobs() -> None:

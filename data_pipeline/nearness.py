@@ -1,0 +1,92 @@
+"""How many test rows have a nearly equal row in train: a measure of what a split leaks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipeline.compiled import compiled
+
+NEAR = 0.05  # Hamming distance, as a share of a row's tokens
+_SAMPLE = 256
+_MAX_TRAIN = 300_000
+_WORD = 8  # bytes
+_CHUNK = 2**14
+
+
+class Nearness(NamedTuple):
+    """What was found.
+
+    Attributes:
+      near: sampled test rows with a train row within `NEAR`.
+      sampled: test rows looked at.
+      compared: train rows each was compared with.
+    """
+
+    near: int
+    sampled: int
+    compared: int
+
+
+def near_duplicates(rows: np.ndarray, test: np.ndarray, train: np.ndarray) -> Nearness:
+    """Count sampled test rows that have a train row within 5% Hamming distance.
+
+    At most 256 test rows are compared with at most 300,000 train rows, drawn with a fixed seed.
+
+    Args:
+      rows: [N, ...] tokens.
+      test: indices of the test rows in stored order.
+      train: indices of the train rows in stored order.
+    """
+    rng = np.random.default_rng(0)
+    test = np.sort(rng.choice(test, min(len(test), _SAMPLE), replace=False))
+    if len(train) > _MAX_TRAIN:
+        train = rng.choice(train, _MAX_TRAIN, replace=False)
+    train = np.sort(train)  # read in the order of the file
+    sample = _flat(rows[test])
+    found = np.zeros(len(sample), np.bool_)
+    if len(sample):
+        limit = int(np.prod(rows.shape[1:]) * NEAR)
+        for start in range(0, len(train), _CHUNK):
+            chunk = _flat(rows[train[start : start + _CHUNK]])
+            words = sample.view(np.uint64), chunk.view(np.uint64)
+            _search(sample, chunk, words, limit, found)
+    return Nearness(int(found.sum()), len(sample), len(train))
+
+
+def _flat(rows: np.ndarray) -> np.ndarray:
+    """Return each row as one line of tokens of whole words, [N, L]."""
+    flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:])))
+    padding = -flat.shape[1] % _WORD
+    return np.ascontiguousarray(np.pad(flat, ((0, 0), (0, padding))) if padding else flat)
+
+
+@compiled
+def _search(
+    sample: np.ndarray, rows: np.ndarray, words: tuple, limit: int, found: np.ndarray
+) -> None:
+    """Mark each row of `sample` that has one of `rows` within `limit` tokens.
+
+    `words` are both arrays as uint64: rows that differ in more than `limit` words are far apart.
+    """
+    sample_words, row_words = words
+    for s in range(len(sample)):
+        if found[s]:
+            continue
+        for r in range(len(rows)):
+            apart = 0
+            for w in range(sample_words.shape[1]):
+                if sample_words[s, w] != row_words[r, w]:
+                    apart += 1
+                    if apart > limit:
+                        break
+            if apart > limit:
+                continue
+            distance = 0
+            for i in range(sample.shape[1]):
+                if sample[s, i] != rows[r, i]:
+                    distance += 1
+            if distance <= limit:
+                found[s] = True
+                break
