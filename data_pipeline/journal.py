@@ -21,7 +21,7 @@ import numpy as np
 Key = tuple[str, str]
 
 _HEAD = struct.Struct("<II")  # length of the text, its CRC-32
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS = 0.25
 _MAX_RECORD = 2**28
 
 
