@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import importlib.util
 import os
+import pathlib
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 
 from data_pipeline.archives import (
@@ -26,54 +28,13 @@ from data_pipeline.archives import (
     printable,
     read_limited,
 )
+from data_pipeline.corpora import CORPORA, Corpus
+from data_pipeline.download import default_cache, fetch
 from musicvae_jax.config import InputError
 
 CANNOT_OPEN = "cannot be opened"
 NOT_REGULAR = "not a regular file"
 NO_TUNE = "no tunes"
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """A named corpus and the terms it comes under.
-
-    Attributes:
-      name: value of `--corpus`.
-      folders: folders of ABC files below the package's `corpus` folder.
-      package: the Python package that ships them.
-      extra: the extra of this project that installs the package.
-      licence: what its keepers state.
-      citation: what to cite.
-    """
-
-    name: str
-    folders: tuple[str, ...]
-    package: str
-    extra: str
-    licence: str
-    citation: str
-
-
-CORPORA = {
-    "folk": Corpus(
-        name="folk",
-        folders=("airdsAirs", "essenFolksong", "oneills1850", "ryansMammoth"),
-        package="music21",
-        extra="demo",
-        licence=(
-            "essenFolksong: legal status unclear (many encoders), non-commercial distribution "
-            "and use with music21 permitted; airdsAirs, oneills1850, ryansMammoth: tunes of "
-            "1778 to 1903, no terms stated by the transcribers; music21 advises that some of "
-            "its corpus may not be used commercially"
-        ),
-        citation=(
-            "H. Schaffrath, ed. D. Huron, The Essen Folksong Collection, 1995 (ABC by "
-            "S. Shlien); O'Neill's Music of Ireland, 1903; Ryan's Mammoth Collection, 1883 "
-            "(ABC by R. Davies); J. Aird, Airs, 1778-1801 (ABC by J. Campin); "
-            "M. S. Cuthbert and C. Ariza, music21, ISMIR 2010"
-        ),
-    )
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +59,20 @@ class Source:
 def open_sources(
     inputs: Iterable[str], corpora: Iterable[str] = (), cache_dir: str | None = None
 ) -> list[Source]:
-    """List the files of every input and corpus.
+    """List the files of every input and corpus; download a corpus that is not in the cache.
+
+    Args:
+      inputs: folders, archives and files.
+      corpora: keys of `CORPORA`.
+      cache_dir: where downloaded corpora are kept; None for the user's cache folder.
 
     Raises:
-      InputError: there is no input, one does not exist, or a corpus is unknown or not installed.
+      InputError: there is no input, one does not exist, or a corpus is unknown, not installed
+        or cannot be downloaded.
     """
-    sources = [_open_path(path) for path in inputs] + [_open_corpus(name) for name in corpora]
+    sources = [_open_path(path) for path in inputs] + [
+        _open_corpus(name, cache_dir) for name in corpora
+    ]
     if not sources:
         raise InputError("input: nothing to read, give --input=PATH or --corpus=folk")
     return sources
@@ -167,10 +136,20 @@ def _open_path(path: str) -> Source:
     return Source(name, tuple(files), tuple(problems), sum(_size(path) for _, path in files))
 
 
-def _open_corpus(name: str) -> Source:
+def _open_corpus(name: str, cache_dir: str | None) -> Source:
     if name not in CORPORA:
         raise InputError(f"corpus: {name!r} is not one of {', '.join(CORPORA)}")
     corpus = CORPORA[name]
+    if corpus.remote is None:
+        return _open_package(corpus)
+    print(f"{name}: licence {corpus.licence}; cite {corpus.citation}", file=sys.stderr)
+    path = fetch(corpus.remote, pathlib.Path(cache_dir) if cache_dir else default_cache())
+    return Source(name, ((name, str(path)),), (), _size(str(path)), corpus)
+
+
+def _open_package(corpus: Corpus) -> Source:
+    """List the files of a corpus that a package ships."""
+    name = corpus.name
     # Looked up, not imported: importing it takes seconds.
     spec = importlib.util.find_spec("music21")
     if spec is None or not spec.submodule_search_locations:

@@ -1,0 +1,236 @@
+"""Files from the web into a cache folder: resumed when cut, checked when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import tqdm
+
+from musicvae_jax.config import InputError
+
+_ATTEMPTS = 5  # without a byte of progress
+_PAUSE_SECONDS = 2.0
+_TIMEOUT_SECONDS = 60.0
+_CHUNK_BYTES = 2**20
+_SPARE_BYTES = 2**28  # of disk, left free
+
+_CUT = (OSError, http.client.HTTPException)
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+    """A file on the web.
+
+    Attributes:
+      url: where it is.
+      name: what it is called in the cache.
+      size: in bytes; None when unknown.
+      sha256: hexadecimal; None when nobody states it: then that of the first download is kept.
+    """
+
+    url: str
+    name: str
+    size: int | None
+    sha256: str | None
+
+
+def default_cache() -> pathlib.Path:
+    """Return the user's cache folder for corpora."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return pathlib.Path(root) / "musicvae_jax"
+
+
+def fetch(remote: Remote, folder: pathlib.Path) -> pathlib.Path:
+    """Return the file in the cache, downloaded if it is not there yet.
+
+    A download that is cut is tried again from where it stopped, by this call or the next one.
+
+    Raises:
+      InputError: it cannot be downloaded, has a wrong checksum, or the disk is too full.
+    """
+    path = folder / remote.name
+    if _is_complete(path):
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / f"{remote.name}.part", remote) as part:
+            if not _is_complete(path):
+                _download(remote, part)
+                record = _check(remote, part, path)
+                _record_path(path).write_text(json.dumps(record, indent=1) + "\n")
+                os.rename(part.name, path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise InputError(f"corpus: {folder} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"corpus: the disk of {folder} is full; free some, and the same command goes on, "
+            "or choose another --cache_dir"
+        ) from error
+    return path
+
+
+def _record_path(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _is_complete(path: pathlib.Path) -> bool:
+    """Tell whether a file was downloaded to its end; its checksum was verified then."""
+    try:
+        record = json.loads(_record_path(path).read_text())
+        return path.stat().st_size == int(record["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path, remote: Remote) -> Iterator[BinaryIO]:
+    """Open the unfinished file; no two processes write to it."""
+    with path.open("ab+") as part:
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"corpus: another process is downloading {remote.name}") from None
+        yield part
+
+
+def _download(remote: Remote, part: BinaryIO) -> None:
+    """Fill the unfinished file, trying again as long as something comes."""
+    left, problem = _ATTEMPTS, ""
+    while left:
+        before = part.seek(0, os.SEEK_END)
+        try:
+            if _receive(remote, part):
+                return
+            problem = "the connection was cut"
+        except urllib.error.HTTPError as error:
+            problem = f"{error.code} {error.reason}"
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.truncate(0)  # what we have is not what is there now
+            elif error.code < 500:
+                break
+        except _CUT as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            problem = str(getattr(error, "reason", "") or error) or type(error).__name__
+        left = _ATTEMPTS if part.seek(0, os.SEEK_END) > before else left - 1
+        time.sleep(_PAUSE_SECONDS if left else 0)
+    raise InputError(
+        f"corpus: {remote.url} cannot be downloaded: {problem}; the same command goes on, or get "
+        f"{remote.name} another way and give it as --input"
+    )
+
+
+def _receive(remote: Remote, part: BinaryIO) -> bool:
+    """Ask for what is missing and write what comes; tell whether all is there."""
+    have = part.seek(0, os.SEEK_END)
+    if have and have == remote.size:
+        return True
+    request = urllib.request.Request(remote.url, headers={"User-Agent": "musicvae-jax"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        tag = _read_tag(part)
+        if tag:
+            request.add_header("If-Range", tag)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not _starts_at(answer, have):
+            part.truncate(0)
+            have = 0
+        _write_tag(part, answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        _check_space(remote, part, (total or remote.size or 0) - have)
+        with _progress(remote, have, total or remote.size) as bar:
+            while chunk := answer.read(_CHUNK_BYTES):
+                part.write(chunk)
+                part.flush()
+                bar.update(len(chunk))
+    # Without a stated length, the end of the answer is the end of the file.
+    return total is None or part.seek(0, os.SEEK_END) >= total
+
+
+def _starts_at(answer: Any, have: int) -> bool:
+    """Tell whether a partial answer begins where we ended."""
+    return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
+
+
+def _tag_path(part: BinaryIO) -> pathlib.Path:
+    return pathlib.Path(f"{part.name}.tag")
+
+
+def _read_tag(part: BinaryIO) -> str:
+    """Return what marks the version that is partly here."""
+    with contextlib.suppress(OSError):
+        return _tag_path(part).read_text()
+    return ""
+
+
+def _write_tag(part: BinaryIO, tag: str) -> None:
+    """Note the version that comes; weak marks do not tell two versions apart."""
+    _tag_path(part).write_text("" if tag.startswith("W/") else tag)
+
+
+def _check_space(remote: Remote, part: BinaryIO, missing: int) -> None:
+    folder = pathlib.Path(part.name).parent
+    free = shutil.disk_usage(folder).free
+    if missing + _SPARE_BYTES > free:
+        needed = (missing + _SPARE_BYTES) / 2**30
+        raise InputError(
+            f"corpus: {remote.name} needs {needed:.2f} GiB free in {folder}, there are "
+            f"{free / 2**30:.2f}: free some or choose another --cache_dir"
+        )
+
+
+def _progress(remote: Remote, have: int, total: int | None) -> Any:
+    """Return a progress line on standard error."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm.tqdm(
+        desc=remote.name,
+        initial=have,
+        total=total,
+        unit="B",
+        unit_scale=True,
+        mininterval=interval,
+        delay=interval,
+        leave=False,
+    )
+
+
+def _check(remote: Remote, part: BinaryIO, path: pathlib.Path) -> dict[str, Any]:
+    """Compare size and checksum with those stated, else with the first download's.
+
+    Returns:
+      What to keep beside the file.
+    """
+    with open(part.name, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    size = part.seek(0, os.SEEK_END)
+    expected, by = remote.sha256, "stated"
+    if expected is None:
+        by = "first download"
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            expected = json.loads(_record_path(path).read_text())["sha256"]
+    if expected is not None and found != expected:
+        part.truncate(0)
+        raise InputError(
+            f"corpus: {remote.url} has the wrong checksum: sha256 {found} ({size:,} bytes), "
+            f"expected {expected} ({by}); what came is deleted"
+        )
+    if remote.sha256 is None:
+        print(f"{remote.name}: nobody states a checksum, sha256 {found}", file=sys.stderr)
+    _tag_path(part).unlink(missing_ok=True)
+    return {"url": remote.url, "size": size, "sha256": found, "checksum": by}
