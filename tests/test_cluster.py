@@ -36,7 +36,7 @@ from data_pipeline.prepare import prepare
 
 source, folder = sys.argv[1:]
 kill = False
-ours._BATCH_FILES = 4
+ours._BATCH_FILES = 10
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 second = nodes.add_node(num_cpus=1)
 nodes.wait_for_nodes()

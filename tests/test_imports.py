@@ -67,12 +67,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "optax": ("musicvae_jax.training", "musicvae_jax.optimiser"),
     "note_seq": ("data_pipeline", "experiments.benchmarks"),  # benchmarks time it
     "music21": ("data_pipeline",),
+    "ray": ("data_pipeline.cluster",),
     "matplotlib": ("data_pipeline",),
     "absl": ("data_pipeline", "experiments"),
     "jax": ("musicvae_jax", "experiments"),
 }
 # Distribution -> the extra that brings it: imported inside functions, core runs without.
-IN_EXTRA = {"matplotlib": "demo", "music21": "demo"}
+IN_EXTRA = {"matplotlib": "demo", "music21": "demo", "ray": "cluster"}
 # Distributions of `dev` that no test imports, and why they are there.
 TOOLS = {
     "mypy": "make test runs it",
