@@ -111,18 +111,14 @@ def run_isolated(
     """
     limits = limits or Limits()
     context = _context([function.__module__, *preload])
-    queue = iter(jobs)
-    pending = next(queue, None)
-    again: list[tuple[Any, Any]] = []
-    retried: set[Any] = set()
+    queue = _Queue(jobs)
     workers: list[_Worker] = []
     try:
-        while pending is not None or any(worker.job is not None for worker in workers):
+        while queue.next is not None or any(worker.job is not None for worker in workers):
             free = [w for w in workers if w.ready and w.job is None]
-            while pending is not None and free:
-                free.pop().give(pending, limits)
-                pending = again.pop() if again else next(queue, None)
-            if pending is not None and len(workers) < num_workers:
+            while queue.next is not None and free:
+                free.pop().give(queue.take(), limits)
+            if queue.next is not None and len(workers) < num_workers:
                 workers.append(_Worker(context, function, limits, setup))
             for worker in _woken(workers):
                 job = worker.job
@@ -131,15 +127,40 @@ def run_isolated(
                     workers.remove(worker)
                 if outcome is None or job is None:
                     continue
-                if outcome == _KILLED and job[0] not in retried:
-                    retried.add(job[0])
-                    again.append(job)
-                    pending = again.pop() if pending is None else pending
-                else:
+                if outcome != _KILLED or not queue.again(job):
                     yield job[0], outcome
     finally:
         for worker in workers:
             worker.end()
+
+
+class _Queue:
+    """Jobs to come: `next` is the next one, None at the end."""
+
+    def __init__(self, jobs: Iterable[tuple[Any, Any]]) -> None:
+        self._jobs = iter(jobs)
+        self._again: list[tuple[Any, Any]] = []
+        self._retried: set[Any] = set()
+        self.next = next(self._jobs, None)
+
+    def take(self) -> tuple[Any, Any]:
+        """Take the next job."""
+        job = self.next
+        if job is None:
+            raise IndexError("no job is left")
+        self.next = self._again.pop() if self._again else next(self._jobs, None)
+        return job
+
+    def again(self, job: tuple[Any, Any]) -> bool:
+        """Put a job back, once; tell whether it was."""
+        if job[0] in self._retried:
+            return False
+        self._retried.add(job[0])
+        if self.next is None:
+            self.next = job
+        else:
+            self._again.append(job)
+        return True
 
 
 def _woken(workers: list[_Worker]) -> list[_Worker]:
