@@ -11,39 +11,19 @@ import subprocess
 import sys
 import time
 import zipfile
-from typing import Any
 
 import numpy as np
 import pytest
+from prepared import content, manifest, midi, run, tune
 
 from data_pipeline.extract import extract_rows
-from data_pipeline.prepare import Options, prepare
-from data_pipeline.render import concatenate, midi_bytes
+from data_pipeline.options import Options
 from data_pipeline.splits import SPLITS
 from musicvae_jax.config import InputError
 from musicvae_jax.data import check_content, open_store
-from musicvae_jax.tasks import FIRST_NOTE_ON, TASKS, get_task
+from musicvae_jax.tasks import TASKS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-MANIFEST = "manifest.jsonl"
-
-
-def tune(number: int, meter: str = "4/4") -> str:
-    """Write a tune of eighth notes that differs from all others."""
-    rng = np.random.default_rng(number)
-    music = "|".join("".join(rng.choice(list("CDEFGABc"), 8)) for _ in range(4))
-    return f"X:{number}\nM:{meter}\nL:1/8\nQ:1/4=120\nK:C\n{music}|\n"
-
-
-def midi(task_name: str, number: int, num_rows: int = 2) -> bytes:
-    """Write random rows of a task as a MIDI file."""
-    task, rng = get_task(task_name), np.random.default_rng(number)
-    rows = np.zeros((num_rows, task.num_steps, len(task.tracks)), int)
-    for column, track in enumerate(task.tracks):
-        low = 1 if track.kind == "drums" else FIRST_NOTE_ON + 20
-        rows[:, ::4, column] = rng.integers(low, 60, rows[:, ::4, column].shape)
-    rows = rows.reshape(num_rows, *task.row_shape)
-    return midi_bytes(concatenate(rows, task_name, rest_bars=0))
 
 
 @pytest.fixture(scope="module")
@@ -64,36 +44,12 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return root
 
 
-def run(collection: pathlib.Path, output: pathlib.Path | None, **fields: Any) -> str:
-    """Prepare the collection with a few options changed."""
-    given: dict[str, Any] = {
-        "inputs": (str(collection),),
-        "tasks": ("mel_2bar",),
-        "split": (60, 20, 20),
-    }
-    given["output"] = None if output is None else str(output)
-    return prepare(Options(**{**given, **fields}))
-
-
 @pytest.fixture(scope="module")
 def everything(collection: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The stores of all tasks made from the collection."""
     output = tmp_path_factory.mktemp("everything") / "stores"
     run(collection, output, tasks=tuple(TASKS))
     return output
-
-
-def content(folder: pathlib.Path) -> dict[str, bytes]:
-    """Return the bytes of all files that must not depend on how they were made."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.name != "run.json"}
-
-
-def manifest(folder: pathlib.Path) -> dict[str, dict]:
-    """Return the manifest's lines by name."""
-    lines = [json.loads(line) for line in (folder / MANIFEST).read_text().splitlines()]
-    assert len({line["name"] for line in lines}) == len(lines)
-    return {line["name"]: line for line in lines}
 
 
 @pytest.mark.parametrize("task_name", list(TASKS))
@@ -226,6 +182,25 @@ def test_adding_files_moves_no_file_when_split_by_file(
     assert {line["split"] for line in after.values()} == {*SPLITS, None}
 
 
+def test_both_engines_make_the_same_rows(
+    collection: pathlib.Path, everything: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    run(collection, tmp_path / "out", tasks=("trio_16bar",), engine="note_seq")
+    for split in SPLITS:
+        slow = (tmp_path / "out" / f"{split}.npy").read_bytes()
+        assert slow == (everything / "trio_16bar" / f"{split}.npy").read_bytes()
+    engines = {name: line["engine"] for name, line in manifest(everything).items()}
+    assert engines["music/deep/more.zip/band0.mid"] == "fast"
+    assert engines["music/book.abc#1"] == "note_seq"
+    assert engines["music/notes.txt"] is None
+    assert {line["engine"] for line in manifest(tmp_path / "out").values()} == {"note_seq", None}
+    damaged = manifest(everything)["music/deep/damaged.mid"]
+    assert (damaged["engine"], damaged["fast_refusal"]) == (
+        "note_seq",
+        "track ends inside an event",
+    )
+
+
 def test_the_same_command_again_leaves_the_store(
     collection: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -339,7 +314,7 @@ def test_after_an_interruption_the_same_command_goes_on(
     tmp_path: pathlib.Path, number: int
 ) -> None:
     long = "CDEFGABc|" * 40
-    book = "\n".join(f"X:{number}\nL:1/8\nK:C\n{long}\n" for number in range(500))
+    book = "\n".join(f"X:{number}\nL:1/8\nK:C\n{long}\n" for number in range(250))
     (tmp_path / "book.abc").write_text(book)
     arguments = (f"--input={tmp_path}/book.abc", "--task=mel_2bar", f"--output={tmp_path}/out")
     with subprocess.Popen(
