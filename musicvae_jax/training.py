@@ -201,7 +201,9 @@ def _gradient(
 ) -> tuple[Tree, Metrics]:
     """Differentiate a mean over the batch, cut into equal parts one after the other.
 
-    Part a holds the rows a, a + parts, ...: cut so, each device keeps the rows it has.
+    Part a holds the rows a, a + parts, ...: cut so, each device keeps the rows it has. Noise
+    and transposition are drawn for the whole batch before; only the samples of scheduled
+    sampling are others than those of an uncut batch.
 
     Returns:
       the gradient, and the values of each example [B] in another order.
