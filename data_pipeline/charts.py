@@ -66,10 +66,10 @@ def histogram(
     width: float = 360,
 ) -> str:
     """Draw counts [N] as columns, shares on the left, with words under some of them."""
-    height, left, bottom = 150, 40, 20
+    height, left, right, bottom = 150, 40, 12, 20
     total = max(int(counts.sum()), 1)
     most = max(int(counts.max(initial=0)), 1)
-    step, room = (width - left) / max(len(counts), 1), height - bottom - 8
+    step, room = (width - left - right) / max(len(counts), 1), height - bottom - 8
     parts = []
     for part in (0.5, 1.0):
         y = height - bottom - part * room

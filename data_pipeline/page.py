@@ -28,7 +28,8 @@ h3 { margin: 1.2em 0 0.3em; font-size: 1em; }
 table { border-collapse: collapse; } td, th { padding: 0.15em 0.9em 0.15em 0; text-align: right; }
 td:first-child, th:first-child { text-align: left; }
 th { font-weight: 600; border-bottom: 1px solid #d8dce2; }
-.grid { display: flex; flex-wrap: wrap; gap: 1.2em 2em; } figure { margin: 0; }
+.grid { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.2em 2em; }
+figure { margin: 0; }
 figcaption { color: #555; font-size: 0.85em; } svg { max-width: 100%; height: auto; }
 .warning { background: #fff4d6; padding: 0.4em 0.8em; border-left: 4px solid #e0a800; }
 """.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,13 @@ NUM_EXAMPLES = 5
 
 def dropped(units: list[Unit], task: str) -> dict[str, int]:
     """Count the units without rows for a task by reason, most frequent first."""
-    counts = collections.Counter(unit.why_dropped(task) for unit in units)
-    found = [(reason, count) for reason, count in counts.items() if reason is not None]
-    return dict(sorted(found, key=lambda item: (-item[1], item[0])))
+    return _by_count(unit.why_dropped(task) for unit in units)
+
+
+def _by_count(reasons: Iterable[str | None]) -> dict[str, int]:
+    """Count reasons, most frequent first; None is no reason."""
+    counts = collections.Counter(reason for reason in reasons if reason is not None)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def task_report(
@@ -107,9 +112,7 @@ def full_report(
         "units": len(units),
         "units_read": sum(unit.reason is None for unit in units),
         "read_by": dict(sorted(collections.Counter(u.engine for u in units if u.engine).items())),
-        "left_by_fast_engine": dict(
-            sorted(collections.Counter(u.fast_refusal for u in units if u.fast_refusal).items())
-        ),
+        "left_by_fast_engine": _by_count(u.fast_refusal for u in units),
         "songs": songs,
         "tasks": tasks,
         "notes": [note for task in tasks for note in _notes(task)],
