@@ -1,0 +1,264 @@
+r"""Time whole training steps, beside an equal PyTorch model in the same run.
+
+Example:
+  python -m experiments.benchmarks.train_step --only=drums_2bar_256,mel_16bar_256
+
+A step is: forward, backward, clip to norm 1, Adam. Both sides start from equal parameters and
+must give equal losses before anything is timed. PyTorch runs eagerly and compiled; the ratio
+is against the faster of the two, round by round. Without --only: on a CPU the two small
+configurations and the demo, on an accelerator all published configurations too.
+Needs PyTorch: pip install 'musicvae-jax[bench]'.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from data_pipeline import command
+from experiments.benchmarks import counts, machine
+from musicvae_jax import objectives, training
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.models.variables import variables_from_params
+from musicvae_jax.tasks import TASKS, get_task
+
+LOSS_TOLERANCE = 1e-4  # relative
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table; rates in examples per second, medians over the rounds."""
+
+    name: str
+    batch_size: int
+    compile_seconds: float
+    memory_gigabytes: float
+    examples_per_second: float
+    torch_eager_examples_per_second: float
+    torch_compiled_examples_per_second: float
+    ratio: float
+    loss_difference: float
+    tflops: float
+    share_of_matrix_rate: float
+    floor_examples_per_second: float
+
+    @property
+    def torch_examples_per_second(self) -> float:
+        """The faster of PyTorch's two ways."""
+        return max(self.torch_eager_examples_per_second, self.torch_compiled_examples_per_second)
+
+
+def small_configs() -> dict[str, Config]:
+    """Return the configurations that a small machine is measured on."""
+    drums = TASKS["drums_2bar"].config.replace(
+        z_size=256, encoder_sizes=(256,), decoder_sizes=(256, 256), batch_size=512
+    )
+    melody = TASKS["mel_16bar"].config.replace(
+        z_size=256, encoder_sizes=(256, 256), decoder_sizes=(256, 256), batch_size=64
+    )
+    return {"drums_2bar_256": drums, "mel_16bar_256": melody}
+
+
+def all_configs() -> dict[str, Config]:
+    """Return every configuration by name, set to teacher forcing and no transposition."""
+    named = small_configs() | counts.published()
+    same = {"sampling_schedule": "constant", "sampling_rate": 0.0, "transpose": 0}
+    return {name: config.replace(**same, beta_rate=0.0) for name, config in named.items()}
+
+
+def random_batch(config: Config) -> training.Batch:
+    """Draw tokens, of which about half are "no event" as in real rows, and noise."""
+    rng, task = np.random.default_rng(0), get_task(config.task)
+    sizes = [track.num_classes for track in task.tracks]
+    shape = (config.train.batch_size, task.num_steps, len(sizes))
+    tokens = rng.integers(0, sizes, shape) * (rng.random(shape) < 0.5)
+    eps = rng.normal(size=(config.train.batch_size, config.model.z_size))
+    rows = tokens.reshape(config.train.batch_size, *task.row_shape)
+    return training.Batch(jnp.asarray(rows, jnp.int32), jnp.asarray(eps, jnp.float32))
+
+
+class OurStep:
+    """A compiled training step and the state it carries."""
+
+    def __init__(self, model: Model, config: Config, batch: training.Batch) -> None:
+        self.state = training.init_state(model, config)
+        # Step 0 has weight 0 on the KL term; the yardstick has it from its first step.
+        self.state = dataclasses.replace(self.state, step=jnp.int32(1))
+        self.batch = batch
+        step = jax.jit(training.make_train_step(model, config), donate_argnums=0)
+        lowered = step.lower(self.state, batch)
+        compiled: list[Any] = []
+        self.compile_seconds = machine.seconds(lambda: compiled.append(lowered.compile()))
+        self.step = compiled[0]
+        memory = self.step.memory_analysis()
+        self.memory_gigabytes = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        ) / 1e9
+
+    def __call__(self) -> None:
+        """Make one step and wait for it."""
+        self.state, measured = self.step(self.state, self.batch)
+        jax.block_until_ready(measured)
+
+
+def our_loss(model: Model, config: Config, params: Any, batch: training.Batch) -> float:
+    """Compute the loss the yardstick computes: mean cross-entropy + beta * KL above tau."""
+    free_bits = config.train.free_bits
+
+    def loss(params: Any) -> jax.Array:
+        posterior = model.encode(params, batch.tokens)
+        z = posterior.mu + posterior.sigma * jnp.asarray(batch.eps)
+        nats = objectives.reconstruction_nats(model.logits(params, z, batch.tokens), batch.tokens)
+        kl = objectives.free_bits_cost(objectives.kl_nats(posterior), free_bits)
+        return jnp.mean(nats) + config.train.beta * jnp.mean(kl)
+
+    return float(jax.jit(loss)(params))
+
+
+class TorchStep:
+    """The same step in PyTorch."""
+
+    def __init__(
+        self, config: Config, variables: dict[str, np.ndarray], batch: Any, *, compiled: bool
+    ):
+        import torch
+
+        from experiments.benchmarks import torch_model
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = torch_model.model_of(config, variables).to(self.device)
+        self.call = torch.compile(self.model) if compiled else self.model
+        self.tokens = torch_model.tokens_of(get_task(config.task), np.asarray(batch.tokens)).to(
+            self.device
+        )
+        self.eps = torch.tensor(np.asarray(batch.eps)).to(self.device)
+        self.low = self.device == "cuda" and config.train.dtype != "float32"
+        self.learning_rate = config.train.learning_rate
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.adam = torch.optim.Adam(self.parameters, lr=self.learning_rate, fused=True)
+
+    def loss(self) -> Any:
+        """Compute the loss as a tensor."""
+        import torch
+
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.low):
+            return self.call(self.tokens, self.eps)
+
+    def __call__(self) -> None:
+        """Make one step and wait for it."""
+        import torch
+
+        self.adam.zero_grad()
+        loss = self.loss()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.adam.step()
+        loss.item()
+
+
+def measure(name: str, config: Config, rounds: int, matrix_rate: float) -> Row:
+    """Time one configuration.
+
+    Raises:
+      InputError: the two sides do not compute the same loss.
+    """
+    batch, model = random_batch(config), build_model(config)
+    ours = OurStep(model, config, batch)
+    params = ours.state.params
+    variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}
+    loss = our_loss(model, config, params, batch)
+    calls: dict[str, Callable[[], object]] = {"ours": ours}
+    differences = []
+    for way, compiled in (("eager", False), ("compiled", True)):
+        step = TorchStep(config, variables, batch, compiled=compiled)
+        differences.append(abs(step.loss().item() - loss) / abs(loss))
+        calls[way] = step
+    if config.train.dtype == "float32" and max(differences) > LOSS_TOLERANCE:
+        raise InputError(f"{name}: the losses differ by {max(differences):.2g} of {loss:.6g}")
+    for call in calls.values():
+        call()
+    times = machine.in_turns(calls, rounds)
+    rates = {way: config.train.batch_size / statistics.median(t) for way, t in times.items()}
+    best = min(("eager", "compiled"), key=lambda way: statistics.median(times[way]))
+    counted = counts.count(config)
+    tflops = rates["ours"] * counted.operations / 1e12
+    return Row(
+        name=name,
+        batch_size=config.train.batch_size,
+        compile_seconds=ours.compile_seconds,
+        memory_gigabytes=ours.memory_gigabytes,
+        examples_per_second=rates["ours"],
+        torch_eager_examples_per_second=rates["eager"],
+        torch_compiled_examples_per_second=rates["compiled"],
+        ratio=machine.median_ratio(times[best], times["ours"]),
+        loss_difference=max(differences),
+        tflops=tflops,
+        share_of_matrix_rate=tflops / matrix_rate,
+        floor_examples_per_second=matrix_rate * 1e12 / counted.operations,
+    )
+
+
+HEADER = (
+    f"{'configuration':22}{'batch':>6}{'compile':>9}{'memory':>9}{'ours':>10}{'eager':>10}"
+    f"{'compiled':>10}{'ratio':>7}{'loss':>9}{'TFLOP/s':>9}{'share':>7}{'floor':>10}\n"
+    f"{'':22}{'':>6}{'s':>9}{'GB':>9}{'ex/s':>10}{'ex/s':>10}"
+    f"{'ex/s':>10}{'':>7}{'differs':>9}{'':>9}{'':>7}{'ex/s':>10}"
+)
+
+
+def line(row: Row) -> str:
+    """Return a row as text."""
+    return (
+        f"{row.name:22}{row.batch_size:6}{row.compile_seconds:9.1f}{row.memory_gigabytes:9.2f}"
+        f"{row.examples_per_second:10.1f}{row.torch_eager_examples_per_second:10.1f}"
+        f"{row.torch_compiled_examples_per_second:10.1f}{row.ratio:7.2f}{row.loss_difference:9.1e}"
+        f"{row.tflops:9.3f}{row.share_of_matrix_rate:7.2f}{row.floor_examples_per_second:10.1f}"
+    )
+
+
+def define_flags() -> None:
+    """Define this benchmark's flags."""
+    flags.DEFINE_list("only", [], "Configurations to time, by name.")
+    flags.DEFINE_integer("rounds", 7, "How often each side makes a step in turn.", 1)
+    flags.DEFINE_string("dtype", "auto", "Type of the products: auto, float32, bfloat16.")
+    flags.DEFINE_boolean("json", False, "Print one JSON line per configuration instead.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Time the chosen configurations and print the table."""
+    del argv
+    values, configs = flags.FLAGS, all_configs()
+    on_cpu = jax.default_backend() == "cpu"
+    names = values.only or ([*small_configs(), "demo"] if on_cpu else list(configs))
+    for name in names:
+        if name not in configs:
+            raise InputError(f"--only: {name!r} is not one of {', '.join(configs)}")
+    dtype = ("float32" if on_cpu else "bfloat16") if values.dtype == "auto" else values.dtype
+    rate = machine.matrix_rate(dtype)
+    if not values.json:
+        print(machine.describe("jaxlib", "flax", "torch"))
+        print(f"{dtype} products; a large one runs at {rate:.3f} TFLOP/s; {values.rounds} rounds")
+        print(HEADER, flush=True)
+    for name in names:
+        row = measure(name, configs[name].replace(dtype=dtype), values.rounds, rate)
+        whole = dataclasses.asdict(row) | {
+            "torch_examples_per_second": row.torch_examples_per_second
+        }
+        print(json.dumps(whole) if values.json else line(row), flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
