@@ -97,6 +97,8 @@ def _claim(folder: pathlib.Path, output: pathlib.Path) -> None:
     if not (folder / _MARK).exists() and any(folder.iterdir()):
         raise InputError(f"output: {folder} is in the way, remove it or choose another --output")
     (folder / _MARK).touch()
+    if output.is_dir() and any(output.iterdir()):  # since we looked
+        raise InputError(f"output: another process has just written {output}")
     shutil.rmtree(folder / STORE, ignore_errors=True)
     (folder / STORE).mkdir()
 
@@ -104,7 +106,7 @@ def _claim(folder: pathlib.Path, output: pathlib.Path) -> None:
 def clear_leftover(output: pathlib.Path) -> None:
     """Delete the work folder of a run that was killed after it had finished."""
     folder = _work_path(output)
-    if (folder / _MARK).exists():
+    if folder.is_dir() and ((folder / _MARK).exists() or not any(folder.iterdir())):
         with _locked(folder, output):
             _remove(folder)
 
@@ -116,7 +118,7 @@ def _remove(folder: pathlib.Path) -> None:
             shutil.rmtree(path)
         elif path.name != _MARK:
             path.unlink()
-    (folder / _MARK).unlink()
+    (folder / _MARK).unlink(missing_ok=True)
     folder.rmdir()
 
 

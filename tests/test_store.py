@@ -157,6 +157,22 @@ def test_a_run_killed_after_the_last_step_is_cleared(tmp_path: pathlib.Path) -> 
     store.clear_leftover(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
     store.clear_leftover(tmp_path / "a")
+    left.mkdir()  # killed in the very last step
+    store.clear_leftover(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_has_just_written_is_kept(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "meta.json").touch()
+    with (
+        pytest.raises(InputError, match="another process has just written"),
+        store.work_folder(tmp_path / "a"),
+    ):
+        pass
+    store.clear_leftover(tmp_path / "a")  # as the next run does
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "meta.json").exists()
 
 
 def test_two_writers_do_not_meet(tmp_path: pathlib.Path) -> None:

@@ -26,6 +26,8 @@ def misbehave(order: str) -> Any:
         time.sleep(600)
     if order == "eat":
         return np.zeros(2**40, np.uint8)
+    if order == "eat a little more":
+        return int(np.ones(2**30 + 2**20, np.uint8)[0])
     if order == "answer too large":
         return bytes(700 * 2**20)
     if order == "segfault":
@@ -46,12 +48,12 @@ def misbehave(order: str) -> Any:
 def outcomes() -> dict[int, workers.Outcome]:
     """Outcomes of every kind of misbehaviour between jobs that behave, on two workers."""
     orders = ["a", "loop", "wait", "b", "eat", "answer too large", "segfault", "killed", "raise"]
-    jobs = enumerate([*orders, "c"])
+    jobs = enumerate([*orders, "c", "eat a little more"])
     return dict(run_isolated(misbehave, jobs, num_workers=2, limits=LIMITS))
 
 
 def test_jobs_that_behave_are_answered(outcomes: dict[int, workers.Outcome]) -> None:
-    assert sorted(outcomes) == list(range(10))
+    assert sorted(outcomes) == list(range(11))
     assert [outcomes[i].value[0] for i in (0, 3, 9)] == ["a", "b", "c"]
 
 
@@ -62,6 +64,7 @@ def test_jobs_that_behave_are_answered(outcomes: dict[int, workers.Outcome]) -> 
         (2, workers.OUT_OF_TIME, "2 s waiting"),
         (4, workers.OUT_OF_MEMORY, "more than 1 GiB"),
         (5, workers.OUT_OF_MEMORY, "more than 1 GiB"),
+        (10, workers.OUT_OF_MEMORY, "more than 1 GiB"),
         (6, workers.CRASHED, f"exit code {-signal.SIGSEGV}"),
         (7, workers.OUT_OF_MEMORY, "ended by the system"),
         (8, workers.FAILED, "KeyError: 'missing'"),
