@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import pytest
 from absl import flags
@@ -11,7 +12,7 @@ from musicvae_jax.tasks import TASKS
 
 FLAGFILES = pathlib.Path(config_flags.__file__).parent / "flagfiles"
 # Rows of the table in model_math.md: z, encoder, decoder, batch, free bits, beta, beta rate.
-PUBLISHED = {
+PUBLISHED: dict[str, tuple[Any, ...]] = {
     "mel_2bar_small": (256, (512,), (256, 256), 512, 0, 0.2, 0.99999),
     "mel_2bar_big": (512, (2048,), (2048,) * 3, 512, 0, 0.5, 0.99999),
     "drums_2bar_small": (256, (512,), (256, 256), 512, 48, 0.2, 0),

@@ -108,5 +108,6 @@ def test_moments_of_batches_are_those_of_all_rows() -> None:
 
 
 def test_ratio_of_nothing_is_nan() -> None:
-    np.testing.assert_array_equal(metrics.ratio([1.0, 0.0], [2.0, 0.0]), [0.5, np.nan])
+    found = metrics.ratio(np.array([1.0, 0.0]), np.array([2.0, 0.0]))
+    np.testing.assert_array_equal(found, [0.5, np.nan])
     assert metrics.ratio(1, 4) == pytest.approx(0.25)

@@ -288,7 +288,7 @@ def test_signals_save_first_and_the_same_command_resumes(
                 if line.startswith("step"):
                     process.send_signal(number)
                     break
-            rest, _ = process.communicate(timeout=60)
+            rest, _ = process.communicate(timeout=240)
         assert process.returncode == code
         assert f"{number.name}: saving" in rest
         assert "the same command resumes:\n  python -m experiments.train --data_dir=" in rest
@@ -298,7 +298,7 @@ def test_signals_save_first_and_the_same_command_resumes(
         if number == signal.SIGINT:
             assert "resuming after step" in "".join(lines)
     command = _command(*common, f"--train_steps={stopped + 3}")
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
     assert done.returncode == 0, done.stderr
     assert f"done: {stopped + 3:,} steps" in done.stdout
 
@@ -314,7 +314,7 @@ def test_a_wrong_flag_ends_with_one_line_and_exit_code_2(
     store_dir: pathlib.Path, arguments: tuple[str, ...], message: str
 ) -> None:
     command = _command(f"--data_dir={store_dir}", "--run_dir=unused", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2
     assert done.stderr == f"error: {message}\n"
     assert not pathlib.Path("unused").exists()
