@@ -81,13 +81,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.fixture(autouse=True)
+def _direct_and_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_PAUSE_SECONDS", 0.0)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
     """A server's address and its behaviour."""
-    monkeypatch.setattr(download, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(download, "_SPARE_BYTES", 0)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     behaviour = Behaviour()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         vars(running)["behaviour"] = behaviour
@@ -196,8 +200,7 @@ def test_what_is_not_there_is_said(
     assert len(how.asked) == times
 
 
-def test_nobody_answers(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_PAUSE_SECONDS", 0.0)
+def test_nobody_answers(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"cannot be downloaded: .*refused.*; the same command"):
         fetch(remote("http://127.0.0.1:1/music.zip"), tmp_path)
 
