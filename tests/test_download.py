@@ -75,7 +75,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("ETag", how.tag)
         self.end_headers()
         end = None if how.cut_after is None else start + how.cut_after
-        self.wfile.write(how.content[start:end])
+        with contextlib.suppress(ConnectionError):  # who asked may have gone
+            self.wfile.write(how.content[start:end])
 
     def log_message(self, *args: Any) -> None:
         """Say nothing."""
