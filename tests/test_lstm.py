@@ -22,17 +22,17 @@ def plain(
     for t in range(T):
         gates = jnp.einsum("nbh,nhg->nbg", h, kernel) + constant
         if gate_inputs is not None:
-            gates = gates + gate_inputs[t]
+            gates = gates + gate_inputs[:, t]
         i, j, f, o = jnp.split(gates, 4, axis=-1)
         c = jnp.tanh(j) * jax.nn.sigmoid(i) + c * jax.nn.sigmoid(f + 1.0)
         h = jnp.tanh(c) * jax.nn.sigmoid(o)
         outputs.append(h)
-    return jnp.stack(outputs)
+    return jnp.stack(outputs, axis=1)
 
 
 def arguments(key: jax.Array, *, has_inputs: bool = True, per_example: bool = True) -> Any:
     keys = jax.random.split(key, 5)
-    gate_inputs = jax.random.normal(keys[0], (T, N, B, 4 * H)) if has_inputs else None
+    gate_inputs = jax.random.normal(keys[0], (N, T, B, 4 * H)) if has_inputs else None
     constant = jax.random.normal(keys[1], (N, B if per_example else 1, 4 * H))
     kernel = jax.random.normal(keys[2], (N, H, 4 * H))
     c, h = (jax.random.normal(k, (N, B, H)) for k in keys[3:])
@@ -54,11 +54,11 @@ def test_equals_autodiff_of_the_plain_recurrence(
     key: jax.Array, has_inputs: bool, per_example: bool, keep_sequence: bool
 ) -> None:
     args = arguments(key, has_inputs=has_inputs, per_example=per_example)
-    weights = jax.random.normal(key, (T, N, B, H) if keep_sequence else (N, B, H))
+    weights = jax.random.normal(key, (N, T, B, H) if keep_sequence else (N, B, H))
 
     def expected(*args: Any) -> jax.Array:
         sequence = plain(*args)
-        return jnp.sum((sequence if keep_sequence else sequence[-1]) * weights)
+        return jnp.sum((sequence if keep_sequence else sequence[:, -1]) * weights)
 
     def actual(*args: Any) -> jax.Array:
         hidden = lstm.recur(*args, num_steps=T, keep_sequence=keep_sequence)
@@ -141,7 +141,7 @@ def test_products_round_their_operands(key: jax.Array) -> None:
     assert "(tensor<3x5xbf16>, tensor<5x2xbf16>) -> tensor<3x2xf32>" in product
 
 
-@pytest.mark.parametrize("subscripts", ["tnbi,nio->tnbo", "bi,nio->nbo", "tbi,io->bto"])
+@pytest.mark.parametrize("subscripts", ["ntbi,nio->ntbo", "bi,nio->nbo", "tbi,io->bto"])
 def test_contract_equals_einsum(key: jax.Array, subscripts: str) -> None:
     sizes = {"t": 4, "n": 2, "b": 3, "i": 5, "o": 6}
     operands, out = subscripts.split("->")
@@ -176,10 +176,10 @@ def test_lookup_equals_one_hot_product(key: jax.Array) -> None:
 
 def test_lookup_stacked_takes_from_each_table(key: jax.Array) -> None:
     tables = jax.random.normal(key, (2, 4, 3))
-    rows = jnp.array([[[0, 3], [4, 1]]])  # [T=1, N=2, B=2]; 4 is "none"
+    rows = jnp.array([[[0, 3]], [[4, 1]]])  # [N=2, T=1, B=2]; 4 is "none"
     found = products.lookup_stacked(tables, rows)
     np.testing.assert_array_equal(found[0, 0], tables[0][jnp.array([0, 3])])
-    np.testing.assert_array_equal(found[0, 1], jnp.stack([jnp.zeros(3), tables[1, 1]]))
+    np.testing.assert_array_equal(found[1, 0], jnp.stack([jnp.zeros(3), tables[1, 1]]))
 
 
 def test_steps_one_by_one_equal_the_sequence(key: jax.Array) -> None:
@@ -192,13 +192,13 @@ def test_steps_one_by_one_equal_the_sequence(key: jax.Array) -> None:
         ),
     )
     constant = layers[0].bias[:, None, :]
-    gate_inputs = draw(keys[5], (T, N, B, 4 * H))
+    gate_inputs = draw(keys[5], (N, T, B, 4 * H))
     starts = lstm.split_states(draw(keys[0], (N, B, 4 * H)), (H, H))
     sequence = lstm.run_stack(layers, gate_inputs, constant, starts, T, jnp.float32)
     states = starts
     for t in range(T):
-        states, hidden = lstm.step_stack(layers, gate_inputs[t] + constant, states)
-        np.testing.assert_allclose(hidden, sequence[t], atol=1e-6)
+        states, hidden = lstm.step_stack(layers, gate_inputs[:, t] + constant, states)
+        np.testing.assert_allclose(hidden, sequence[:, t], atol=1e-6)
 
 
 def test_split_states_order() -> None:

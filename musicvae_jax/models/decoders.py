@@ -171,22 +171,22 @@ class CategoricalDecoder(nn.Module):
         """
         gates = self._token_gates(weights, previous)
         hidden = lstm.run_stack(
-            weights.layers, gates, start.gates, start.states, gates.shape[0], self.dtype
+            weights.layers, gates, start.gates, start.states, gates.shape[1], self.dtype
         )
         logits: list[jax.Array] = []
         for n, (kernel, bias) in enumerate(weights.outputs):
-            flat = products.contract("tbh,hv->btv", hidden[:, n], kernel, self.dtype)
+            flat = products.contract("tbh,hv->btv", hidden[n], kernel, self.dtype)
             logits.extend(_split(flat + bias[None, None, :], self.depths[n], axis=2))
         return tuple(logits)
 
     def _token_gates(self, weights: Weights, previous: Columns) -> jax.Array:
-        """Look up the previous tokens' part of the lowest gates: [T, N, B, 4H]."""
+        """Look up the previous tokens' part of the lowest gates: [N, T, B, 4H]."""
         parts = [
-            products.lookup(table, tokens)
+            products.lookup(table, tokens, self.dtype)
             for table, tokens in zip(weights.tables, previous, strict=True)
         ]
         streams = _group(parts, self.depths)
-        return jnp.stack([sum(parts[1:], start=parts[0]) for parts in streams], axis=1)
+        return jnp.stack([sum(parts[1:], start=parts[0]) for parts in streams])
 
     def feed_back(
         self, weights: Weights, start: Prepared, previous: Columns, sampling: Sampling
@@ -263,7 +263,7 @@ class CategoricalDecoder(nn.Module):
         self, weights: Weights, gates: jax.Array, states: Any, previous: Columns
     ) -> tuple[Any, Columns]:
         """Make one step: states, previous tokens [B] -> states, K logits [B, V_k]."""
-        tokens = self._token_gates(weights, tuple(p[None] for p in previous))[0]
+        tokens = self._token_gates(weights, tuple(p[None] for p in previous))[:, 0]
         states, hidden = lstm.step_stack(weights.layers, gates + tokens, states)
         logits: list[jax.Array] = []
         for n, (kernel, bias) in enumerate(weights.outputs):

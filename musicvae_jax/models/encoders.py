@@ -96,21 +96,21 @@ class BidirectionalEncoder(nn.Module):
     def __call__(self, tokens: jax.Array, lengths: jax.Array | None = None) -> Posterior:
         """Encode tokens [B, T] or [B, T, K], of which the first `lengths` [B] steps count."""
         columns = split_columns(tokens)
-        both = [jnp.stack([column, reverse(column, lengths)], axis=1) for column in columns]
+        both = [jnp.stack([column, reverse(column, lengths)]) for column in columns]
         hidden = self._layer(0, self._token_gates(both), lengths)
         for n in range(1, len(self.sizes)):
             # The second direction comes out in its own order, last step first.
-            inputs = jnp.concatenate([hidden[:, 0], reverse(hidden[:, 1], lengths)], axis=-1)
-            inputs = jnp.stack([inputs, reverse(inputs, lengths)], axis=1)
+            inputs = jnp.concatenate([hidden[0], reverse(hidden[1], lengths)], axis=-1)
+            inputs = jnp.stack([inputs, reverse(inputs, lengths)])
             kernel = self.cells[n].stacked()[0][:, : inputs.shape[-1]]
-            gates = products.contract("tnbi,nig->tnbg", inputs, kernel, self.dtype)
+            gates = products.contract("ntbi,nig->ntbg", inputs, kernel, self.dtype)
             hidden = self._layer(n, gates, lengths)
         embedding = jnp.concatenate([hidden[0], hidden[1]], axis=-1)
         mu = self.mu(embedding, self.dtype)
         return Posterior(mu, jax.nn.softplus(self.sigma(embedding, self.dtype)))
 
     def _token_gates(self, columns: Sequence[jax.Array]) -> jax.Array:
-        """Multiply the one-hot (or roll) inputs [T, 2, B] by their kernel rows: [T, 2, B, 4H]."""
+        """Multiply the one-hot (or roll) inputs [2, T, B] by their kernel rows: [2, T, B, 4H]."""
         kernel, _ = self.cells[0].stacked()
         parts, row = [], 0
         for track, tokens in zip(self.tracks, columns, strict=True):
@@ -118,18 +118,18 @@ class BidirectionalEncoder(nn.Module):
             row += track.encoder_depth
             if track.encoder_roll:
                 roll = drum_roll(tokens)
-                parts.append(products.contract("tnbi,nig->tnbg", roll, rows, self.dtype))
+                parts.append(products.contract("ntbi,nig->ntbg", roll, rows, self.dtype))
             else:
-                parts.append(products.lookup_stacked(rows, tokens))
+                parts.append(products.lookup_stacked(rows, tokens, self.dtype))
         return sum(parts[1:], start=parts[0])
 
     def _layer(self, n: int, gates: jax.Array, lengths: jax.Array | None) -> jax.Array:
         """Run layer n in both directions.
 
-        Returns h of every step, [T, 2, B, H], or of the last layer h after the last step
+        Returns h of every step, [2, T, B, H], or of the last layer h after the last step
         that counts, [2, B, H]. Steps beyond an example's length touch nothing that is read.
         """
-        T, _, B, _ = gates.shape
+        _, T, B, _ = gates.shape
         H = self.sizes[n]
         kernel, bias = self.cells[n].stacked()
         zeros = jnp.zeros((2, B, H), jnp.float32)
@@ -144,7 +144,8 @@ class BidirectionalEncoder(nn.Module):
             keep_sequence=not is_last or lengths is not None,
         )
         if is_last and lengths is not None:
-            return jnp.take_along_axis(hidden, lengths[None, None, :, None] - 1, axis=0)[0]
+            steps = lengths[None, None, :, None] - 1
+            return jnp.take_along_axis(hidden, steps, axis=1)[:, 0]
         return hidden
 
 

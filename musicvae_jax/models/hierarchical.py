@@ -67,7 +67,8 @@ class Conductor(nn.Module):
             for cell, size in zip(self.cells, self.sizes, strict=True)
         ]
         constant = layers[0].bias[:, None, :]
-        return lstm.run_stack(layers, None, constant, states, num_bars, self.dtype)[:, 0]
+        hidden = lstm.run_stack(layers, None, constant, states, num_bars, self.dtype)
+        return hidden[0].astype(jnp.float32)
 
 
 class HierarchicalDecoder(nn.Module):

@@ -6,9 +6,11 @@
     after    the gradient of the recurrent kernel by one product over all steps
 
 N independent recurrences of equal size (the two directions of an encoder, the three tracks
-of a trio) run in one loop on a leading axis. Arrays are time-major, [T, N, B, ...], so that a
-step reads and writes one contiguous block. Cell state and sums are float32; products take
-the compute dtype.
+of a trio) run in one loop on a leading axis: sequences are [N, T, B, ...], as a batched
+product leaves them. One buffer holds the gate inputs, then in their place the activations,
+then in theirs the gate gradients: on a CPU and a GPU alike, memory is what such loops wait
+for. Cell state and sums are float32; products, and what is kept between steps, take the
+compute dtype.
 
 Kernels have the reference's fused layout [inputs + H, 4H], input rows first, gate columns in
 the order i, j, f, o. The forget bias 1 is added at run time and is not in the stored bias.
@@ -64,8 +66,8 @@ def recur(
     """Run N recurrences over T steps.
 
     Args:
-      gate_inputs: [T, N, B, 4H] float32, the part of the gates that changes with the step, or
-        None if nothing does.
+      gate_inputs: [N, T, B, 4H], the part of the gates that changes with the step, or None if
+        nothing does; kept in `dtype`.
       constant: [N, B, 4H] or [N, 1, 4H] float32, added at every step; holds the bias.
       kernel: [N, H, 4H] float32, the recurrent rows.
       start: state before the first step, [N, B, H].
@@ -74,9 +76,11 @@ def recur(
       keep_sequence: whether to return h of every step.
 
     Returns:
-      [T, N, B, H] float32, or h of the last step, [N, B, H].
+      [N, T, B, H] in `dtype`, or h of the last step, [N, B, H] float32.
     """
     static = _Static(num_steps, jnp.dtype(dtype), keep_sequence)
+    if gate_inputs is not None:
+        gate_inputs = gate_inputs.astype(dtype)
     return _recur(static, gate_inputs, constant, kernel, start)
 
 
@@ -90,12 +94,31 @@ def _recur(
 ) -> jax.Array:
     weights = kernel.astype(static.dtype)
 
-    def step(state: State, x: jax.Array | None) -> tuple[State, jax.Array | None]:
+    def step(t: jax.Array, carry: tuple[State, jax.Array | None]) -> Any:
+        state, sequence = carry
+        x = None if gate_inputs is None else _at(gate_inputs, t)
         state, _ = advance(state, _gates(x, constant, weights, state.h))
-        return state, state.h if static.keep_sequence else None
+        return state, None if sequence is None else _put(sequence, state.h, t)
 
-    last, sequence = lax.scan(step, start, gate_inputs, length=static.num_steps)
+    sequence = _buffer(static, start.h) if static.keep_sequence else None
+    last, sequence = lax.fori_loop(0, static.num_steps, step, (start, sequence))
     return last.h if sequence is None else sequence
+
+
+def _buffer(static: _Static, like: jax.Array, dtype: Any = None) -> jax.Array:
+    """Make room for an array [N, B, D] at every step: [N, T, B, D]."""
+    N, B, D = like.shape
+    return jnp.zeros((N, static.num_steps, B, D), dtype or static.dtype)
+
+
+def _at(sequence: jax.Array, t: jax.Array) -> jax.Array:
+    """Read step t: [N, T, B, D] -> [N, B, D]."""
+    return lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
+
+
+def _put(sequence: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
+    """Write [N, B, D] at step t of [N, T, B, D]."""
+    return lax.dynamic_update_index_in_dim(sequence, x.astype(sequence.dtype), t, axis=1)
 
 
 def _gates(x: jax.Array | None, constant: jax.Array, weights: jax.Array, h: jax.Array) -> jax.Array:
@@ -126,9 +149,9 @@ def advance(state: State, gates: jax.Array) -> tuple[State, jax.Array]:
 class _Saved(NamedTuple):
     """What the backward loop needs of the forward one."""
 
-    activations: jax.Array  # [T, N, B, 4H] in the compute dtype
-    c: jax.Array  # [T, N, B, H]
-    h: jax.Array  # [T, N, B, H]
+    active: jax.Array  # [N, T, B, 4H], the gates after their nonlinearities
+    c: jax.Array  # [N, T, B, H]
+    h: jax.Array  # [N, T, B, H]
     constant: jax.Array
     kernel: jax.Array
     start: State
@@ -142,14 +165,24 @@ def _recur_forward(
     start: State,
 ) -> tuple[jax.Array, tuple[_Saved, bool]]:
     weights = kernel.astype(static.dtype)
+    has_inputs = gate_inputs is not None
 
-    def step(state: State, x: jax.Array | None) -> tuple[State, Any]:
+    def step(t: jax.Array, carry: Any) -> Any:
+        # Each step's activations take the place of its inputs, which are not needed again.
+        state, gates, c, h = carry
+        x = _at(gates, t) if has_inputs else None
         state, active = advance(state, _gates(x, constant, weights, state.h))
-        return state, (active.astype(static.dtype), state.c, state.h)
+        return state, _put(gates, active, t), _put(c, state.c, t), _put(h, state.h, t)
 
-    last, (active, c, h) = lax.scan(step, start, gate_inputs, length=static.num_steps)
+    if gate_inputs is None:
+        N, B, H = start.h.shape
+        gates = _buffer(static, jnp.zeros((N, B, 4 * H)))
+    else:
+        gates = gate_inputs
+    carry = (start, gates, _buffer(static, start.c, jnp.float32), _buffer(static, start.h))
+    last, active, c, h = lax.fori_loop(0, static.num_steps, step, carry)
     saved = _Saved(active, c, h, constant, kernel, start)
-    return (h if static.keep_sequence else last.h), (saved, gate_inputs is not None)
+    return (h if static.keep_sequence else last.h), (saved, has_inputs)
 
 
 def _recur_backward(
@@ -158,24 +191,28 @@ def _recur_backward(
     saved, has_inputs = residual
     weights = jnp.swapaxes(saved.kernel, 1, 2).astype(static.dtype)
 
-    def step(carry: State, x: Any) -> tuple[State, jax.Array]:
-        active, c, c_before, grad_h = x
-        dh = carry.h if grad_h is None else carry.h + grad_h
-        dgates, dc = _gate_gradients(active, c, c_before, State(carry.c, dh))
-        dgates = dgates.astype(static.dtype)
-        dh = multiply("nbg,ngh->nbh", dgates, weights)
-        return State(dc, dh), dgates
+    def step(k: jax.Array, carry: Any) -> Any:
+        # Each step's gate gradients take the place of its activations. The next step's are
+        # read behind the write, or XLA copies the whole buffer to keep the old values.
+        t = static.num_steps - 1 - k
+        dstate, gates, active, dconstant = carry
+        if static.keep_sequence:
+            dstate = dstate._replace(h=dstate.h + _at(grad, t))
+        c_before = jnp.where(t > 0, _at(saved.c, jnp.maximum(t - 1, 0)), saved.start.c)
+        dgates, dc = _gate_gradients(active, _at(saved.c, t), c_before, dstate)
+        dh = multiply("nbg,ngh->nbh", dgates.astype(static.dtype), weights)
+        gates = _put(gates, dgates, t)
+        return State(dc, dh), gates, _at(gates, jnp.maximum(t - 1, 0)), dconstant + dgates
 
-    c_before = jnp.concatenate([saved.start.c[None], saved.c[:-1]])
     zeros = jnp.zeros_like(saved.start.c)
-    carry = State(zeros, zeros if static.keep_sequence else grad)
-    grads = grad if static.keep_sequence else None
-    xs = (saved.activations, saved.c, c_before, grads)
-    dstart, dgates = lax.scan(step, carry, xs, reverse=True)
-    h_before = jnp.concatenate([saved.start.h[None], saved.h[:-1]])
-    dkernel = contract("tnbh,tnbg->nhg", h_before, dgates, static.dtype)
-    dgates = dgates.astype(jnp.float32)
-    dconstant = dgates.sum(axis=0)
+    dlast = State(zeros, zeros if static.keep_sequence else grad)
+    N, _, B, G = saved.active.shape
+    carry = (dlast, saved.active, saved.active[:, -1], jnp.zeros((N, B, G)))
+    dstart, dgates, _, dconstant = lax.fori_loop(0, static.num_steps, step, carry)
+    h_before = jnp.concatenate(
+        [saved.start.h[:, None].astype(static.dtype), saved.h[:, :-1]], axis=1
+    )
+    dkernel = multiply("ntbh,ntbg->nhg", h_before, dgates)
     if saved.constant.shape[1] == 1:
         dconstant = dconstant.sum(axis=1, keepdims=True)
     return (dgates if has_inputs else None), dconstant, dkernel, dstart
@@ -227,19 +264,19 @@ def run_stack(
 
     Args:
       layers: from the lowest up.
-      gate_inputs: [T, N, B, 4H] of the lowest layer, or None if nothing changes with the step.
+      gate_inputs: [N, T, B, 4H] of the lowest layer, or None if nothing changes with the step.
       constant: [N, B, 4H] or [N, 1, 4H] of the lowest layer, its bias included.
       starts: state of each layer before the first step.
       num_steps: T.
       dtype: type of the products.
 
     Returns:
-      h of the highest layer, [T, N, B, H] float32.
+      h of the highest layer, [N, T, B, H] float32.
     """
     run = functools.partial(recur, num_steps=num_steps, dtype=dtype)
     hidden = run(gate_inputs, constant, layers[0].recurrent, starts[0])
     for layer, start in zip(layers[1:], starts[1:], strict=True):
-        gates = contract("tnbi,nig->tnbg", hidden, layer.inputs, dtype)
+        gates = contract("ntbi,nig->ntbg", hidden, layer.inputs, dtype)
         hidden = run(gates, layer.bias[:, None, :], layer.recurrent, start)
     return hidden
 
