@@ -17,7 +17,7 @@ ARCHITECTURES = ("flat", "hierdec")
 INITS = ("reference", "default")
 CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
-ROWS_ON = ("auto", "device", "host")
+DATA_PLACEMENTS = ("auto", "device", "host")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -167,8 +167,8 @@ class RunConfig:
       save_every: steps between checkpoints.
       steps_per_dispatch: steps that one call to the device makes.
       eval_examples: validation rows scored each time, 0 for all.
-      rows_on: where the training rows lie: "device", "host", or "auto" (on the device when they
-        take at most a quarter of its memory).
+      data_placement: where the training rows lie: "device", "host", or "auto" (on the device
+        when they take at most a quarter of its memory).
     """
 
     train_steps: int = 200_000
@@ -177,16 +177,16 @@ class RunConfig:
     save_every: int = 1000
     steps_per_dispatch: int = 10
     eval_examples: int = 4096
-    rows_on: str = "auto"
+    data_placement: str = "auto"
 
     def __post_init__(self) -> None:
         """Check every field."""
         for field in dataclasses.fields(self):
             low = 0 if field.name == "eval_examples" else 1
             value = getattr(self, field.name)
-            if field.name != "rows_on":
+            if field.name != "data_placement":
                 _require(value >= low, field.name, value, f"{low} or more")
-        _require_choice("rows_on", self.rows_on, ROWS_ON)
+        _require_choice("data_placement", self.data_placement, DATA_PLACEMENTS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class Dispatch:
         self._host_rows = rows
         self._chunk_sharding = sharding.along_data(mesh, axis=1)
         whole = sharding.replicated(mesh)
-        self.on_device = _fits(rows, config.run.rows_on, mesh.devices.flat[0])
+        self.on_device = _fits(rows, config.run.data_placement, mesh.devices.flat[0])
         kept = np.asarray(rows if self.on_device else rows[:0])
         self._rows = jax.device_put(kept, whole)
         take = training.take_from_device if self.on_device else training.take_from_chunk
@@ -50,17 +50,21 @@ class Dispatch:
             donate_argnums=0,
         )
         # Compiled ahead of the first call, so that the memory it takes is known before.
-        arguments = (state, self._rows, self._chunk(0, 1), jnp.int32(1))
+        arguments = (state, self._rows, self.chunk(0, 1), jnp.int32(1))
         self._compiled = jitted.lower(*arguments).compile()
         self.memory_bytes = _memory_bytes(self._compiled)
 
     def __call__(
         self, state: TrainState, step: int, count: int
     ) -> tuple[TrainState, training.Metrics]:
-        """Make `count` steps from `step`; `state` is used up."""
-        return self._compiled(state, self._rows, self._chunk(step, count), np.int32(count))
+        """Make `count` steps from `step`; `state` is used up.
 
-    def _chunk(self, step: int, count: int) -> jax.Array:
+        Returns before the device is done. The caller's next call gathers its batches while
+        these steps run: that is all the prefetching there is, and all that is needed.
+        """
+        return self._compiled(state, self._rows, self.chunk(step, count), np.int32(count))
+
+    def chunk(self, step: int, count: int) -> jax.Array:
         """Return the batches of `count` steps, filled up to `size` with the first."""
         numbers = [
             data.batch_indices(
@@ -77,10 +81,10 @@ class Dispatch:
         return jax.device_put(chunk, self._chunk_sharding)
 
 
-def _fits(rows: np.ndarray, rows_on: str, device: jax.Device) -> bool:
+def _fits(rows: np.ndarray, placement: str, device: jax.Device) -> bool:
     """Decide where the rows go."""
-    if rows_on != "auto":
-        return rows_on == "device"
+    if placement != "auto":
+        return placement == "device"
     stats = device.memory_stats() or {}
     limit = stats.get("bytes_limit", BYTES_FOR_ROWS / SHARE_FOR_ROWS) * SHARE_FOR_ROWS
     return rows.nbytes <= limit

@@ -150,7 +150,9 @@ def test_rows_on_the_host_give_the_same_run(
     store: data.Store,
     tmp_path: pathlib.Path,
 ) -> None:
-    _assert_equal_states(_fit(config.replace(rows_on="host"), store, tmp_path / "run"), whole[0])
+    _assert_equal_states(
+        _fit(config.replace(data_placement="host"), store, tmp_path / "run"), whole[0]
+    )
 
 
 def test_without_validation_rows_it_says_so(
