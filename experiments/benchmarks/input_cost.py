@@ -86,10 +86,8 @@ def main(argv: Sequence[str]) -> None:
         rows = memory_mapped_rows(config, flags.FLAGS.rows, pathlib.Path(folder))
         for placement in ("device", "host"):
             host, gather, step = measure(config, rows, placement)
-            share = (host + gather) / step
-            print(
-                f"{placement:10}{host * 1e3:10.3f}{gather * 1e3:11.3f}{step * 1e3:10.1f}{share:9.2%}"
-            )
+            figures = f"{host * 1e3:10.3f}{gather * 1e3:11.3f}{step * 1e3:10.1f}"
+            print(f"{placement:10}{figures}{(host + gather) / step:9.2%}")
 
 
 if __name__ == "__main__":
