@@ -2,7 +2,7 @@ r"""Compare the rows that both engines make of every MIDI file of some archives,
 
 Example:
   python -m experiments.benchmarks.engine_equality --input=../shared/data/web_midi.tar.gz \
-    --input=../shared/data/groove.tar.gz --table=/tmp/note_seq_rows.jsonl
+    --input=../shared/data/groove.tar.gz --table=note_seq_rows.jsonl
 
 The note_seq side takes minutes, so its hashes are kept in --table, one line per file, and
 taken from there by the next run. Rows are compared as multisets, per file and task.
