@@ -1,12 +1,12 @@
-"""From the latent space to tokens and back: prior samples, reconstructions, interpolations.
+"""From the latent space to tokens and back: what can be made of a model, in tokens.
 
-Pure functions of a model and its parameters. Jit what is called often, with `temperature`
-static where it is 0.
+Pure functions of a model and its parameters, each one batched call that can be jitted whole:
+all rows of a result are decoded together. Jit what is called often, with `temperature` static
+where it is 0. Where z is an argument, `model.encode(params, tokens).mu` gives that of a piece.
 
 Reference: magenta/models/music_vae/trained_model.py.
 
-Differences from the reference: `slerp` is defined for equal, opposite and zero ends;
-a temperature of 0 takes the best token.
+Differences from the reference: a temperature of 0 takes the best token; see also `paths`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from musicvae_jax import objectives
+from musicvae_jax import objectives, paths
 from musicvae_jax.models.registry import Model, Params
+from musicvae_jax.paths import slerp
+from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, Task
 
-# Below this sine the arc is a straight line to float32 precision, or has no direction.
-_MIN_SINE = 1e-3
+__all__ = [
+    "Decoded",
+    "LogLikelihood",
+    "attribute",
+    "continuation",
+    "grid",
+    "interpolate",
+    "join_windows",
+    "latent_size",
+    "log_likelihood",
+    "long",
+    "prior",
+    "reconstruct",
+    "similar",
+    "slerp",
+]
 
 
 class Decoded(NamedTuple):
@@ -99,8 +115,9 @@ def interpolate(
     steps: int,
     key: jax.Array,
     temperature: jax.Array | float = 0.0,
+    kind: str = "slerp",
 ) -> Decoded:
-    """Decode points on the arc between two z.
+    """Decode points on the way from one z to another.
 
     Args:
       model: the model.
@@ -109,47 +126,191 @@ def interpolate(
       steps: number of points, both ends included.
       key: random key of the decoded tokens.
       temperature: divides the logits; 0 takes the best token.
+      kind: "slerp" (along the arc) or "linear".
 
     Returns:
       tokens [steps, T] or [steps, T, K], z [steps, Z].
     """
-    z = slerp(ends[0], ends[1], jnp.linspace(0.0, 1.0, steps))
+    z = paths.between(ends[0], ends[1], jnp.linspace(0.0, 1.0, steps), kind)
     return Decoded(model.generate(params, z, key, temperature), z)
 
 
-def slerp(a: jax.Array, b: jax.Array, fractions: jax.Array) -> jax.Array:
-    """Move from a to b along the arc, at constant angular speed.
-
-    Where the angle is 0 or 180 degrees or an end is 0, the arc has no direction and the path
-    is the straight line.
+def grid(
+    model: Model,
+    params: Params,
+    corners: jax.Array,
+    shape: tuple[int, int],
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+    kind: str = "slerp",
+) -> Decoded:
+    """Decode a grid between four z, see `paths.grid`.
 
     Args:
-      a: [Z] float32, at fraction 0.
-      b: [Z] float32, at fraction 1.
-      fractions: [N] float32.
+      model: the model.
+      params: its parameters.
+      corners: [4, Z] float32: upper left, upper right, lower left, lower right.
+      shape: rows and columns, 2 or more each.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+      kind: "slerp" or "linear".
 
     Returns:
-      [N, Z] float32.
-
-    Reference: `_slerp` in magenta/models/music_vae/trained_model.py.
+      tokens [rows, columns, T] or [rows, columns, T, K], z [rows, columns, Z].
     """
-    unit_a, unit_b = _unit(a), _unit(b)
-    # arccos of the product loses all digits of small angles in float32.
-    chord, sum_length = jnp.linalg.norm(unit_a - unit_b), jnp.linalg.norm(unit_a + unit_b)
-    angle = 2.0 * jnp.arctan2(chord, sum_length)
-    sine = jnp.sin(angle)
-    has_ends = (jnp.linalg.norm(unit_a) > 0.5) & (jnp.linalg.norm(unit_b) > 0.5)
-    is_arc = (sine > _MIN_SINE) & has_ends
-    safe = jnp.where(is_arc, sine, 1.0)
-    weight_a = jnp.where(is_arc, jnp.sin((1.0 - fractions) * angle) / safe, 1.0 - fractions)
-    weight_b = jnp.where(is_arc, jnp.sin(fractions * angle) / safe, fractions)
-    return weight_a[:, None] * a[None, :] + weight_b[:, None] * b[None, :]
+    return _decode(model, params, paths.grid(corners, *shape, kind), key, temperature)
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    """Return x at length 1, or 0 if x is 0."""
-    norm = jnp.linalg.norm(x)
-    return x / jnp.where(norm > 0.0, norm, 1.0)
+def similar(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    amount: jax.Array | float,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+) -> Decoded:
+    """Decode a point between each z and a draw from the prior of its own, see `paths.similar`.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      z: [B, Z] float32.
+      amount: scalar or [B], 0 (z itself) to 1 (an independent draw).
+      key: random key, of the draws and of the tokens.
+      temperature: divides the logits; 0 takes the best token.
+    """
+    z_key, token_key = jax.random.split(key)
+    points = paths.similar(z, jax.random.normal(z_key, z.shape), amount)
+    return _decode(model, params, points, token_key, temperature)
+
+
+def attribute(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    vector: jax.Array,
+    amounts: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+) -> Decoded:
+    """Decode each z with multiples of an attribute's vector added.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      z: [B, Z] float32.
+      vector: [Z] float32, see `attributes.vectors`.
+      amounts: [N] float32; 0 leaves z as it is.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+
+    Returns:
+      tokens [B, N, T] or [B, N, T, K], z [B, N, Z].
+
+    Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic".
+    """
+    return _decode(model, params, paths.shifted(z, vector, amounts), key, temperature)
+
+
+def long(
+    model: Model,
+    params: Params,
+    points: jax.Array,
+    num_windows: int,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+    kind: str = "slerp",
+) -> Decoded:
+    """Decode a walk through z, one window at each step, see `paths.through`.
+
+    Neighbouring windows are alike because their z are; no window hears another.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      points: [P, Z] float32, what the walk passes.
+      num_windows: W.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+      kind: "slerp" or "linear".
+
+    Returns:
+      tokens [W, T] or [W, T, K], z [W, Z]; `join_windows` makes one piece of them.
+    """
+    return _decode(model, params, paths.through(points, num_windows, kind), key, temperature)
+
+
+def continuation(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    num_windows: int,
+    drift: jax.Array | float,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+) -> Decoded:
+    """Chain windows: each one is a variation of the one before.
+
+    The z of a window is the encoded window before it, moved by `drift` towards a draw from
+    the prior (`paths.similar`). The decoder hears nothing of that window but this z: it does
+    not go on with a phrase or a held note as a language model would. Without drift, the
+    windows are reconstructions of reconstructions.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      z: [B, Z] float32, the encoded end of each piece.
+      num_windows: W.
+      drift: 0 (each window the reconstruction of the last) to 1 (all drawn from the prior).
+      key: random key, of the drift and of the tokens.
+      temperature: divides the logits; 0 takes the best token.
+
+    Returns:
+      tokens [B, W, T] or [B, W, T, K], z [B, W, Z].
+    """
+
+    def window(end: jax.Array, step_key: jax.Array) -> tuple[jax.Array, Decoded]:
+        made = similar(model, params, end, drift, step_key, temperature)
+        return model.encode(params, made.tokens).mu, made
+
+    _, made = jax.lax.scan(window, z, jax.random.split(key, num_windows))
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), made)
+
+
+def join_windows(tokens: jax.Array, task: Task) -> jax.Array:
+    """Put windows one after the other; no note sounds on from one into the next.
+
+    Args:
+      tokens: [B, W, T] or [B, W, T, K] integer.
+      task: whose tokens they are.
+
+    Returns:
+      [B, W * T] or [B, W * T, K] of the same type. Where a melody's window ends with a note
+      that sounds and the next begins with no event, that step is a note off.
+    """
+    B, W, T = tokens.shape[:3]
+    columns = tokens.reshape(B, W, T, len(task.tracks))
+    melodic = jnp.array([track.kind == "melody" for track in task.tracks])[None, None, :]
+    steps = jnp.arange(T)[None, None, :, None]
+    last = jnp.where(columns == NO_EVENT, -1, steps).max(axis=2)
+    event = jnp.take_along_axis(columns, jnp.maximum(last, 0)[:, :, None], axis=2)[:, :, 0]
+    sounds = (event >= FIRST_NOTE_ON)[:, :-1]
+    first = columns[:, 1:, 0]
+    stopped = jnp.where(sounds & (first == NO_EVENT) & melodic, NOTE_OFF, first)
+    joined = columns.at[:, 1:, 0].set(stopped.astype(tokens.dtype))
+    return joined.reshape(B, W * T, *task.row_shape[1:])
+
+
+def _decode(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array | float,
+) -> Decoded:
+    """Decode z [..., Z] all together: tokens [..., T] or [..., T, K], and z."""
+    tokens = model.generate(params, z.reshape(-1, z.shape[-1]), key, temperature)
+    return Decoded(tokens.reshape(*z.shape[:-1], *tokens.shape[1:]), z)
 
 
 def log_likelihood(

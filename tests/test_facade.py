@@ -10,7 +10,7 @@ import model_cases
 import numpy as np
 import pytest
 
-from musicvae_jax import facade
+from musicvae_jax import batches
 from musicvae_jax.config import InputError
 from musicvae_jax.facade import MusicVAE
 from musicvae_jax.models.variables import variables_from_params
@@ -60,7 +60,7 @@ def test_one_row_is_a_batch_of_one_without_its_axis(melody: MusicVAE) -> None:
 
 
 def test_batches_of_any_size(melody: MusicVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facade, "MAX_BATCH", 4)
+    monkeypatch.setattr(batches, "MAX_BATCH", 4)
     rows = rows_of(melody, 11)  # 4 + 4 + 3, the last padded to 4
     mu = melody.encode(rows).mu
     assert mu.shape == (11, 4)

@@ -1,8 +1,9 @@
-"""Arcs between z, and bounds of the likelihood."""
+"""Arcs between z, what is decoded, and bounds of the likelihood."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ import pytest
 
 from musicvae_jax import objectives, sampling
 from musicvae_jax.models.encoders import Posterior
+from musicvae_jax.models.registry import Model, Params
+from musicvae_jax.tasks import TASKS
 
 FRACTIONS = jnp.linspace(0.0, 1.0, 5)
 
@@ -113,3 +116,92 @@ def test_bounds_of_a_model_that_can_be_integrated(key: jax.Array) -> None:
     assert elbo < exact
     np.testing.assert_allclose(found.elbo, elbo, atol=0.02)
     np.testing.assert_allclose(found.importance_weighted, exact, atol=0.02)
+
+
+def counted(case: model_cases.Case) -> tuple[Model, list[tuple[int, ...]]]:
+    """The case's model, greedy, and a list of the shapes of all z it is asked to decode."""
+    decoded: list[tuple[int, ...]] = []
+
+    def generate(params: Params, z: jax.Array, *_: Any) -> jax.Array:
+        decoded.append(z.shape)
+        return case.greedy(params, z)
+
+    return case.model._replace(encode=case.encode, generate=generate), decoded
+
+
+def test_every_mode_decodes_all_its_rows_at_once(key: jax.Array) -> None:
+    case = model_cases.case("mel_2bar", "flat")
+    model, decoded = counted(case)
+    z, params = case.encode(case.params, case.tokens).mu, case.params
+    corners = jnp.concatenate([z, case.z[:1]])
+    vector, amounts = case.z[2], jnp.array([0.0, 1.0, -2.0, 0.5])
+    made = {
+        "grid": sampling.grid(model, params, corners, (3, 4), key),
+        "attribute": sampling.attribute(model, params, z, vector, amounts, key),
+        "long": sampling.long(model, params, z, 12, key),
+    }
+    assert decoded == [(12, 4)] * 3
+    shapes = {"grid": (3, 4), "attribute": (3, 4), "long": (12,)}
+    for name, shape in shapes.items():
+        assert made[name].tokens.shape == (*shape, 32)
+        flat = made[name].z.reshape(12, 4)
+        np.testing.assert_array_equal(
+            made[name].tokens.reshape(12, 32), case.greedy(params, flat), name
+        )
+    again = case.greedy(params, jnp.tile(z, (4, 1)))  # 12 rows, too: the same compiled function
+    np.testing.assert_array_equal(made["grid"].tokens[0, 0], again[0])
+    np.testing.assert_array_equal(made["grid"].tokens[2, 0], again[2])
+    np.testing.assert_array_equal(made["attribute"].tokens[:, 0], again[:3])
+    np.testing.assert_array_equal(made["long"].tokens[jnp.array([0, 11])], again[jnp.array([0, 2])])
+    still = sampling.similar(model, params, jnp.tile(z, (4, 1)), 0.0, key)
+    np.testing.assert_array_equal(still.tokens, again)
+    assert len(decoded) == 4
+
+
+def test_similar_at_one_is_a_draw_from_the_prior(key: jax.Array) -> None:
+    case = model_cases.case("mel_2bar", "flat")
+    model, _ = counted(case)
+    made = sampling.similar(model, case.params, case.z, 1.0, key)
+    np.testing.assert_array_equal(made.z, sampling.prior(model, case.params, key, 3).z)
+
+
+def test_a_chain_without_drift_reconstructs_reconstructions(key: jax.Array) -> None:
+    case = model_cases.case("mel_2bar", "flat")
+    model, params = case.model, case.params
+    run = jax.jit(lambda z, drift, key: sampling.continuation(model, params, z, 3, drift, key, 0.0))
+    z = case.encode(params, case.tokens).mu
+    made = run(z, 0.0, key)
+    assert made.tokens.shape == (3, 3, 32)
+    for window in range(3):
+        np.testing.assert_allclose(made.z[:, window], z, atol=1e-5)
+        np.testing.assert_array_equal(made.tokens[:, window], case.greedy(params, z))
+        z = case.encode(params, made.tokens[:, window]).mu
+    free = run(case.z, 1.0, key)
+    elsewhere = run(-2 * case.z, 1.0, key)
+    np.testing.assert_array_equal(free.z, elsewhere.z)  # nothing of the piece is left
+    assert (run(case.z, 0.5, key).z != free.z).all()
+
+
+def test_no_note_sounds_on_into_the_next_window() -> None:
+    windows = np.zeros((1, 4, 32), np.uint8)
+    windows[0, 0, 20] = 40  # sounds to the end
+    windows[0, 1, 0] = 41  # begins at once, is ended
+    windows[0, 1, 9] = 1
+    windows[0, 3, 5] = 42
+    joined = np.asarray(sampling.join_windows(jnp.asarray(windows), TASKS["mel_2bar"]))
+    assert (joined.shape, joined.dtype) == ((1, 128), np.uint8)
+    np.testing.assert_array_equal(joined.reshape(1, 4, 32), windows)
+    windows[0, 1, 0] = 0
+    joined = np.asarray(sampling.join_windows(jnp.asarray(windows), TASKS["mel_2bar"]))
+    assert np.flatnonzero(joined[0]).tolist() == [20, 32, 41, 101]
+    assert joined[0, 32] == 1
+    drums = np.zeros((1, 2, 32), np.uint16)
+    drums[0, 0, 3] = 5
+    joined = np.asarray(sampling.join_windows(jnp.asarray(drums), TASKS["drums_2bar"]))
+    assert np.flatnonzero(joined).tolist() == [3]
+    trio = np.zeros((2, 2, 256, 3), np.uint16)
+    trio[1, 0, 7] = 50
+    joined = np.asarray(sampling.join_windows(jnp.asarray(trio), TASKS["trio_16bar"]))
+    assert joined.shape == (2, 512, 3)
+    assert joined[1, 256].tolist() == [1, 1, 0]
+    assert joined[0].any() == np.False_
