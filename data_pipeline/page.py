@@ -10,9 +10,9 @@ import numpy as np
 
 from data_pipeline import charts
 from data_pipeline.charts import bars, histogram, piano_roll
-from data_pipeline.render import pitch_name
 from data_pipeline.songs import LARGE_SONG
 from data_pipeline.splits import SPLITS, Selection
+from data_pipeline.text import pitch_name
 from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, Task, Track, get_task
 
 _SAMPLE = 20_000

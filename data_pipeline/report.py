@@ -12,10 +12,10 @@ from data_pipeline import drums, melody, pieces
 from data_pipeline.extract import TOO_SHORT
 from data_pipeline.manifest import Unit
 from data_pipeline.nearness import NEAR, Nearness
-from data_pipeline.render import row_to_text
 from data_pipeline.songs import LARGE_SONG, Songs
 from data_pipeline.splits import SPLITS, Selection
 from data_pipeline.store import Written
+from data_pipeline.text import row_to_text
 from musicvae_jax.tasks import NO_EVENT, Task
 
 NUM_EXAMPLES = 5

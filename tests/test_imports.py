@@ -90,7 +90,14 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "jax": ("musicvae_jax", "experiments"),
 }
 # Distribution -> the extra that brings it: imported inside functions, core runs without.
-IN_EXTRA = {"matplotlib": "demo", "music21": "demo", "ray": "cluster", "torch": "bench"}
+IN_EXTRA = {
+    "matplotlib": "demo",
+    "music21": "demo",
+    "pyfluidsynth": "sound",
+    "ray": "cluster",
+    "torch": "bench",
+    "verovio": "score",
+}
 # Modules that are only ever imported inside a function, so that they may import an extra.
 BEHIND_A_FUNCTION = ("experiments.benchmarks.torch_model",)
 # Distributions of `dev` that no test imports, and why they are there.
@@ -101,7 +108,7 @@ TOOLS = {
     "types-tqdm": "mypy reads it",
 }
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint"}
+DISTRIBUTIONS = {"absl": "absl-py", "fluidsynth": "pyfluidsynth", "orbax": "orbax-checkpoint"}
 
 
 @dataclasses.dataclass(frozen=True)
