@@ -69,7 +69,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"stopped after step {outcome.step:,}; the same command resumes:")
         print(f"  python -m experiments.train {shlex.join(sys.argv[1:])}", flush=True)
         sys.exit(signal.exit_code)
-    print(f"done: {outcome.step:,} steps; next:")
+    early = f"; stopped early, {config.run.stop_metric} got no better" if outcome.exhausted else ""
+    print(f"done: {outcome.step:,} steps{early}; next:")
     print(f"  python -m experiments.evaluate --run_dir={flags.FLAGS.run_dir}", flush=True)
 
 

@@ -118,6 +118,11 @@ class Checkpoints:
         found = self._manager.restore(step, args=items)
         return found["params"], found["state"]
 
+    def state_names(self, step: int) -> dict[str, tuple[str, ...]]:
+        """Return the fields that a saved state has, each with the names of its parts, if any."""
+        fields = dict(self._manager.item_metadata(step)["state"].items())
+        return {k: tuple(v) if isinstance(v, dict) else () for k, v in fields.items()}
+
     def restore_params(self, step: int) -> tuple[Config, Tree]:
         """Read the configuration and the parameters of a step, whole on the first device."""
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

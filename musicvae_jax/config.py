@@ -17,6 +17,10 @@ ARCHITECTURES = ("flat", "hierdec")
 INITS = ("reference", "default")
 CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
+LEARNING_RATE_SCHEDULES = ("exponential", "constant", "cosine", "plateau")
+BETA_SCHEDULES = ("annealed", "constant", "linear", "cyclical")
+# Figures of a validation; "accuracy" is better when larger, the others when smaller.
+VALIDATION_METRICS = ("loss", "loss_reference", "reconstruction_nats", "kl_bits", "accuracy")
 DATA_PLACEMENTS = ("auto", "device", "host")
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -87,9 +91,21 @@ class TrainConfig:
     Attributes:
       batch_size: B, rows per optimiser step over all devices.
       accumulation: parts a batch is cut into, one after the other, to save memory.
-      learning_rate: rate at step 0.
-      min_learning_rate: rate that the decay approaches.
-      decay_rate: factor per step of `learning_rate - min_learning_rate`.
+      learning_rate: rate at step 0, or behind the warm-up.
+      min_learning_rate: rate that the schedule approaches, and never goes below.
+      learning_rate_schedule: "exponential" (`decay_rate`), "constant", "cosine" (half a wave
+        from the end of the warm-up to `cosine_steps`, `min_learning_rate` from there on) or
+        "plateau" (falls when validations do not get better).
+      decay_rate: factor per step of `learning_rate - min_learning_rate` in "exponential".
+      warmup_steps: steps over which the rate of any schedule rises from 0, linearly; 0 for none.
+      cosine_steps: step at which "cosine" reaches the minimum, in general `train_steps`.
+      plateau_factor: what "plateau" multiplies the rate by.
+      plateau_patience: validations without a better figure after which it does so.
+      plateau_min_delta: by how much a better figure must be better.
+      plateau_metric: figure of a validation that "plateau" watches: loss, loss_reference,
+        reconstruction_nats, kl_bits or accuracy.
+      weight_decay: share of each kernel (biases stay) that a step takes away, times the learning
+        rate: decoupled from the gradient, as in AdamW.
       adam_b1: decay of the first moment.
       adam_b2: decay of the second moment.
       adam_eps: epsilon, in TF1's form (not corrected for bias).
@@ -97,11 +113,18 @@ class TrainConfig:
       clip_mode: "global_norm" or "value".
       grad_norm_clip_to_zero: from this global norm on, the gradient counts as 0.
       beta: largest weight of the KL term.
-      beta_rate: weight at step n is `beta * (1 - beta_rate**n)`; 0 gives beta from step 1 on.
+      beta_schedule: "annealed" (`beta_rate`), "constant" (beta from step 0 on), "linear" (rises
+        from 0 over `beta_steps`) or "cyclical" (rises from 0 again and again).
+      beta_rate: "annealed" has the weight `beta * (1 - beta_rate**n)` at step n; 0 gives beta
+        from step 1 on.
+      beta_steps: steps of the rise in "linear", of a cycle in "cyclical".
+      beta_rise: share of a cycle in which beta rises linearly; then it stays until the cycle ends.
       free_bits: tau, bits of KL per example that cost nothing.
       sampling_schedule: how the probability of feeding back the model's own sample grows:
         "constant" (0 is teacher forcing), "inverse_sigmoid" or "exponential".
       sampling_rate: parameter of that schedule.
+      input_dropout: probability that the decoder, teacher forced, reads an empty input in place of
+        the token before a step (word dropout, Bowman et al. 2016: it must then ask z).
       transpose: melodies move by up to this many semitones either way, fresh at every step.
       dtype: type of the matrix products; "auto" is bfloat16 where the device has it, else float32.
       seed: of parameters, batches and noise.
@@ -111,7 +134,15 @@ class TrainConfig:
     accumulation: int = 1
     learning_rate: float = 1e-3
     min_learning_rate: float = 1e-5
+    learning_rate_schedule: str = "exponential"
     decay_rate: float = 0.9999
+    warmup_steps: int = 0
+    cosine_steps: int = 0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
+    plateau_min_delta: float = 0.0
+    plateau_metric: str = "loss"
+    weight_decay: float = 0.0
     adam_b1: float = 0.9
     adam_b2: float = 0.999
     adam_eps: float = 1e-8
@@ -119,10 +150,14 @@ class TrainConfig:
     clip_mode: str = "global_norm"
     grad_norm_clip_to_zero: float = 10000.0
     beta: float = 0.2
+    beta_schedule: str = "annealed"
     beta_rate: float = 0.0
+    beta_steps: int = 10_000
+    beta_rise: float = 0.5
     free_bits: float = 0.0
     sampling_schedule: str = "constant"
     sampling_rate: float = 0.0
+    input_dropout: float = 0.0
     transpose: int = 0
     dtype: str = "auto"
     seed: int = 0
@@ -135,7 +170,7 @@ class TrainConfig:
         _require(
             ok, "accumulation", self.accumulation, f"a divisor of batch_size {self.batch_size}"
         )
-        for name in ("learning_rate", "min_learning_rate", "adam_eps", "free_bits", "beta"):
+        for name in ("adam_eps", "free_bits", "beta", "weight_decay"):
             _require_number(name, getattr(self, name), 0.0, big, "0 or more")
         for name in ("grad_clip", "grad_norm_clip_to_zero"):
             value = getattr(self, name)
@@ -143,8 +178,7 @@ class TrainConfig:
         for name in ("adam_b1", "adam_b2"):
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
-        for name in ("decay_rate", "beta_rate"):
-            _require_number(name, getattr(self, name), 0.0, 1.0, "from 0 to 1")
+        _require_number("input_dropout", self.input_dropout, 0.0, 1.0, "from 0 to 1")
         _require_choice("clip_mode", self.clip_mode, CLIP_MODES)
         _require_choice("sampling_schedule", self.sampling_schedule, SAMPLING_SCHEDULES)
         _require_choice("dtype", self.dtype, DTYPES)
@@ -154,11 +188,40 @@ class TrainConfig:
             _require_number("sampling_rate", self.sampling_rate, 0.0, 1.0, "from 0 to 1")
         _require(0 <= self.transpose <= 48, "transpose", self.transpose, "from 0 to 48 semitones")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+        self._check_learning_rate()
+        self._check_beta()
+
+    def _check_learning_rate(self) -> None:
+        """Check the fields of the learning rate."""
+        for name in ("learning_rate", "min_learning_rate", "plateau_min_delta"):
+            _require_number(name, getattr(self, name), 0.0, 1e30, "0 or more")
+        for name in ("decay_rate", "plateau_factor"):
+            _require_number(name, getattr(self, name), 0.0, 1.0, "from 0 to 1")
+        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        _require(self.plateau_patience >= 1, "plateau_patience", self.plateau_patience, "1 or more")
+        _require_choice("plateau_metric", self.plateau_metric, VALIDATION_METRICS)
+        _require_choice(
+            "learning_rate_schedule", self.learning_rate_schedule, LEARNING_RATE_SCHEDULES
+        )
+        ok = self.learning_rate_schedule != "cosine" or self.cosine_steps > self.warmup_steps
+        allowed = f"above warmup_steps ({self.warmup_steps}), in general the value of train_steps"
+        _require(ok and self.cosine_steps >= 0, "cosine_steps", self.cosine_steps, allowed)
+
+    def _check_beta(self) -> None:
+        """Check the schedule of beta."""
+        _require_choice("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
+        _require_number("beta_rate", self.beta_rate, 0.0, 1.0, "from 0 to 1")
+        _require(self.beta_steps >= 1, "beta_steps", self.beta_steps, "1 or more")
+        ok = 0.0 < self.beta_rise <= 1.0
+        _require(ok, "beta_rise", self.beta_rise, "above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How long and how often: may change when a run is resumed, for it changes no parameter.
+
+    One exception: the learning rate of the schedule "plateau" depends on what is validated and
+    when, so that `eval_every` and `eval_examples` of such a run stay as they are.
 
     Attributes:
       train_steps: optimiser steps in all.
@@ -169,6 +232,11 @@ class RunConfig:
       eval_examples: validation rows scored each time, 0 for all.
       data_placement: where the training rows lie: "device", "host", or "auto" (on the device
         when they take at most a quarter of its memory).
+      stop_patience: training ends when this many validations in turn brought nothing better than
+        the best one before; 0: it does not end early.
+      stop_metric: figure of a validation that decides: loss, loss_reference,
+        reconstruction_nats, kl_bits or accuracy.
+      stop_min_delta: by how much a better figure must be better.
     """
 
     train_steps: int = 200_000
@@ -178,14 +246,17 @@ class RunConfig:
     steps_per_dispatch: int = 10
     eval_examples: int = 4096
     data_placement: str = "auto"
+    stop_patience: int = 0
+    stop_metric: str = "loss"
+    stop_min_delta: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for field in dataclasses.fields(self):
-            low = 0 if field.name == "eval_examples" else 1
-            value = getattr(self, field.name)
-            if field.name != "data_placement":
-                _require(value >= low, field.name, value, f"{low} or more")
+        for name in ("train_steps", "log_every", "eval_every", "save_every", "steps_per_dispatch"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("eval_examples", "stop_patience", "stop_min_delta"):
+            _require_number(name, getattr(self, name), 0, 1e30, "0 or more")
+        _require_choice("stop_metric", self.stop_metric, VALIDATION_METRICS)
         _require_choice("data_placement", self.data_placement, DATA_PLACEMENTS)
 
 
@@ -256,4 +327,6 @@ def differing_fields(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """
     left, right = a.flat(), b.flat()
     free = {field.name for field in dataclasses.fields(RunConfig)}
+    if a.train.learning_rate_schedule == "plateau":
+        free -= {"eval_every", "eval_examples"}
     return {k: (left[k], right[k]) for k in left if k not in free and left[k] != right[k]}

@@ -5,6 +5,7 @@ It prints nothing and knows no file but the checkpoints: an `Observer` is told w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -16,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from musicvae_jax import data, sharding, training
+from musicvae_jax import data, patience, sharding, training
 from musicvae_jax.checkpoints import Checkpoints
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.dispatch import Dispatch, Validation
 from musicvae_jax.models.registry import Model, build_model, compute_dtype
+from musicvae_jax.optimiser import hyperparameters
 from musicvae_jax.training import TrainState
 
 # A call to the device is cut to about this long, so that a signal is answered soon.
@@ -90,11 +92,19 @@ class Observer(Protocol):
 
 
 class Outcome(NamedTuple):
-    """How training ended: the last state, its step, and whether it was asked to stop."""
+    """How training ended.
+
+    Attributes:
+      state: the last one.
+      step: its optimiser steps.
+      stopped: it was asked to stop, and more steps are left.
+      exhausted: early stopping ended it.
+    """
 
     state: TrainState
     step: int
     stopped: bool
+    exhausted: bool = False
 
 
 def fit(
@@ -117,12 +127,18 @@ def fit(
       devices: all by default.
 
     Raises:
-      InputError: too few rows for a batch, or a batch that the devices cannot share.
+      InputError: too few rows for a batch, a batch that the devices cannot share, or no
+        validation rows for a schedule or early stopping that needs them.
     """
     mesh = sharding.make_mesh(devices)
     part = config.train.batch_size // config.train.accumulation
     data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
     sharding.check_divides(mesh, part, "batch_size / accumulation")
+    if patience.needs_validation(config) and not len(store.splits["validation"]):
+        raise InputError(
+            "learning_rate_schedule=plateau and stop_patience need validation rows, and "
+            f"{store.path} has none"
+        )
     model = build_model(config)
     with Checkpoints(run_dir, create=True) as checkpoints:
         state = _first_state(model, config, mesh, checkpoints)
@@ -144,8 +160,15 @@ def _first_state(model: Model, config: Config, mesh: Mesh, checkpoints: Checkpoi
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
         jax.eval_shape(init),
     )
-    params, rest = checkpoints.restore(step, shapes.params, _without_params(shapes))
-    return TrainState(params=params, **rest)
+    # A state that was saved before some fields existed takes their first values.
+    saved = checkpoints.state_names(step)
+    wanted = {name: value for name, value in _without_params(shapes).items() if name in saved}
+    wanted["hyper"] = {k: v for k, v in vars(shapes.hyper).items() if k in saved["hyper"]}
+    params, rest = checkpoints.restore(step, shapes.params, wanted)
+    first = hyperparameters(config.train), patience.first_patience()
+    hyper, waiting = jax.device_put(first, whole)
+    rest["hyper"] = dataclasses.replace(hyper, **rest["hyper"])
+    return TrainState(params=params, **({"patience": waiting} | rest))
 
 
 def _without_params(state: TrainState) -> dict[str, Any]:
@@ -238,7 +261,8 @@ class _Run(NamedTuple):
         run, step = self.config.run, int(state.step)
         window = _Window(self.config.train.batch_size)
         running: tuple[training.Metrics, int] | None = None
-        while step < run.train_steps and not self.should_stop():
+        exhausted = patience.is_exhausted(state.patience, self.config)
+        while step < run.train_steps and not exhausted and not self.should_stop():
             count = self._count(step, window.seconds_per_step)
             state, record = self.dispatch(state, step, count)
             step += count
@@ -251,11 +275,12 @@ class _Run(NamedTuple):
             if self._is_event(step):
                 window.add(*running)
                 running = None
-                self._handle(state, step, window)
+                state = self._handle(state, step, window)
+                exhausted = patience.is_exhausted(state.patience, self.config)
         if running:
             window.add(*running)
         self._save(state, step, math.inf)
-        return Outcome(state, step, step < run.train_steps)
+        return Outcome(state, step, step < run.train_steps and not exhausted, exhausted)
 
     def _count(self, step: int, seconds_per_step: float) -> int:
         """Return how many steps to make at once: up to the next event, not too long."""
@@ -271,8 +296,8 @@ class _Run(NamedTuple):
         periods = [run.log_every, run.eval_every, run.save_every]
         return step == run.train_steps or any(step % period == 0 for period in periods)
 
-    def _handle(self, state: TrainState, step: int, window: _Window) -> None:
-        """Record, validate and save, whatever is due."""
+    def _handle(self, state: TrainState, step: int, window: _Window) -> TrainState:
+        """Record, validate and save, whatever is due; return the state with what that changed."""
         run, is_last = self.config.run, step == self.config.run.train_steps
         if is_last or step % run.log_every == 0:
             self.observer.trained(window.progress(step, run.train_steps, True))
@@ -282,10 +307,14 @@ class _Run(NamedTuple):
         if validates:
             figures = self.validation(state)
             loss = figures["loss"]
-            self.observer.validated(step, figures)
+            if step % run.eval_every == 0:
+                # The last step's is left out: a longer run would not make it.
+                state = _with_patience(state, self.config, figures)
+            self.observer.validated(step, figures | _waited(state, self.config))
         if validates or is_last or step % run.save_every == 0:
             self._save(state, step, loss)
         window.resume_clock()
+        return state
 
     def _save(self, state: TrainState, step: int, loss: float) -> None:
         """Write a checkpoint, unless this step has one."""
@@ -293,3 +322,20 @@ class _Run(NamedTuple):
             return
         self.checkpoints.save(step, state.params, _without_params(state), self.config, loss)
         self.observer.saved(step)
+
+
+def _with_patience(state: TrainState, config: Config, figures: dict[str, float]) -> TrainState:
+    """Return the state after a validation, the new scalars where the old ones lie."""
+    after = patience.validated(jax.device_get(state.patience), config, figures)
+    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), after, state.patience)
+    return dataclasses.replace(state, patience=placed)
+
+
+def _waited(state: TrainState, config: Config) -> dict[str, float]:
+    """Return how long the run has been waiting for a better figure, where that matters."""
+    waited = {}
+    if config.train.learning_rate_schedule == "plateau":
+        waited["plateau_waited"] = float(state.patience.plateau_waited)
+    if config.run.stop_patience:
+        waited["stop_waited"] = float(state.patience.stop_waited)
+    return waited

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from musicvae_jax.config import SAMPLING_SCHEDULES, InputError
+from musicvae_jax.config import BETA_SCHEDULES, SAMPLING_SCHEDULES, InputError
 
 
 def reconstruction_nats_per_track(
@@ -107,6 +107,48 @@ def beta_at(
     """
     rate = jnp.asarray(beta_rate, jnp.float32)
     return jnp.asarray(beta, jnp.float32) * (1.0 - rate ** jnp.asarray(step, jnp.float32))
+
+
+def scheduled_beta(
+    step: jax.Array | int,
+    schedule: str,
+    beta: jax.Array | float,
+    *,
+    rate: jax.Array | float = 0.0,
+    steps: jax.Array | float = 1.0,
+    rise: jax.Array | float = 0.5,
+) -> jax.Array:
+    """Compute the weight of the KL term under any schedule, in float32.
+
+    Args:
+      step: updates made before this one.
+      schedule: "annealed" (`beta_at`), "constant", "linear" (from 0 to `beta` over `steps`) or
+        "cyclical" (in each cycle of `steps` from 0 to `beta` over the share `rise`, then `beta`).
+      beta: largest weight.
+      rate: of "annealed".
+      steps: of "linear" and "cyclical".
+      rise: of "cyclical".
+
+    Returns:
+      A float32 scalar.
+
+    Raises:
+      InputError: the schedule is none of the four.
+
+    Reference: Fu et al. 2019, "Cyclical Annealing Schedule", for "cyclical".
+    """
+    beta = jnp.asarray(beta, jnp.float32)
+    n, steps = jnp.asarray(step, jnp.float32), jnp.asarray(steps, jnp.float32)
+    if schedule == "annealed":
+        return beta_at(step, beta, rate)
+    if schedule == "constant":
+        return beta
+    if schedule == "linear":
+        return beta * jnp.minimum(n / steps, 1.0)
+    if schedule == "cyclical":
+        return beta * jnp.minimum(jnp.mod(n, steps) / (steps * rise), 1.0)
+    choices = ", ".join(BETA_SCHEDULES)
+    raise InputError(f"beta_schedule: {schedule!r} is not one of {choices}")
 
 
 def sampling_probability_at(

@@ -32,6 +32,9 @@ class Hyperparameters:
     learning_rate: jax.Array
     min_learning_rate: jax.Array
     decay_rate: jax.Array
+    warmup_steps: jax.Array
+    cosine_steps: jax.Array
+    weight_decay: jax.Array
     adam_b1: jax.Array
     adam_b2: jax.Array
     adam_eps: jax.Array
@@ -39,8 +42,11 @@ class Hyperparameters:
     grad_norm_clip_to_zero: jax.Array
     beta: jax.Array
     beta_rate: jax.Array
+    beta_steps: jax.Array
+    beta_rise: jax.Array
     free_bits: jax.Array
     sampling_rate: jax.Array
+    input_dropout: jax.Array
     transpose: jax.Array
 
 
@@ -52,10 +58,35 @@ def hyperparameters(config: TrainConfig) -> Hyperparameters:
     return Hyperparameters(**values)
 
 
-def learning_rate_at(step: jax.Array, hyper: Hyperparameters) -> jax.Array:
-    """Return the learning rate of a step, counted from 0 before its update, float32 []."""
-    decay = jnp.power(hyper.decay_rate, step.astype(jnp.float32))
-    return (hyper.learning_rate - hyper.min_learning_rate) * decay + hyper.min_learning_rate
+def learning_rate_at(
+    step: jax.Array,
+    hyper: Hyperparameters,
+    schedule: str = "exponential",
+    scale: jax.Array | float = 1.0,
+) -> jax.Array:
+    """Return the learning rate of a step, counted from 0 before its update, float32 [].
+
+    Args:
+      step: int32 [].
+      hyper: the numbers of the schedules.
+      schedule: one of `config.LEARNING_RATE_SCHEDULES`.
+      scale: what "plateau" has multiplied the rate by so far.
+    """
+    n = step.astype(jnp.float32)
+    warm = jnp.minimum(n / jnp.maximum(hyper.warmup_steps, 1.0), 1.0)
+    warm = jnp.where(hyper.warmup_steps > 0, warm, 1.0)
+    if schedule == "constant":
+        return hyper.learning_rate * warm
+    if schedule == "plateau":
+        return jnp.maximum(hyper.learning_rate * scale, hyper.min_learning_rate) * warm
+    if schedule == "cosine":
+        length = jnp.maximum(hyper.cosine_steps - hyper.warmup_steps, 1.0)
+        done = jnp.clip((n - hyper.warmup_steps) / length, 0.0, 1.0)
+        decay = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+    else:
+        decay = jnp.power(hyper.decay_rate, n)
+    rate = (hyper.learning_rate - hyper.min_learning_rate) * decay + hyper.min_learning_rate
+    return rate * warm
 
 
 def clip_by_norm_or_zero() -> optax.GradientTransformationExtraArgs:
@@ -95,10 +126,14 @@ class AdamState(NamedTuple):
     second_moment: Tree
 
 
-def tf1_adam() -> optax.GradientTransformationExtraArgs:
+def tf1_adam(decays_weights: bool = False) -> optax.GradientTransformationExtraArgs:
     """Adam with epsilon added to sqrt(v) before bias correction, as TensorFlow 1 does.
 
     Its `update` also takes `hyper` and `learning_rate`, float32 [].
+
+    Args:
+      decays_weights: also take `learning_rate * hyper.weight_decay` of each kernel away, as AdamW
+        does (Loshchilov and Hutter 2019); biases, the arrays of one axis, stay.
 
     Reference: model_math, "Optimiser": `lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)`.
     """
@@ -116,7 +151,6 @@ def tf1_adam() -> optax.GradientTransformationExtraArgs:
         learning_rate: jax.Array,
         **_: Any,
     ) -> tuple[Tree, AdamState]:
-        del params
         b1, b2, eps = hyper.adam_b1, hyper.adam_b2, hyper.adam_eps
         count = state.updates + 1
         t = count.astype(jnp.float32)
@@ -124,18 +158,23 @@ def tf1_adam() -> optax.GradientTransformationExtraArgs:
         v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.second_moment, grads)
         rate = learning_rate * jnp.sqrt(1 - jnp.power(b2, t)) / (1 - jnp.power(b1, t))
         updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + eps), m, v)
+        if decays_weights:
+            share = learning_rate * hyper.weight_decay
+            updates = jax.tree.map(lambda u, p: u - share * p if p.ndim > 1 else u, updates, params)
         return updates, AdamState(count, m, v)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def make_optimiser(clip_mode: str) -> optax.GradientTransformationExtraArgs:
-    """Chain clipping ("global_norm" or "value") and Adam.
+def make_optimiser(
+    clip_mode: str, decays_weights: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """Chain clipping ("global_norm" or "value") and Adam, with or without decay of the weights.
 
     The chain's `update` takes the extra arguments `hyper` and `learning_rate`.
     """
     clip = {"global_norm": clip_by_norm_or_zero, "value": clip_by_value}[clip_mode]
-    return optax.chain(clip(), tf1_adam())
+    return optax.chain(clip(), tf1_adam(decays_weights))
 
 
 def all_finite(tree: Tree) -> jax.Array:

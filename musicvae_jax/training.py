@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from musicvae_jax import metrics, objectives
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, TrainConfig
 from musicvae_jax.data import transpose_tokens
 from musicvae_jax.models.registry import Model
 from musicvae_jax.optimiser import (
@@ -35,6 +35,7 @@ from musicvae_jax.optimiser import (
     make_optimiser,
     select,
 )
+from musicvae_jax.patience import Patience, first_patience
 from musicvae_jax.tasks import Task, get_task
 
 # Metrics of a step that are no means over its batch: of several steps the last one counts.
@@ -56,6 +57,7 @@ class TrainState:
       key_data: bits of the run's random key, uint32.
       zeroed: steps so far whose gradient counted as 0 for its norm, int32 [].
       skipped: steps so far that changed nothing, for a value was not finite, int32 [].
+      patience: what validations so far did to the learning rate and to early stopping.
     """
 
     step: jax.Array
@@ -65,6 +67,7 @@ class TrainState:
     key_data: jax.Array
     zeroed: jax.Array
     skipped: jax.Array
+    patience: Patience
 
 
 class Batch(NamedTuple):
@@ -99,6 +102,7 @@ def state_from_params(params: Tree, config: Config, key: jax.Array) -> TrainStat
         key_data=jax.random.key_data(key),
         zeroed=jnp.int32(0),
         skipped=jnp.int32(0),
+        patience=jax.tree.map(jnp.asarray, first_patience()),
     )
 
 
@@ -125,7 +129,7 @@ def example_values(
       beta: weight of the KL term, float32 [].
       params: model parameters.
       batch: tokens and noise; without noise z = mu.
-      **logits_options: passed to `model.logits` (scheduled sampling).
+      **logits_options: passed to `model.logits` (scheduled sampling, dropped inputs).
 
     Returns:
       [B] each: "loss" is cross-entropy + beta * max(KL, tau) in nats; "loss_reference" is
@@ -155,18 +159,30 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
     and "skipped" (both counted from the run's start).
     """
     train, task = config.train, get_task(config.task)
-    optimiser = make_optimiser(train.clip_mode)
+    optimiser = make_optimiser(train.clip_mode, decays_weights=train.weight_decay > 0)
     teacher_forced = train.sampling_schedule == "constant" and train.sampling_rate == 0
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         hyper = state.hyper
-        beta = objectives.beta_at(state.step, hyper.beta, hyper.beta_rate)
+        beta = objectives.scheduled_beta(
+            state.step,
+            train.beta_schedule,
+            hyper.beta,
+            rate=hyper.beta_rate,
+            steps=hyper.beta_steps,
+            rise=hyper.beta_rise,
+        )
         probability = objectives.sampling_probability_at(
             state.step, train.sampling_schedule, hyper.sampling_rate
         )
 
         def loss(params: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            options = {} if teacher_forced else {"sampling_probability": probability, "key": key}
+            options: dict[str, Any] = {}
+            if not teacher_forced:
+                options = {"sampling_probability": probability, "key": key}
+            if train.input_dropout > 0:
+                drop_key = jax.random.fold_in(key, 1)
+                options |= {"input_dropout": hyper.input_dropout, "drop_key": drop_key}
             values = example_values(model, task, hyper, beta, params, part, **options)
             return jnp.mean(values["loss_reference"]), values
 
@@ -174,7 +190,7 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
         grads, values = _gradient(loss, state.params, batch, sampling_key, train.accumulation)
         measured = {name: jnp.mean(value) for name, value in values.items()}
         measured["kl_bits"] = measured.pop("kl_nats") / math.log(2.0)
-        state, more = _update(state, optimiser, grads, measured["loss"], train.clip_mode)
+        state, more = _update(state, optimiser, grads, measured["loss"], train)
         more |= {"beta": beta, "sampling_probability": probability}
         return state, measured | more
 
@@ -227,17 +243,18 @@ def _gradient(
 
 
 def _update(
-    state: TrainState, optimiser: Any, grads: Tree, loss: jax.Array, clip_mode: str
+    state: TrainState, optimiser: Any, grads: Tree, loss: jax.Array, train: TrainConfig
 ) -> tuple[TrainState, Metrics]:
     """Make one optimiser step, or none where loss or gradient is not finite, and count."""
     hyper = state.hyper
     norm = optax.tree.norm(grads)
-    rate = learning_rate_at(state.step, hyper)
+    schedule = train.learning_rate_schedule
+    rate = learning_rate_at(state.step, hyper, schedule, jnp.asarray(state.patience.rate_scale))
     updates, new_optimiser = optimiser.update(
         grads, state.optimiser, state.params, hyper=hyper, learning_rate=rate
     )
     finite = all_finite((loss, grads))
-    zeroed = finite & (norm >= hyper.grad_norm_clip_to_zero) & (clip_mode == "global_norm")
+    zeroed = finite & (norm >= hyper.grad_norm_clip_to_zero) & (train.clip_mode == "global_norm")
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,

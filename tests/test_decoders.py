@@ -148,3 +148,37 @@ def test_a_schedule_needs_a_key() -> None:
     case = model_cases.case("mel_2bar", "flat")
     with pytest.raises(ValueError, match="needs a random key"):
         case.model.logits(case.params, case.z, case.tokens, sampling_probability=0.5)
+
+
+def test_dropped_inputs_are_empty(key: jax.Array) -> None:
+    case = model_cases.case("trio_16bar", "hierdec")
+
+    @jax.jit
+    def logits(tokens: jax.Array, probability: float) -> Any:
+        options = {"input_dropout": probability, "drop_key": key}
+        return case.model.logits(case.params, case.z, tokens, **options)
+
+    others = jnp.roll(case.tokens, 1, axis=1)
+    expected = case.logits(case.params, case.z, case.tokens)
+    for kept, true, blind, also_blind, some in zip(
+        logits(case.tokens, 0.0),
+        expected,
+        logits(case.tokens, 1.0),
+        logits(others, 1.0),
+        logits(case.tokens, 0.5),
+        strict=True,
+    ):
+        np.testing.assert_allclose(kept, true, atol=1e-6)
+        np.testing.assert_array_equal(blind, also_blind)
+        assert np.abs(some - true).max() > 0.01 < np.abs(some - blind).max()
+
+
+def test_a_dropped_step_loses_all_its_columns(key: jax.Array) -> None:
+    core = decoders.CategoricalDecoder(((5, 3), (4,)), 2, (3,), jax.nn.initializers.zeros)
+    columns = tuple(jnp.zeros((50, 4), jnp.int32) for _ in range(3))
+    dropped = core.drop(columns, decoders.Dropout(0.3, key))
+    gone = [np.asarray(column) == depth for column, depth in zip(dropped, (5, 3, 4), strict=True)]
+    assert 30 < gone[0].sum() < 90  # of 200, 60 expected
+    for column, where in zip(dropped, gone, strict=True):
+        np.testing.assert_array_equal(where, gone[0])
+        assert not np.asarray(column)[~where].any()

@@ -22,7 +22,7 @@ PACKAGES = (*SHIPPED, "tests")
 _PURE = ("musicvae_jax.config", "musicvae_jax.tasks")
 _BELOW_TRAINING = tuple(
     f"musicvae_jax.{name}"
-    for name in ("models", "objectives", "metrics", "sharding", "data", "optimiser")
+    for name in ("models", "objectives", "metrics", "sharding", "data", "optimiser", "patience")
 )
 # Importer -> what it may import of this project; the longest name that fits an importer decides.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "musicvae_jax.sharding": ("musicvae_jax.config",),
     "musicvae_jax.optimiser": ("musicvae_jax.config",),
     "musicvae_jax.checkpoints": ("musicvae_jax.config",),
+    "musicvae_jax.patience": ("musicvae_jax.config",),
     "musicvae_jax.training": (*_BELOW_TRAINING, *_PURE),
     "musicvae_jax.run_folder": ("musicvae_jax.data", *_PURE),
     "musicvae_jax.dispatch": ("musicvae_jax.training", *_BELOW_TRAINING, *_PURE),

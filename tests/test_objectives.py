@@ -90,3 +90,26 @@ def test_sampling_probability() -> None:
     assert float(at(7, "constant", 0.25)) == 0.25
     with pytest.raises(InputError, match="'linear' is not one of constant, inverse_sigmoid"):
         at(0, "linear", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "weights"),
+    [
+        # Steps 0, 1, 2, 3, 4, 5 and 40 of cycles of 4 steps, beta 2.
+        ("constant", [2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]),
+        ("linear", [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0]),
+        ("cyclical", [0.0, 1.0, 2.0, 2.0, 0.0, 1.0, 0.0]),
+        ("annealed", [0.0, 0.2, 0.38, 0.542, 0.6878, 0.81902, 1.97044]),
+    ],
+)
+def test_schedules_of_beta(schedule: str, weights: list[float]) -> None:
+    found = [
+        objectives.scheduled_beta(step, schedule, 2.0, rate=0.9, steps=4.0, rise=0.5)
+        for step in (0, 1, 2, 3, 4, 5, 40)
+    ]
+    np.testing.assert_allclose(found, weights, rtol=1e-5, atol=1e-7)
+
+
+def test_an_unknown_schedule_of_beta_is_refused() -> None:
+    with pytest.raises(InputError, match="'sudden' is not one of annealed, constant"):
+        objectives.scheduled_beta(0, "sudden", 1.0)

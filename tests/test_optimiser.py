@@ -113,3 +113,41 @@ def test_finite_means_every_element() -> None:
     assert optimiser.all_finite({"a": jnp.ones(2), "b": jnp.zeros(())})
     assert not optimiser.all_finite({"a": jnp.ones(2), "b": jnp.array([0.0, jnp.nan])})
     assert not optimiser.all_finite({"a": jnp.array(jnp.inf)})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "fields", "rates"),
+    [
+        # Steps 0, 1, 2, 4, 8 and 100.
+        ("constant", {}, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("constant", {"warmup_steps": 4}, [0.0, 0.25, 0.5, 1.0, 1.0, 1.0]),
+        ("cosine", {"cosine_steps": 8}, [1.0, 0.96574, 0.86819, 0.55, 0.1, 0.1]),
+        ("cosine", {"cosine_steps": 8, "warmup_steps": 4}, [0.0, 0.25, 0.5, 1.0, 0.1, 0.1]),
+        ("exponential", {"decay_rate": 0.5}, [1.0, 0.55, 0.325, 0.15625, 0.103516, 0.1]),
+        ("exponential", {"decay_rate": 0.5, "warmup_steps": 2}, [0, 0.275, 0.325, 0.15625]),
+        ("plateau", {}, [0.3, 0.3, 0.3, 0.3, 0.3, 0.3]),
+        ("plateau", {"warmup_steps": 2}, [0.0, 0.15, 0.3, 0.3, 0.3, 0.3]),
+        ("plateau", {"min_learning_rate": 0.5}, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_schedules_of_the_learning_rate(
+    schedule: str, fields: dict[str, Any], rates: list[float]
+) -> None:
+    hyper = _hyper(**{"learning_rate": 1.0, "min_learning_rate": 0.1} | fields)
+    steps = [0, 1, 2, 4, 8, 100][: len(rates)]
+    found = [optimiser.learning_rate_at(jnp.int32(n), hyper, schedule, 0.3) for n in steps]
+    np.testing.assert_allclose(found, rates, rtol=1e-4, atol=1e-7)
+
+
+def test_weights_decay_apart_from_the_gradient_and_biases_do_not() -> None:
+    params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
+    grads = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), params)
+    plain, decaying = (optimiser.make_optimiser("global_norm", decays) for decays in (False, True))
+
+    def updates(chain: optax.GradientTransformationExtraArgs) -> Any:
+        options = {"hyper": _hyper(weight_decay=0.5), "learning_rate": jnp.float32(0.01)}
+        return chain.update(grads, chain.init(params), params, **options)[0]
+
+    without, found = updates(plain), updates(decaying)
+    np.testing.assert_array_equal(found["bias"], without["bias"])
+    np.testing.assert_allclose(found["kernel"] - without["kernel"], -0.01 * 0.5 * 3.0, rtol=1e-5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ from synthetic_store import write_store
 
 from experiments import progress, train
 from experiments.stopping import StopSignal
-from musicvae_jax import checkpoints, data, loop, run_folder
+from musicvae_jax import checkpoints, data, loop, patience, run_folder
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import get_task
 
@@ -127,6 +128,72 @@ def test_a_resumed_run_is_bit_equal(
     assert resumed.step == 11
     _assert_equal_states(resumed, whole[0])
     assert _records(tmp_path / "run") == _records(whole[1])
+
+
+@pytest.fixture(scope="module")
+def hesitant(config: Config) -> Config:
+    """Nothing is ever enough better: the rate falls at every validation, the fourth is the last."""
+    return config.replace(
+        learning_rate_schedule="plateau",
+        plateau_patience=1,
+        plateau_min_delta=1000.0,
+        stop_patience=4,
+        stop_min_delta=1000.0,
+        input_dropout=0.2,
+        weight_decay=0.01,
+        eval_every=2,
+        log_every=2,
+        save_every=3,
+        train_steps=50,
+    )
+
+
+def test_a_plateau_and_early_stopping_resume_bit_equal(
+    hesitant: Config, store: data.Store, tmp_path: pathlib.Path, compilation_cache: pathlib.Path
+) -> None:
+    whole = _fit(hesitant, store, tmp_path / "whole")
+    assert (whole.step, whole.stopped, whole.exhausted) == (10, False, True)
+    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    rates = [r["learning_rate"] for r in records if r["split"] == "train"]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4])
+    waited = [r["stop_waited"] for r in records if r["split"] == "validation"]
+    assert waited == [0, 1, 2, 3, 4]
+    assert _fit(hesitant, store, tmp_path / "run", 3).stopped
+    resumed = _fit(hesitant, store, tmp_path / "run")
+    _assert_equal_states(resumed, whole)
+    assert _records(tmp_path / "run") == _records(tmp_path / "whole")
+    assert _fit(hesitant, store, tmp_path / "run").exhausted
+    with pytest.raises(InputError, match=r"eval_every 2 \(now 4\)"):
+        run_folder.open_run_folder(tmp_path / "run", hesitant.replace(eval_every=4), store)
+
+
+def test_what_needs_validations_is_refused_without_rows(
+    hesitant: Config, tmp_path: pathlib.Path
+) -> None:
+    counts = {"train": 40, "validation": 0, "test": 0}
+    store = data.open_store(write_store(tmp_path / "store", "mel_2bar", counts))
+    with pytest.raises(InputError, match="stop_patience need validation rows"):
+        _fit(hesitant, store, tmp_path / "run")
+
+
+def test_a_state_of_before_takes_the_first_values_of_what_it_lacks(
+    whole: tuple[loop.Outcome, pathlib.Path],
+    config: Config,
+    store: data.Store,
+    tmp_path: pathlib.Path,
+) -> None:
+    state = vars(whole[0].state) | {"hyper": dict(vars(whole[0].state.hyper))}
+    for name in ("warmup_steps", "weight_decay"):
+        del state["hyper"][name]
+    params, _ = state.pop("params"), state.pop("patience")
+    folder = run_folder.open_run_folder(tmp_path / "run", config, store)
+    with checkpoints.Checkpoints(folder, create=True) as kept:
+        kept.save(11, params, state, config)
+    # All steps are made: what is restored is what comes back.
+    found = _fit(config, store, folder).state
+    first = dataclasses.replace(whole[0].state, patience=patience.first_patience())
+    jax.tree.map(np.testing.assert_array_equal, found, first)
 
 
 def test_what_was_lost_after_the_last_save_is_made_again(

@@ -39,6 +39,18 @@ class Sampling(NamedTuple):
     temperature: jax.Array | float = 1.0
 
 
+class Dropout(NamedTuple):
+    """Inputs that a decoder does not see in training.
+
+    Attributes:
+      probability: of an empty input in place of the previous tokens, per example and step.
+      key: random key.
+    """
+
+    probability: jax.Array | float
+    key: jax.Array
+
+
 class Weights(NamedTuple):
     """A decoder's arrays, arranged for the loops.
 
@@ -271,6 +283,16 @@ class CategoricalDecoder(nn.Module):
             logits.extend(_split(flat + bias[None, :], self.depths[n], axis=1))
         return states, tuple(logits)
 
+    def drop(self, previous: Columns, dropout: Dropout) -> Columns:
+        """Replace previous tokens by "none", all columns of a step together.
+
+        Reference: Bowman et al. 2016, section 3.1, where a token stands for what is dropped.
+        """
+        gone = jax.random.bernoulli(dropout.key, dropout.probability, previous[0].shape)
+        nothing = self.no_tokens(1)
+        pairs = zip(previous, nothing, strict=True)
+        return tuple(jnp.where(gone, none[:, None], tokens) for tokens, none in pairs)
+
     def no_tokens(self, batch_size: int) -> Columns:
         """Return the tokens before the first step: K arrays [B] that mean "none"."""
         depths = [depth for stream in self.depths for depth in stream]
@@ -334,13 +356,21 @@ class FlatDecoder(nn.Module):
         """Touch every parameter."""
         self.core.weights()
 
-    def logits(self, z: jax.Array, tokens: jax.Array, sampling: Sampling | None) -> Columns:
+    def logits(
+        self,
+        z: jax.Array,
+        tokens: jax.Array,
+        sampling: Sampling | None,
+        dropout: Dropout | None = None,
+    ) -> Columns:
         """Compute the logits of tokens [B, T] or [B, T, K]: K arrays [B, T, V_k]."""
         weights = self.core.weights()
         start = self.core.prepare(weights, z)
         previous = shift(split_columns(tokens), self.core.no_tokens(z.shape[0]))
         if sampling is not None:
             previous = self.core.feed_back(weights, start, previous, sampling)
+        if dropout is not None:
+            previous = self.core.drop(previous, dropout)
         return self.core.teacher_forced(weights, start, previous)
 
     def generate(

@@ -22,6 +22,7 @@ from musicvae_jax.models import lstm, products
 from musicvae_jax.models.decoders import (
     CategoricalDecoder,
     Columns,
+    Dropout,
     Prepared,
     Sampling,
     join_columns,
@@ -93,7 +94,13 @@ class HierarchicalDecoder(nn.Module):
         """Compute the bar embeddings [B, U, H] of z [B, Z]."""
         return jnp.swapaxes(self.conductor(z, self.num_bars), 0, 1)
 
-    def logits(self, z: jax.Array, tokens: jax.Array, sampling: Sampling | None) -> Columns:
+    def logits(
+        self,
+        z: jax.Array,
+        tokens: jax.Array,
+        sampling: Sampling | None,
+        dropout: Dropout | None = None,
+    ) -> Columns:
         """Compute the logits of tokens [B, T] or [B, T, K]: K arrays [B, T, V_k]."""
         weights = self.core.weights()
         embeddings = self.bar_embeddings(z)
@@ -102,6 +109,8 @@ class HierarchicalDecoder(nn.Module):
         bars = tuple(self._side_by_side(column) for column in previous)
         if sampling is not None:
             bars = self.core.feed_back(weights, start, bars, sampling)
+        if dropout is not None:
+            bars = self.core.drop(bars, dropout)
         logits = self.core.teacher_forced(weights, start, bars)
         return tuple(column.reshape(z.shape[0], -1, column.shape[-1]) for column in logits)
 

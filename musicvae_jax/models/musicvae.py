@@ -8,7 +8,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from musicvae_jax.models.decoders import Columns, FlatDecoder, Sampling
+from musicvae_jax.models.decoders import Columns, Dropout, FlatDecoder, Sampling
 from musicvae_jax.models.encoders import BidirectionalEncoder, Posterior
 from musicvae_jax.models.hierarchical import HierarchicalDecoder
 
@@ -39,9 +39,15 @@ class VariationalAutoencoder(nn.Module):
         """Compute the bar embeddings [B, U, H] of z [B, Z]; hierarchical decoders only."""
         return self.decoder.bar_embeddings(z)
 
-    def logits(self, z: jax.Array, tokens: jax.Array, sampling: Sampling | None = None) -> Columns:
+    def logits(
+        self,
+        z: jax.Array,
+        tokens: jax.Array,
+        sampling: Sampling | None = None,
+        dropout: Dropout | None = None,
+    ) -> Columns:
         """Compute the logits of tokens given z [B, Z]: K arrays [B, T, V_k] float32."""
-        return self.decoder.logits(z, tokens, sampling)
+        return self.decoder.logits(z, tokens, sampling, dropout)
 
     def generate(self, z: jax.Array, key: jax.Array, temperature: jax.Array | float) -> jax.Array:
         """Decode z [B, Z] to tokens [B, T] or [B, T, K] int32."""

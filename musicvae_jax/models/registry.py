@@ -11,7 +11,13 @@ import jax.numpy as jnp
 
 from musicvae_jax.config import Config
 from musicvae_jax.models import products
-from musicvae_jax.models.decoders import CategoricalDecoder, Columns, FlatDecoder, Sampling
+from musicvae_jax.models.decoders import (
+    CategoricalDecoder,
+    Columns,
+    Dropout,
+    FlatDecoder,
+    Sampling,
+)
 from musicvae_jax.models.encoders import BidirectionalEncoder, Posterior
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
 from musicvae_jax.models.musicvae import VariationalAutoencoder
@@ -31,8 +37,9 @@ class Model(NamedTuple):
         of each example the first `lengths` [B] steps count.
       conductor: `conductor(params, z) -> [B, U, H]`, the bar embeddings; None for flat models.
       logits: `logits(params, z, tokens, *, sampling_probability=None, key=None,
-        temperature=1.0)` -> K arrays [B, T, V_k] float32; teacher forced, or with a
-        probability with scheduled sampling.
+        temperature=1.0, input_dropout=None, drop_key=None)` -> K arrays [B, T, V_k] float32;
+        teacher forced, or with a probability with scheduled sampling; inputs are dropped where
+        `input_dropout` says with which probability.
       generate: `generate(params, z, key, temperature) -> tokens` [B, T] or [B, T, K] int32;
         temperature 0 takes the best token.
     """
@@ -72,13 +79,19 @@ def build_model(config: Config) -> Model:
         sampling_probability: jax.Array | float | None = None,
         key: jax.Array | None = None,
         temperature: jax.Array | float = 1.0,
+        input_dropout: jax.Array | float | None = None,
+        drop_key: jax.Array | None = None,
     ) -> Columns:
-        sampling = None
+        sampling, dropout = None, None
         if sampling_probability is not None:
             if key is None:
                 raise ValueError("key: scheduled sampling needs a random key")
             sampling = Sampling(sampling_probability, key, temperature)
-        return apply("logits", params, z, tokens, sampling)
+        if input_dropout is not None:
+            if drop_key is None:
+                raise ValueError("drop_key: dropped inputs need a random key")
+            dropout = Dropout(input_dropout, drop_key)
+        return apply("logits", params, z, tokens, sampling, dropout)
 
     def generate(
         params: Params, z: jax.Array, key: jax.Array, temperature: jax.Array | float
