@@ -18,7 +18,7 @@ from data_pipeline import drums, extract, melody, notes, trio
 from data_pipeline.pieces import NOT_4_4, Piece, split_pieces
 from data_pipeline.tracks import Layout, lay_out, windows
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import NOTE_OFF, STEPS_PER_BAR, Task, get_task
+from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Passage:
         of the task's tracks; empty for drums, which are taken together.
       num_notes: notes of these instruments that begin in these bars.
       num_kept: how many of them the row holds.
+      silence: bars of silence added before and after what the file has.
     """
 
     name: str
@@ -43,16 +44,22 @@ class Passage:
     instruments: tuple[int, ...]
     num_notes: int
     num_kept: int
+    silence: tuple[int, int] = (0, 0)
 
     def describe(self) -> str:
-        """Say in one line what was taken and what was left out."""
-        last = self.start_bar + len(self.row) // STEPS_PER_BAR - 1
+        """Say in one line what was taken, what was left out and what was added."""
+        last = self.start_bar + len(self.row) // STEPS_PER_BAR - sum(self.silence) - 1
         numbers = ", ".join(map(str, self.instruments))
         used = f"instruments {numbers}" if len(self.instruments) > 1 else f"instrument {numbers}"
         since = f" of the part from {self.start_seconds:.1f} s" if self.start_seconds else ""
         kept = f"{self.num_kept} of {self.num_notes} notes kept"
         used = used if self.instruments else "drums"
-        return f"{self.name}: bars {self.start_bar}-{last}{since}, {used}, {kept}"
+        added = "".join(
+            f", shorter than the window: {num} bar{'s' * (num > 1)} of silence added {where} it"
+            for num, where in zip(self.silence, ("before", "after"), strict=True)
+            if num
+        )
+        return f"{self.name}: bars {self.start_bar}-{last}{since}, {used}, {kept}{added}"
 
 
 def read_passage(
@@ -61,6 +68,8 @@ def read_passage(
     *,
     start_bar: int | None = None,
     meter: str = "4/4",
+    at_end: bool = False,
+    pad: bool = False,
 ) -> Passage:
     """Take one row from a file, from the track with the most notes.
 
@@ -71,12 +80,14 @@ def read_passage(
       task_name: key of `TASKS`.
       start_bar: first bar, from 1; None takes the first at which the track has a row.
       meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
+      at_end: take the last row of the track in place of the first, where `start_bar` is None.
+      pad: music shorter than a row is filled up with silence: after it, with `at_end` before.
 
     Raises:
       InputError: the file cannot be read, holds no row of the task, or none from that bar on.
     """
     path = pathlib.Path(path)
-    found = _first_with_rows(path, get_task(task_name), meter)
+    found = _first_with_rows(path, get_task(task_name), meter, pad, at_end)
     fitting = [p for p in found if start_bar in (None, p.start_bar)]
     if not fitting:
         bars = _ranges(sorted({p.start_bar for p in found}))
@@ -87,10 +98,13 @@ def read_passage(
     for passage in fitting:
         kept[passage.start_seconds, passage.instruments] += passage.num_kept
     track, _ = kept.most_common(1)[0]
-    return next(p for p in fitting if (p.start_seconds, p.instruments) == track)
+    of_track = [p for p in fitting if (p.start_seconds, p.instruments) == track]
+    return of_track[-1 if at_end else 0]
 
 
-def _first_with_rows(path: pathlib.Path, task: Task, meter: str) -> list[Passage]:
+def _first_with_rows(
+    path: pathlib.Path, task: Task, meter: str, pad: bool, at_end: bool
+) -> list[Passage]:
     """List the passages of the file's first unit that has any."""
     try:
         units = notes.read_pieces(path.name, path.read_bytes())
@@ -104,7 +118,10 @@ def _first_with_rows(path: pathlib.Path, task: Task, meter: str) -> list[Passage
             reasons.append(str(unit.error))
             continue
         arrays = notes.notes_from_sequence(unit.sequence)
-        found = [p for piece in split_pieces(arrays, meter) for p in passages(piece, task)]
+        pieces = split_pieces(arrays, meter)
+        found = [p for piece in pieces for p in passages(piece, task)]
+        if not found and pad:
+            found = _shorter(pieces, task, at_end)
         if found:
             return [dataclasses.replace(passage, name=unit.name) for passage in found]
         reasons.append(extract.rows_from_notes(arrays, task.name, meter=meter).why_empty or "")
@@ -112,6 +129,33 @@ def _first_with_rows(path: pathlib.Path, task: Task, meter: str) -> list[Passage
     if NOT_4_4 in reasons:
         why += " (--meter=any ignores time signatures)"
     raise InputError(f"input: {path} has no row of {task.name}: {why}")
+
+
+def _shorter(pieces: list[Piece], task: Task, at_end: bool) -> list[Passage]:
+    """List the longest passages shorter than a row, filled up with silence."""
+    for num_bars in range(task.num_bars - 1, 0, -1):
+        shorter = dataclasses.replace(task, num_bars=num_bars)
+        found = [p for piece in pieces for p in passages(piece, shorter)]
+        if found:
+            return [_filled(passage, task, at_end) for passage in found]
+    return []
+
+
+def _filled(passage: Passage, task: Task, before: bool) -> Passage:
+    """Add bars of silence to a passage; notes that sound at its end are ended there."""
+    num_bars = task.num_bars - len(passage.row) // STEPS_PER_BAR
+    silence = np.zeros((num_bars * STEPS_PER_BAR, *task.row_shape[1:]), passage.row.dtype)
+    if before:
+        row = np.concatenate([silence, passage.row])
+        return dataclasses.replace(passage, row=row, silence=(num_bars, 0))
+    row = np.concatenate([passage.row, silence])
+    columns = row.reshape(len(row), -1)
+    for track, column in zip(task.tracks, columns.T, strict=True):
+        heard = column[: len(passage.row)]
+        events = heard[heard != NO_EVENT]
+        if track.kind == "melody" and len(events) and events[-1] >= FIRST_NOTE_ON:
+            column[len(passage.row)] = NOTE_OFF
+    return dataclasses.replace(passage, row=row, silence=(0, num_bars))
 
 
 def passages(piece: Piece, task: Task) -> list[Passage]:

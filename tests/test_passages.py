@@ -10,7 +10,7 @@ from data_pipeline import extract, notes, render
 from data_pipeline.passages import passages, read_passage
 from data_pipeline.pieces import split_pieces
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import TASKS, Task
+from musicvae_jax.tasks import NOTE_OFF, TASKS, Task
 
 BAR = 16
 
@@ -101,6 +101,36 @@ def test_a_part_after_a_change_of_tempo_is_named(tmp_path: pathlib.Path) -> None
     (tmp_path / "slower.mid").write_bytes(render.midi_bytes(sequence))
     passage = read_passage(tmp_path / "slower.mid", "mel_2bar")
     assert "bars 1-2 of the part from 4.0 s, " in passage.describe()
+
+
+def test_the_end_of_a_piece(walk: pathlib.Path) -> None:
+    end = read_passage(walk, "mel_2bar", at_end=True)
+    assert np.array_equal(end.row, walking_row(6, 60)[64:96])
+    assert end.describe() == "walk.mid: bars 5-6, instrument 0, 8 of 8 notes kept"
+
+
+def test_shorter_music_is_filled_up_with_silence(walk: pathlib.Path) -> None:
+    row = np.zeros(256, np.uint8)
+    row[:96] = walking_row(6, 60)
+    begin = read_passage(walk, "mel_16bar", pad=True)
+    expected = row.copy()
+    expected[96] = NOTE_OFF  # the last note ends where the music does
+    assert np.array_equal(begin.row, expected)
+    said = "walk.mid: bars 1-6, instrument 0, 24 of 24 notes kept, shorter than the window: "
+    assert begin.describe() == f"{said}10 bars of silence added after it"
+    end = read_passage(walk, "mel_16bar", pad=True, at_end=True)
+    assert np.array_equal(end.row, np.roll(row, 160))
+    assert end.describe() == f"{said}10 bars of silence added before it"
+    assert read_passage(walk, "mel_2bar", pad=True).silence == (0, 0)
+
+
+def test_a_short_beat_is_filled_up(tmp_path: pathlib.Path) -> None:
+    beat = np.zeros(16, np.uint16)
+    beat[::4] = 1
+    render.write_midi(tmp_path / "beat.mid", beat, "drums_2bar")
+    passage = read_passage(tmp_path / "beat.mid", "drums_2bar", pad=True)
+    assert np.flatnonzero(passage.row).tolist() == [0, 4, 8, 12]
+    assert passage.describe().endswith("1 bar of silence added after it")
 
 
 @pytest.mark.parametrize(
