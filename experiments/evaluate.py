@@ -113,6 +113,8 @@ def without_nan(value: Any) -> Any:
     """Replace what JSON cannot hold by null."""
     if isinstance(value, dict):
         return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

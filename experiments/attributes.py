@@ -1,0 +1,263 @@
+"""Find the directions in z that change attributes of the music, and measure what else they change.
+
+Example:
+  python -m experiments.attributes --run_dir=runs/mel_2bar
+
+The vector of an attribute (note density, syncopation, ...) is the mean z of the quarter of the
+training rows that have most of it minus that of the quarter that has least. The vectors are
+stored in the run folder, where `experiments.generate --mode=attribute` finds them. Then each is
+added to and subtracted from --num draws from the prior, and the table says by how many per cent
+each attribute of the decoded rows changes, with standard errors: attribute_matrix.json and .png.
+
+Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic"; its table has 256 draws.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from data_pipeline import command
+from data_pipeline.heatmaps import percent_heatmaps_png
+from experiments.evaluate import open_data, without_nan
+from musicvae_jax import attributes, checkpoints, data, run_folder
+from musicvae_jax.attributes import Vectors
+from musicvae_jax.batches import MAX_BATCH
+from musicvae_jax.config import InputError
+from musicvae_jax.facade import MusicVAE
+
+MATRIX = "attribute_matrix"
+SIGNS = {"subtracted": -1.0, "added": 1.0}
+
+
+class Options(NamedTuple):
+    """What to measure.
+
+    Attributes:
+      run_dir: folder of the run.
+      data_dir: token store; None takes the run's own.
+      checkpoint: "best", "latest" or a saved step.
+      rows: training rows to take, spread over all; 0 takes all.
+      num: draws from the prior for the table.
+      temperature: divides the logits; 0 takes the best token.
+      seed: of the draws.
+    """
+
+    run_dir: str
+    data_dir: str | None = None
+    checkpoint: str = "best"
+    rows: int = 50_000
+    num: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+
+
+class Matrix(NamedTuple):
+    """How attributes change, by "subtracted" and "added".
+
+    Attributes:
+      names: the A attributes, of vectors and of what is measured.
+      before: attribute to its mean over the draws as they are.
+      percent: [A, A], row: the vector applied, column: the attribute measured.
+      error: [A, A], standard errors of `percent`.
+    """
+
+    names: list[str]
+    before: dict[str, float]
+    percent: dict[str, np.ndarray]
+    error: dict[str, np.ndarray]
+
+
+def encode_rows(vae: MusicVAE, rows: np.ndarray) -> np.ndarray:
+    """Encode rows with a bar of progress: mu [N, Z] float32."""
+    parts = []
+    with tqdm(total=len(rows), desc="encoding", unit=" rows", leave=False) as bar:
+        for start in range(0, len(rows), MAX_BATCH):
+            parts.append(np.asarray(vae.encode(np.asarray(rows[start : start + MAX_BATCH])).mu))
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts)
+
+
+def find_vectors(vae: MusicVAE, step: int, rows: np.ndarray, checkpoint: str = "best") -> Vectors:
+    """Compute the vector of each attribute that differs among the rows.
+
+    Args:
+      vae: the model.
+      step: of its checkpoint.
+      rows: training rows [N, *task.row_shape].
+      checkpoint: how the checkpoint was asked for.
+
+    Raises:
+      InputError: no attribute differs.
+    """
+    values = attributes.measure(rows, vae.task)
+    mu = encode_rows(vae, rows)
+    found: dict[str, np.ndarray] = {}
+    missing, cuts = {}, {}
+    for name, value in values.items():
+        try:
+            found |= attributes.vectors(mu, {name: value})
+            cuts[name] = np.nanquantile(value, [0.25, 0.75]).tolist()
+        except InputError as error:
+            missing[name] = str(error).removeprefix(f"attribute: {name}: ")
+    if not found:
+        raise InputError(f"data_dir: no attribute differs among {len(rows)} training rows")
+    about = {"rows": len(rows), "quarters": cuts, "missing": missing, "checkpoint": checkpoint}
+    return Vectors(vae.task.name, step, found, about)
+
+
+def change_matrix(vae: MusicVAE, vectors: Vectors, options: Options) -> Matrix:
+    """Decode draws from the prior with each vector added and subtracted, and compare.
+
+    All are decoded with the same random numbers, so that a difference is the vector's.
+    """
+    z_key, token_key = jax.random.split(jax.random.key(options.seed))
+    z = np.asarray(jax.random.normal(z_key, (options.num, vae.z_size)))
+    names = list(vectors.vectors)
+
+    def measured(points: np.ndarray) -> dict[str, np.ndarray]:
+        tokens = vae.decode(points, token_key, options.temperature)
+        return attributes.measure(tokens, vae.task)
+
+    before = measured(z)
+    percent = {sign: np.full((len(names), len(names)), np.nan) for sign in SIGNS}
+    error = {sign: np.full((len(names), len(names)), np.nan) for sign in SIGNS}
+    pairs = [(sign, row) for sign in SIGNS for row in range(len(names))]
+    for sign, row in tqdm(pairs, desc="decoding", unit="vector", leave=False):
+        after = measured(z + SIGNS[sign] * vectors.vectors[names[row]])
+        for column, name in enumerate(names):
+            change = attributes.percent_change(before[name], after[name])
+            percent[sign][row, column], error[sign][row, column] = change
+    means = {name: float(np.nanmean(before[name])) for name in names}
+    return Matrix(names, means, percent, error)
+
+
+def largest_on_diagonal(percent: np.ndarray) -> list[bool]:
+    """Tell of each row whether no other cell has changed more than its diagonal."""
+    sizes = np.nan_to_num(np.abs(percent), nan=-1.0)
+    return [bool(row[n] >= 0 and row[n] == row.max()) for n, row in enumerate(sizes)]
+
+
+def table(matrix: Matrix, options: Options) -> str:
+    """Write both matrices; a star marks the greatest change of each row."""
+    width = max(map(len, matrix.names)) + 2
+    lines = [f"{options.num} draws from the prior, temperature {options.temperature:g}"]
+    means = "".join(f"{matrix.before[name]:>20.3f}" for name in matrix.names)
+    for sign in SIGNS:
+        lines += ["", f"{'vector ' + sign:{width}}" + "".join(f"{n:>20}" for n in matrix.names)]
+        for row, name in enumerate(matrix.names):
+            sizes = np.abs(matrix.percent[sign][row])
+            best = int(np.nanargmax(sizes)) if np.isfinite(sizes).any() else -1
+            cells = [
+                f"{_cell(matrix.percent[sign][row, c], matrix.error[sign][row, c])}"
+                f"{'*' if c == best else ' '}"
+                for c in range(len(matrix.names))
+            ]
+            lines.append(f"{name:{width}}" + "".join(f"{cell:>20}" for cell in cells))
+        hits = largest_on_diagonal(matrix.percent[sign])
+        lines.append(f"on the diagonal: the greatest change in {sum(hits)} of {len(hits)} rows")
+    lines += ["", f"{'mean before':{width}}{means}"]
+    lines.append("per cent of the mean before, ± standard error; * the greatest of its row")
+    return "\n".join(lines)
+
+
+def _cell(percent: float, error: float) -> str:
+    """Write one change; "-" where there was nothing before."""
+    return f"{percent:+.1f} ± {error:.1f}" if np.isfinite(percent) else "-"
+
+
+def write(folder: pathlib.Path, matrix: Matrix, vectors: Vectors, options: Options) -> None:
+    """Write the matrix into the run folder, as JSON and as a picture if matplotlib is there."""
+    record: dict[str, Any] = {
+        "task": vectors.task,
+        "step": vectors.step,
+        "training_rows": vectors.about["rows"],
+        "num": options.num,
+        "temperature": options.temperature,
+        "seed": options.seed,
+        "attributes": matrix.names,
+        "before": matrix.before,
+    }
+    for sign in SIGNS:
+        record[sign] = {
+            "percent": matrix.percent[sign].tolist(),
+            "standard_error": matrix.error[sign].tolist(),
+        }
+    text = json.dumps(without_nan(record), indent=1)
+    run_folder.write_text(folder / f"{MATRIX}.json", text + "\n")
+    try:
+        percent_heatmaps_png(
+            folder / f"{MATRIX}.png",
+            {f"vector {sign}": matrix.percent[sign] for sign in SIGNS},
+            matrix.names,
+            matrix.names,
+            row_label="vector applied",
+            column_label="attribute measured",
+        )
+    except InputError as error:
+        print(f"no picture: {error}")
+
+
+def run(options: Options) -> str:
+    """Compute vectors and table, store both in the run folder, and return the table.
+
+    Raises:
+      InputError: there is no such run or checkpoint, the store is of another task or has no
+        training rows, or a number is out of range.
+    """
+    if options.rows < 0 or options.num < 2:
+        raise InputError("rows, num: they must be 0 or more, and 2 or more")
+    if not 0.0 <= options.temperature < float("inf"):
+        raise InputError(f"temperature: {options.temperature!r} is out of range, it must be >= 0")
+    folder = pathlib.Path(options.run_dir)
+    config, params, step = checkpoints.restore_params(folder, options.checkpoint)
+    store = open_data(folder, options.data_dir)
+    if store.task.name != config.task:
+        raise InputError(f"data_dir: {store.path} holds {store.task.name}, the run {config.task}")
+    rows = store.splits["train"]
+    if not len(rows):
+        raise InputError(f"data_dir: {store.path} has no training rows")
+    vae = MusicVAE(config, params)
+    chosen = np.asarray(rows[data.spread_rows(len(rows), options.rows)])
+    print(
+        f"{config.task}, step {step:,}: {len(chosen):,} of {len(rows):,} training rows", flush=True
+    )
+    vectors = find_vectors(vae, step, chosen, options.checkpoint)
+    for name, reason in vectors.about["missing"].items():
+        print(f"no vector of {name}: {reason}")
+    path = attributes.save_vectors(folder, vectors)
+    matrix = change_matrix(vae, vectors, options)
+    write(folder, matrix, vectors, options)
+    return f"{table(matrix, options)}\n\nvectors: {path}, table: {folder / MATRIX}.json and .png"
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    flags.DEFINE_integer("rows", 50_000, "Training rows to take, spread over all; 0 takes all.")
+    flags.DEFINE_integer("num", 256, "Draws from the prior for the table.")
+    flags.DEFINE_float("temperature", 0.0, "0 takes the best token.")
+    flags.DEFINE_integer("seed", 0, "Of the draws.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure and print the table."""
+    del argv
+    if not flags.FLAGS.run_dir:
+        raise InputError("run_dir: --run_dir is needed")
+    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
+    print(run(Options(**given)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
