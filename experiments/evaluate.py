@@ -15,6 +15,7 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipeline import command
+from experiments import compile_cache
 from musicvae_jax import checkpoints, data, evaluation, run_folder
 from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
@@ -177,6 +178,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Evaluate and print the table."""
     del argv
+    compile_cache.switch_on()
     if not flags.FLAGS.run_dir:
         raise InputError("--run_dir is needed")
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}

@@ -36,6 +36,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import command, render
+from experiments import compile_cache
 from experiments.generate_files import write
 from experiments.generate_inputs import read_inputs
 from experiments.generate_modes import make
@@ -144,6 +145,7 @@ def generate(options: Options) -> list[pathlib.Path]:
 def main(argv: Sequence[str]) -> None:
     """Generate what the flags say and name the files."""
     del argv
+    compile_cache.switch_on()
     for path in generate(options_from_flags(flags.FLAGS)):
         print(path)
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_pipeline import command
-from experiments import config_flags
+from experiments import compile_cache, config_flags
 from experiments.progress import Recorder
 from experiments.stopping import StopSignal
 from musicvae_jax import data, loop, run_folder
@@ -57,6 +57,7 @@ def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
 def main(argv: Sequence[str]) -> None:
     """Check what is given, then train."""
     del argv
+    compile_cache.switch_on()
     store, config = checked_inputs(flags.FLAGS)
     folder = run_folder.open_run_folder(flags.FLAGS.run_dir, config, store)
     recorder = Recorder(folder, config.run.train_steps)

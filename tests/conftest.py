@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import tempfile
+
+# Commands under test keep compiled programs; not in the home folder of who runs the tests.
+# Set before jax reads it; pytest-xdist's workers and child processes inherit it.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="musicvae-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 
 import jax
 import pytest

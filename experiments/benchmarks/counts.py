@@ -39,6 +39,7 @@ class Counts:
 
     Attributes:
       forward: operations per example, forward pass.
+      decoding: those of the decoder and conductor: what generating an example costs.
       parameters: parameters of the model.
       units: LSTM units times steps per example, over all layers.
       logits: output numbers per example.
@@ -46,6 +47,7 @@ class Counts:
     """
 
     forward: int
+    decoding: int
     parameters: int
     units: int
     logits: int
@@ -114,6 +116,7 @@ def count(config: Config) -> Counts:
         width = 2 * hidden
     tally.product(width, model.z_size, 1)
     tally.product(width, model.z_size, 1)
+    encoding = tally.forward
     starts, context = 1, model.z_size
     if model.architecture == "hierdec":
         starts = task.num_bars
@@ -136,6 +139,7 @@ def count(config: Config) -> Counts:
         tally.product(below, depth, T)
     return Counts(
         forward=tally.forward,
+        decoding=tally.forward - encoding,
         parameters=tally.parameters,
         units=tally.units,
         logits=T * sum(track.num_classes for track in task.tracks),

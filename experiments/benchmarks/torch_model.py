@@ -93,7 +93,10 @@ class TorchMusicVAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, z: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Decode z [B, Z] step by step, as a PyTorch user's loop does; tokens [B, T, K]."""
+        """Decode z [B, Z] step by step, as a PyTorch user's loop does; tokens [B, T, K].
+
+        A temperature of 0 takes the best token.
+        """
         B = z.shape[0]
         contexts = z[:, None, :]
         if self.conductor is not None:
@@ -113,8 +116,7 @@ class TorchMusicVAE(nn.Module):
                     hidden, states[g] = decoder.advance(x, states[g])
                     parts = decoder.project(hidden[:, 0]).split([depths[k] for k in group], -1)
                     for k, logits in zip(group, parts, strict=True):
-                        chances = torch.softmax(logits / temperature, -1)
-                        tokens[k] = torch.multinomial(chances, 1)[:, 0]
+                        tokens[k] = _choose(logits, temperature)
                         previous[k] = functional.one_hot(tokens[k], depths[k]).to(z.dtype)
                 out.append(torch.stack(tokens, -1))
         return torch.stack(out, 1)
@@ -194,6 +196,13 @@ class _Decoder(nn.Module):
             _load_lstm(layer, "_l0", variables[name + "/kernel"], variables[name + "/bias"])
         if self.output is not None and output is not None:
             _load_linear(self.output, variables, output)
+
+
+def _choose(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Draw a token per example from logits [B, V], or take the best at temperature 0."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    return torch.multinomial(torch.softmax(logits / temperature, -1), 1)[:, 0]
 
 
 def _roll(tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
