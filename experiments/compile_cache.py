@@ -19,6 +19,8 @@ import jax
 
 # Programs that compile faster than this are not worth a file, in seconds.
 SHORTEST_COMPILATION = 0.3
+# What JAX itself reads: whoever sets it has chosen the folder.
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def switch_on() -> None:
@@ -26,7 +28,7 @@ def switch_on() -> None:
 
     A folder that cannot be made is no reason to stop: then nothing is kept.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if not os.environ.get(VARIABLE):
         folder = default_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True)

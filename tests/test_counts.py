@@ -41,12 +41,15 @@ def test_a_small_model_by_hand() -> None:
     start = 2 * 3 * 10 + 2 * 3 * 20  # initial state, and z's part of the gates
     decoder = 32 * 2 * (5 * 20) + 32 * 2 * (5 * 90)
     assert c.forward == encoder + latent + start + decoder
+    assert c.decoding == start + decoder
     assert c.units == 2 * 32 * 2 + 32 * 5
     assert c.logits == 32 * 90
     assert c.operations == 3 * c.forward
 
 
 def test_the_floor_is_the_larger_of_both_times() -> None:
-    c = counts.Counts(forward=10**12, parameters=0, units=0, logits=25 * 10**10, batch_size=1)
+    c = counts.Counts(
+        forward=10**12, decoding=0, parameters=0, units=0, logits=25 * 10**10, batch_size=1
+    )
     assert c.floor_seconds(tflops=3.0, terabytes_per_second=1.0) == pytest.approx(1.0)
     assert c.floor_seconds(tflops=3.0, terabytes_per_second=0.1) == pytest.approx(10.0)
