@@ -1,0 +1,153 @@
+r"""Time from a command to its first training step and to its first sample, in new processes.
+
+Example:
+  python -m experiments.benchmarks.startup
+
+Each line is a whole command as a user types it, with the cache of compiled programs empty and
+then filled by the line before it: `train` for one step of a hierarchical 16-bar melody model
+(its first step is when it reports one; `whole` includes validation and the checkpoint), and
+`generate` for one sample of it. What is asked of a machine with two cores: the first step
+within 20 s, cache cold, and the first sample within 6 s, cache warm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+
+from data_pipeline import command
+from experiments.benchmarks import machine
+from experiments.benchmarks.train_step import random_batch, small_configs
+from musicvae_jax.config import Config, ModelConfig, TrainConfig
+
+NAME = "mel_16bar_256"
+ASKED = {("train", "cold"): 20.0, ("generate", "warm"): 6.0}  # seconds until the first one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """One command.
+
+    Attributes:
+      name: "train" or "generate".
+      cache: "cold" or "warm".
+      first_seconds: until its first step, or its first sample.
+      whole_seconds: until the process has ended.
+    """
+
+    name: str
+    cache: str
+    first_seconds: float
+    whole_seconds: float
+
+
+def write_store(config: Config, folder: pathlib.Path) -> None:
+    """Write a token store of random rows, one batch in each split."""
+    folder.mkdir()
+    rows = np.asarray(random_batch(config).tokens).astype(np.uint8)
+    hashes = {}
+    for split in ("train", "validation", "test"):
+        np.save(folder / f"{split}.npy", rows)
+        content = (folder / f"{split}.npy").read_bytes()
+        hashes[f"{split}.npy"] = hashlib.sha256(content).hexdigest()
+    meta = {
+        "format": "musicvae-tokens-1",
+        "task": config.task,
+        "row_shape": list(rows.shape[1:]),
+        "counts": {split: len(rows) for split in ("train", "validation", "test")},
+        "sha256": hashes,
+    }
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def flags_of(config: Config) -> list[str]:
+    """Return the flags that make a configuration."""
+    names = [
+        field.name for part in (ModelConfig, TrainConfig) for field in dataclasses.fields(part)
+    ]
+    values = config.flat()
+    texts = {
+        name: ",".join(map(str, values[name])) if isinstance(values[name], tuple) else values[name]
+        for name in names
+    }
+    return [f"--task={config.task}", *(f"--{name}={text}" for name, text in texts.items())]
+
+
+def time_command(name: str, cache: str, arguments: list[str], sign: str, folder: str) -> Start:
+    """Run a command until it ends; its first line that begins with `sign` is its first result.
+
+    Without a sign the end is. The cache of compiled programs is in `folder`.
+
+    Raises:
+      RuntimeError: the command fails, or the line does not come.
+    """
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder}
+    start, first = time.perf_counter(), 0.0
+    command_line = [sys.executable, "-m", f"experiments.{name}", *arguments]
+    with subprocess.Popen(
+        command_line, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for printed in process.stdout:
+            if sign and printed.startswith(sign) and not first:
+                first = time.perf_counter() - start
+    whole = time.perf_counter() - start
+    if process.returncode or (sign and not first):
+        raise RuntimeError(f"{command_line} ended with {process.returncode} and no {sign!r}")
+    return Start(name=name, cache=cache, first_seconds=first or whole, whole_seconds=whole)
+
+
+def measure(folder: pathlib.Path) -> list[Start]:
+    """Time both commands, each with a cold and a warm cache."""
+    config = small_configs()[NAME].replace(dtype="float32")
+    write_store(config, folder / "data")
+    starts = []
+    for cache in ("cold", "warm"):
+        arguments = [f"--data_dir={folder / 'data'}", f"--run_dir={folder / cache}"]
+        arguments += [*flags_of(config), "--train_steps=1", "--log_every=1"]
+        sign = "step       1/1 "
+        starts.append(time_command("train", cache, arguments, sign, str(folder / "compiled")))
+    for cache in ("cold", "warm"):
+        arguments = [f"--run_dir={folder / 'cold'}", f"--output={folder / 'music' / cache}"]
+        arguments += ["--mode=sample", "--num=1"]
+        starts.append(time_command("generate", cache, arguments, "", str(folder / "compiled")))
+    return starts
+
+
+def define_flags() -> None:
+    """Define this benchmark's flags."""
+    flags.DEFINE_boolean("json", False, "Print one JSON line per command instead.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Time the commands and print the table."""
+    del argv
+    if not flags.FLAGS.json:
+        print(machine.describe("jaxlib", "flax"))
+        print(f"{NAME}; seconds from the command to its first step or sample, and to its end")
+        print(f"{'command':12}{'cache':>8}{'first':>8}{'whole':>8}{'asked':>8}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for start in measure(pathlib.Path(folder)):
+            asked = ASKED.get((start.name, start.cache))
+            if flags.FLAGS.json:
+                print(json.dumps(dataclasses.asdict(start)), flush=True)
+                continue
+            limit = "" if asked is None else f"{asked:.0f}"
+            figures = f"{start.first_seconds:8.1f}{start.whole_seconds:8.1f}{limit:>8}"
+            print(f"{start.name:12}{start.cache:>8}{figures}", flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
