@@ -23,6 +23,7 @@ BETA_SCHEDULES = ("annealed", "constant", "linear", "cyclical")
 VALIDATION_METRICS = ("loss", "loss_reference", "reconstruction_nats", "kl_bits", "accuracy")
 DATA_PLACEMENTS = ("auto", "device", "host")
 DTYPES = ("auto", "float32", "bfloat16")
+PARAM_SHARDINGS = ("replicated", "fsdp")
 
 
 class InputError(ValueError):
@@ -231,12 +232,16 @@ class RunConfig:
       steps_per_dispatch: steps that one call to the device makes.
       eval_examples: validation rows scored each time, 0 for all.
       data_placement: where the training rows lie: "device", "host", or "auto" (on the device
-        when they take at most a quarter of its memory).
+        when they take at most a quarter of its memory, and one process has all devices).
       stop_patience: training ends when this many validations in turn brought nothing better than
         the best one before; 0: it does not end early.
       stop_metric: figure of a validation that decides: loss, loss_reference,
         reconstruction_nats, kl_bits or accuracy.
       stop_min_delta: by how much a better figure must be better.
+      model_parallel: devices that share one copy of the model, each holding a part of every
+        kernel's columns; the others train on other rows. It must divide the number of devices.
+      param_sharding: "replicated" keeps a copy of parameters and moments for each part of the
+        batch; "fsdp" cuts them among those, which saves memory.
     """
 
     train_steps: int = 200_000
@@ -249,15 +254,19 @@ class RunConfig:
     stop_patience: int = 0
     stop_metric: str = "loss"
     stop_min_delta: float = 0.0
+    model_parallel: int = 1
+    param_sharding: str = "replicated"
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name in ("train_steps", "log_every", "eval_every", "save_every", "steps_per_dispatch"):
+        periods = ("log_every", "eval_every", "save_every")
+        for name in ("train_steps", *periods, "steps_per_dispatch", "model_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("eval_examples", "stop_patience", "stop_min_delta"):
             _require_number(name, getattr(self, name), 0, 1e30, "0 or more")
         _require_choice("stop_metric", self.stop_metric, VALIDATION_METRICS)
         _require_choice("data_placement", self.data_placement, DATA_PLACEMENTS)
+        _require_choice("param_sharding", self.param_sharding, PARAM_SHARDINGS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,15 +38,17 @@ class Dispatch:
         self._host_rows = rows
         self._chunk_sharding = sharding.along_data(mesh, axis=1)
         whole = sharding.replicated(mesh)
-        self.on_device = _fits(rows, config.run.data_placement, mesh.devices.flat[0])
+        placed = sharding.of_tree(mesh, state, config.run.param_sharding)
+        self.on_device = _fits(rows, config.run.data_placement, mesh)
         kept = np.asarray(rows if self.on_device else rows[:0])
-        self._rows = jax.device_put(kept, whole)
+        self._rows = sharding.place(whole, kept.shape, kept.__getitem__)
         take = training.take_from_device if self.on_device else training.take_from_chunk
-        run_steps = training.make_run_steps(training.make_train_step(model, config), take)
+        step = training.make_train_step(_gathering(model, mesh), config)
+        run_steps = training.make_run_steps(step, take)
         jitted = jax.jit(
             run_steps,
-            in_shardings=(whole, whole, self._chunk_sharding, whole),
-            out_shardings=(whole, whole),
+            in_shardings=(placed, whole, self._chunk_sharding, whole),
+            out_shardings=(placed, whole),
             donate_argnums=0,
         )
         # Compiled ahead of the first call, so that the memory it takes is known before.
@@ -65,7 +67,10 @@ class Dispatch:
         return self._compiled(state, self._rows, self.chunk(step, count), np.int32(count))
 
     def chunk(self, step: int, count: int) -> jax.Array:
-        """Return the batches of `count` steps, filled up to `size` with the first."""
+        """Return the batches of `count` steps, filled up to `size` with the first.
+
+        Rows are read where they go: each process reads its own.
+        """
         numbers = [
             data.batch_indices(
                 self._train.seed,
@@ -76,16 +81,32 @@ class Dispatch:
             for i in range(self.size)
         ]
         chunk = np.stack(numbers)
-        if not self.on_device:
-            chunk = self._host_rows[chunk]
-        return jax.device_put(chunk, self._chunk_sharding)
+        if self.on_device:
+            return sharding.place(self._chunk_sharding, chunk.shape, chunk.__getitem__)
+        return sharding.place_rows(self._chunk_sharding, self._host_rows, chunk)
 
 
-def _fits(rows: np.ndarray, placement: str, device: jax.Device) -> bool:
+def _gathering(model: Model, mesh: Mesh) -> Model:
+    """Let a model bring its parameters together before it uses them."""
+    if mesh.size == 1:
+        return model
+
+    def encode(params: Any, *args: Any, **options: Any) -> Any:
+        return model.encode(sharding.gathered(mesh, params), *args, **options)
+
+    def logits(params: Any, *args: Any, **options: Any) -> Any:
+        return model.logits(sharding.gathered(mesh, params), *args, **options)
+
+    return model._replace(encode=encode, logits=logits)
+
+
+def _fits(rows: np.ndarray, placement: str, mesh: Mesh) -> bool:
     """Decide where the rows go."""
     if placement != "auto":
         return placement == "device"
-    stats = device.memory_stats() or {}
+    if mesh.is_multi_process:
+        return False
+    stats = mesh.devices.flat[0].memory_stats() or {}
     limit = stats.get("bytes_limit", BYTES_FOR_ROWS / SHARE_FOR_ROWS) * SHARE_FOR_ROWS
     return rows.nbytes <= limit
 
@@ -108,16 +129,20 @@ class Validation:
       chosen: numbers of the rows that are scored.
     """
 
-    def __init__(self, model: Model, config: Config, rows: np.ndarray, mesh: Mesh) -> None:
+    def __init__(
+        self, model: Model, config: Config, rows: np.ndarray, mesh: Mesh, params: Any
+    ) -> None:
         self.chosen = data.spread_rows(len(rows), config.run.eval_examples)
         self._rows, self._config = rows, config
         part = config.train.batch_size // config.train.accumulation
-        whole_batches = -(-len(self.chosen) // mesh.size) * mesh.size
-        self._batch_size = max(min(part, whole_batches), mesh.size)
+        parts = mesh.shape[sharding.DATA_AXIS]
+        whole_batches = -(-len(self.chosen) // parts) * parts
+        self._batch_size = max(min(part, whole_batches), parts)
         self._cut, whole = sharding.along_data(mesh), sharding.replicated(mesh)
+        placed = sharding.of_tree(mesh, params, config.run.param_sharding)
         self._step = jax.jit(
-            training.make_eval_step(model, config),
-            in_shardings=(whole, whole, self._cut, self._cut),
+            training.make_eval_step(_gathering(model, mesh), config),
+            in_shardings=(placed, whole, self._cut, self._cut),
             out_shardings=whole,
         )
 
@@ -129,11 +154,15 @@ class Validation:
         for number, (indices, mask) in enumerate(batches):
             generator = np.random.default_rng([self._config.train.seed, number])
             eps = generator.standard_normal((len(indices), z_size), np.float32)
-            tokens = self._rows[self.chosen[indices]]
-            tokens, eps, mask = jax.device_put((tokens, eps, mask), self._cut)
-            found = self._step(state.params, state.hyper, Batch(tokens, eps), mask)
+            tokens = sharding.place_rows(self._cut, self._rows, self.chosen[indices])
+            batch = Batch(tokens, self._place(eps))
+            found = self._step(state.params, state.hyper, batch, self._place(mask))
             sums = metrics.add_sums(sums, found)
         examples = float(sums.pop("examples"))
         figures = {name: float(value) / examples for name, value in sums.items()}
         figures["kl_bits"] = figures.pop("kl_nats") / math.log(2.0)
         return figures
+
+    def _place(self, values: np.ndarray) -> jax.Array:
+        """Place an array that is known as a whole."""
+        return sharding.place(self._cut, values.shape, values.__getitem__)

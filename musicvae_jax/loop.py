@@ -130,7 +130,7 @@ def fit(
       InputError: too few rows for a batch, a batch that the devices cannot share, or no
         validation rows for a schedule or early stopping that needs them.
     """
-    mesh = sharding.make_mesh(devices)
+    mesh = sharding.make_mesh(devices, config.run.model_parallel)
     part = config.train.batch_size // config.train.accumulation
     data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
     sharding.check_divides(mesh, part, "batch_size / accumulation")
@@ -143,7 +143,7 @@ def fit(
     with Checkpoints(run_dir, create=True) as checkpoints:
         state = _first_state(model, config, mesh, checkpoints)
         dispatch = Dispatch(model, config, store.splits["train"], mesh, state)
-        validation = Validation(model, config, store.splits["validation"], mesh)
+        validation = Validation(model, config, store.splits["validation"], mesh, state.params)
         observer.started(_summary(config, store, mesh, state, dispatch, validation))
         run = _Run(config, observer, checkpoints, dispatch, validation, should_stop)
         return run.train(state)
@@ -151,14 +151,16 @@ def fit(
 
 def _first_state(model: Model, config: Config, mesh: Mesh, checkpoints: Checkpoints) -> TrainState:
     """Restore the latest checkpoint, or draw the parameters."""
-    whole = sharding.replicated(mesh)
     init = functools.partial(training.init_state, model, config)
+    shapes = jax.eval_shape(init)
+    placed = sharding.of_tree(mesh, shapes, config.run.param_sharding)
     step = checkpoints.latest_step()
     if step is None:
-        return jax.jit(init, out_shardings=whole)()
+        return jax.jit(init, out_shardings=placed)()
     shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-        jax.eval_shape(init),
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        placed,
     )
     # A state that was saved before some fields existed takes their first values.
     saved = checkpoints.state_names(step)
