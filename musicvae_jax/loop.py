@@ -168,7 +168,7 @@ def _first_state(model: Model, config: Config, mesh: Mesh, checkpoints: Checkpoi
     wanted["hyper"] = {k: v for k, v in vars(shapes.hyper).items() if k in saved["hyper"]}
     params, rest = checkpoints.restore(step, shapes.params, wanted)
     first = hyperparameters(config.train), patience.first_patience()
-    hyper, waiting = jax.device_put(first, whole)
+    hyper, waiting = jax.device_put(first, sharding.replicated(mesh))
     rest["hyper"] = dataclasses.replace(hyper, **rest["hyper"])
     return TrainState(params=params, **({"patience": waiting} | rest))
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from musicvae_jax.config import InputError
 
@@ -79,7 +79,7 @@ def of_tree(mesh: Mesh, tree: Tree, param_sharding: str) -> Tree:
     )
 
 
-def spec(mesh: Mesh, shape: tuple[int, ...], param_sharding: str) -> PartitionSpec:
+def spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...], param_sharding: str) -> PartitionSpec:
     """Say which axes of an array of this shape are cut.
 
     "model" cuts the last axis; with "fsdp", "data" cuts the longest of the other axes, or the
