@@ -14,31 +14,36 @@ from musicvae_jax.tasks import (
     NO_EVENT,
     NUM_DRUM_CLASSES,
     STEPS_PER_BAR,
+    STEPS_PER_QUARTER,
     Task,
 )
 
 COLOURS = {"melody": "#1f6fb4", "bass": "#c8553d", "drums": "#3c3c3c"}
-_BAR_COLOUR, _GRID_COLOUR, _TEXT_COLOUR = "#1f6fb4", "#d8dce2", "#444"
+_LINES = ("#dddddd", "#888888")  # of beats and of bars
+BAR_COLOUR, GRID_COLOUR, TEXT_COLOUR = "#1f6fb4", "#d8dce2", "#444"
 
 
-def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
+def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
+    """Put shapes together; the label is read aloud where pictures are not seen."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
         f'role="img" aria-label="{html.escape(label, quote=True)}">{"".join(parts)}</svg>'
     )
 
 
-def _rect(x: float, y: float, width: float, height: float, colour: str, title: str = "") -> str:
+def rect(x: float, y: float, width: float, height: float, colour: str, title: str = "") -> str:
+    """Draw a rectangle; the title shows under the mouse."""
     place = f'x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}" fill="{colour}"'
     if not title:
         return f"<rect {place}/>"
     return f"<rect {place}><title>{html.escape(title)}</title></rect>"
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, anchor: str = "start", size: float = 11) -> str:
+    """Write words."""
     return (
-        f'<text x="{x:.4g}" y="{y:.4g}" text-anchor="{anchor}" fill="{_TEXT_COLOUR}" '
-        f'font-size="11">{html.escape(words)}</text>'
+        f'<text x="{x:.4g}" y="{y:.4g}" text-anchor="{anchor}" fill="{TEXT_COLOUR}" '
+        f'font-size="{size:g}">{html.escape(words)}</text>'
     )
 
 
@@ -50,11 +55,11 @@ def bars(counts: Mapping[str, int], label: str, *, width: float = 560) -> str:
     for i, (name, count) in enumerate(counts.items()):
         shown = name if len(name) <= 40 else f"{name[:39]}…"
         length = count / most * (width - names_width - count_width)
-        parts.append(_text(names_width - 8, i * row + 13, shown, "end"))
-        bar = _rect(names_width, i * row + 3, max(length, 1), row - 6, _BAR_COLOUR, name)
+        parts.append(text(names_width - 8, i * row + 13, shown, "end"))
+        bar = rect(names_width, i * row + 3, max(length, 1), row - 6, BAR_COLOUR, name)
         parts.append(bar)
-        parts.append(_text(names_width + length + 6, i * row + 13, f"{count:,}"))
-    return _svg(width, max(len(counts), 1) * row, label, parts)
+        parts.append(text(names_width + length + 6, i * row + 13, f"{count:,}"))
+    return svg(width, max(len(counts), 1) * row, label, parts)
 
 
 def histogram(
@@ -62,7 +67,7 @@ def histogram(
     label: str,
     ticks: Mapping[int, str],
     *,
-    colour: str = _BAR_COLOUR,
+    colour: str = BAR_COLOUR,
     width: float = 360,
 ) -> str:
     """Draw counts [N] as columns, shares on the left, with words under some of them."""
@@ -73,33 +78,53 @@ def histogram(
     parts = []
     for part in (0.5, 1.0):
         y = height - bottom - part * room
-        parts.append(_rect(left, y, width - left, 0.6, _GRID_COLOUR))
-        parts.append(_text(left - 4, y + 4, f"{part * most / total:.1%}", "end"))
+        parts.append(rect(left, y, width - left, 0.6, GRID_COLOUR))
+        parts.append(text(left - 4, y + 4, f"{part * most / total:.1%}", "end"))
     for i, count in enumerate(counts.tolist()):
         tall = count / most * room
         title = f"{ticks.get(i, i)}: {count:,}"
         x, gap = left + i * step, min(1.0, step / 5)
-        parts.append(_rect(x, height - bottom - tall, step - gap, tall, colour, title))
+        parts.append(rect(x, height - bottom - tall, step - gap, tall, colour, title))
     for i, words in ticks.items():
-        parts.append(_text(left + (i + 0.5) * step, height - 6, words, "middle"))
-    return _svg(width, height, label, parts)
+        parts.append(text(left + (i + 0.5) * step, height - 6, words, "middle"))
+    return svg(width, height, label, parts)
 
 
-def piano_roll(row: np.ndarray, task: Task, *, width: float = 440) -> str:
-    """Draw one row [T] or [T, K] with bar lines; drums by class, kick at the bottom."""
-    columns = row.reshape(task.num_steps, len(task.tracks)).astype(np.int64)
+def piano_roll(row: np.ndarray, task: Task, *, width: float = 440, qpm: float | None = None) -> str:
+    """Draw one row as the PNG piano rolls are drawn: bars, beats, pitches, drums by class.
+
+    Args:
+      row: [T] or [T, K].
+      task: what it means.
+      width: of the picture, pixels.
+      qpm: quarters per minute to name; None names none.
+    """
+    columns = row.reshape(-1, len(task.tracks)).astype(np.int64)
+    num_steps = len(columns)
     pitched = [k for k, track in enumerate(task.tracks) if track.kind != "drums"]
-    drum_height = 9.0 * (6 if pitched else 12) if len(pitched) < len(task.tracks) else 0.0
-    height = (120.0 if pitched else 0.0) + drum_height
-    step = width / task.num_steps
-    parts = [_rect(0, 0, width, height, "#fafbfc")]
-    for bar in range(task.num_bars + 1):
-        parts.append(_rect(bar * STEPS_PER_BAR * step, 0, 0.6, height, _GRID_COLOUR))
-    parts += _pitched_notes(columns, task, pitched, step, height - drum_height)
+    has_drums = len(pitched) < len(task.tracks)
+    upper = 120.0 if pitched else 0.0
+    height = upper + (10.0 * NUM_DRUM_CLASSES if has_drums else 0.0)
+    left, top = (62.0 if has_drums else 26.0), (16.0 if qpm is not None else 2.0)
+    step = (width - left) / num_steps
+    parts = [rect(0, 0, width - left, height, "#fafbfc")]
+    for at in range(0, num_steps + 1, STEPS_PER_QUARTER):
+        is_bar = at % STEPS_PER_BAR == 0
+        parts.append(rect(at * step, 0, 0.9 if is_bar else 0.4, height, _LINES[is_bar]))
+    parts += _pitched_notes(columns, task, pitched, step, upper)
+    if has_drums:
+        names = enumerate(reversed(DRUM_CLASS_NAMES))
+        parts += [text(-4, upper + 10 * i + 8, name, "end", 8) for i, name in names]
     for k, track in enumerate(task.tracks):
         if track.kind == "drums":
-            parts += _hits(columns[:, k], step, height - drum_height, drum_height)
-    return _svg(width, height, f"piano roll, {task.name}", parts)
+            parts += _hits(columns[:, k], step, upper, height - upper)
+    bars_shown = range(-(-num_steps // STEPS_PER_BAR))
+    parts += [text(bar * STEPS_PER_BAR * step, height + 9, str(bar + 1), "start", 8)
+              for bar in bars_shown]  # fmt: skip
+    if qpm is not None:
+        parts.append(text(0, -5, f"{qpm:g} quarters per minute", "start", 9))
+    inner = f'<g transform="translate({left:g} {top:g})">{"".join(parts)}</g>'
+    return svg(width, height + top + 12, f"piano roll, {task.name}", [inner])
 
 
 def _pitched_notes(
@@ -112,8 +137,13 @@ def _pitched_notes(
     pitches = [note[3] for note in notes]
     low, high = min(pitches) - 2, max(max(pitches) + 2, min(pitches) + 12)
     tall = height / (high - low + 1)
-    return [
-        _rect(
+    octaves = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+    named = [
+        text(-4, (high - pitch + 0.5) * tall + 3, f"C{pitch // 12 - 1}", "end", 8)
+        for pitch in octaves
+    ]
+    return named + [
+        rect(
             start * step,
             (high - pitch) * tall,
             length * step - min(0.4, step / 3),
@@ -134,7 +164,7 @@ def _hits(column: np.ndarray, step: float, top: float, height: float) -> list[st
     tall = height / NUM_DRUM_CLASSES
     colour, last = COLOURS["drums"], NUM_DRUM_CLASSES - 1
     return [
-        _rect(t * step, top + (last - c) * tall + 0.4, step * 0.8, tall - 0.8, colour)
+        rect(t * step, top + (last - c) * tall + 0.4, step * 0.8, tall - 0.8, colour)
         for t, token in enumerate(column.tolist())
         for c in range(NUM_DRUM_CLASSES)
         if token >> c & 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import html as escaping
 from typing import Any
 
 import numpy as np
 
 from data_pipeline import charts
 from data_pipeline.charts import bars, histogram, piano_roll
+from data_pipeline.markup import document, escaped, figure, table
 from data_pipeline.songs import LARGE_SONG
 from data_pipeline.splits import SPLITS, Selection
 from data_pipeline.text import pitch_name
@@ -19,20 +19,6 @@ _SAMPLE = 20_000
 _NUM_ROLLS = 12
 _MAX_LENGTH = 32  # steps; longer notes are counted together
 _NUM_PITCHES = 128
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2em auto; max-width: 76em;
-  padding: 0 1em; }
-h1 { margin-bottom: 0.2em; } h2 { margin-top: 2em; border-bottom: 2px solid #d8dce2; }
-h3 { margin: 1.2em 0 0.3em; font-size: 1em; }
-table { border-collapse: collapse; } td, th { padding: 0.15em 0.9em 0.15em 0; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-th { font-weight: 600; border-bottom: 1px solid #d8dce2; }
-.grid { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.2em 2em; }
-figure { margin: 0; }
-figcaption { color: #555; font-size: 0.85em; } svg { max-width: 100%; height: auto; }
-.warning { background: #fff4d6; padding: 0.4em 0.8em; border-left: 4px solid #e0a800; }
-""".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,38 +103,32 @@ def html(report: dict[str, Any], drawn: dict[str, Figures]) -> str:
     parts = [_head(report), _songs(report["songs"])]
     for task in report["tasks"]:
         parts.append(_task(task, drawn[task["task"]]))
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Conversion report</title><style>{_STYLE}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
+    return document("Conversion report", "\n".join(parts))
 
 
 def _head(report: dict[str, Any]) -> str:
     """Write what was read, and warnings."""
     sources = [
-        [_words(source["name"]), f"{source['files']:,}", _words(source.get("licence", ""))]
+        [escaped(source["name"]), f"{source['files']:,}", escaped(source.get("licence", ""))]
         for source in report["sources"]
     ]
     read = (
         f"{report['files']:,} files, {report['units']:,} units, {report['units_read']:,} readable"
     )
     parts = ["<h1>Conversion report</h1>", f"<p>{read}</p>"]
-    parts += [f'<p class="warning">{_words(note)}</p>' for note in report["notes"]]
-    parts.append(_table(["input", "music files", "licence"], sources))
+    parts += [f'<p class="warning">{escaped(note)}</p>' for note in report["notes"]]
+    parts.append(table(["input", "music files", "licence"], sources))
     rows = [
         [task["task"], *(f"{task['rows_per_split'][s]:,}" for s in SPLITS), f"{task['kept']:,}"]
         for task in report["tasks"]
     ]
-    parts += ["<h3>Rows</h3>", _table(["task", *SPLITS, "files with rows"], rows)]
+    parts += ["<h3>Rows</h3>", table(["task", *SPLITS, "files with rows"], rows)]
     if report["read_by"]:
         engines = [[name, f"{count:,}"] for name, count in report["read_by"].items()]
-        parts += ["<h3>Read by</h3>", _table(["engine", "units"], engines)]
+        parts += ["<h3>Read by</h3>", table(["engine", "units"], engines)]
     if report["left_by_fast_engine"]:
         left = bars(report["left_by_fast_engine"], "units the fast engine left to note-seq")
-        parts.append(_figure(left, "left to note-seq by the fast engine, by reason"))
+        parts.append(figure(left, "left to note-seq by the fast engine, by reason"))
     return "\n".join(parts)
 
 
@@ -158,8 +138,8 @@ def _songs(songs: dict[str, Any]) -> str:
     words = f"{songs['songs']:,} songs in {songs['files']:,} different files; split by"
     parts = ["<h2>Songs</h2>", f"<p>{words} {songs['split_by']}.</p>"]
     if large:
-        rows = [[_words(s["name"]), f"{s['files']:,}", s["md5"]] for s in large]
-        parts.append(_table([f"of more than {LARGE_SONG} files", "files", "smallest md5"], rows))
+        rows = [[escaped(s["name"]), f"{s['files']:,}", s["md5"]] for s in large]
+        parts.append(table([f"of more than {LARGE_SONG} files", "files", "smallest md5"], rows))
     return "\n".join(parts)
 
 
@@ -173,9 +153,9 @@ def _task(task: dict[str, Any], figures: Figures) -> str:
     parts = [f"<h2>{task['task']}</h2>", f"<p>{words}</p>", '<div class="grid">']
     if task["dropped"]:
         drawn = bars(task["dropped"], "files without rows by reason")
-        parts.append(_figure(drawn, "files without rows, by reason"))
+        parts.append(figure(drawn, "files without rows, by reason"))
     rows = {split: task["rows_per_split"][split] for split in SPLITS}
-    parts.append(_figure(bars(rows, "rows by split", width=480), "rows by split"))
+    parts.append(figure(bars(rows, "rows by split", width=480), "rows by split"))
     parts += ["</div>", _duplicates(task)]
     if task["rows_unique"]:
         parts.append(f"<h3>Content, measured on {figures.num_sampled:,} rows</h3>")
@@ -203,8 +183,8 @@ def _duplicates(task: dict[str, Any]) -> str:
     return "\n".join(
         [
             '<h3>Duplicates and near-duplicates</h3><div class="grid">',
-            _table(["equal rows of two splits, kept in the first", "rows"], shared),
-            _table(heads, near),
+            table(["equal rows of two splits, kept in the first", "rows"], shared),
+            table(heads, near),
             "</div>",
         ]
     )
@@ -216,28 +196,14 @@ def _track(figures: TrackFigures, silent: float) -> str:
     colour = charts.COLOURS[track.name]
     beats = {i: str(i + 1) for i in range(0, STEPS_PER_BAR, 4)}
     place = histogram(figures.positions, "onsets by step of the bar", beats, colour=colour)
-    parts = [_figure(place, "onsets by step of the bar")]
+    parts = [figure(place, "onsets by step of the bar")]
     if track.kind == "drums":
-        parts.append(_figure(bars(figures.classes, "hits by drum class", width=480), "hits"))
+        parts.append(figure(bars(figures.classes, "hits by drum class", width=480), "hits"))
     else:
         octaves = {pitch: pitch_name(pitch) for pitch in range(24, 109, 12)}
         steps = {i: str(i + 1) for i in (0, 3, 7, 15)} | {_MAX_LENGTH - 1: f"{_MAX_LENGTH}+"}
         pitches = histogram(figures.pitches, "notes by pitch", octaves, colour=colour)
         lengths = histogram(figures.lengths, "notes by length", steps, colour=colour)
-        parts = [_figure(pitches, "pitch"), _figure(lengths, "note length in 16ths"), *parts]
+        parts = [figure(pitches, "pitch"), figure(lengths, "note length in 16ths"), *parts]
     words = f"<p>{track.name}: {silent:.1%} of all tokens are no event</p>"
     return f'{words}<div class="grid">{"".join(parts)}</div>'
-
-
-def _figure(picture: str, caption: str) -> str:
-    return f"<figure>{picture}<figcaption>{_words(caption)}</figcaption></figure>"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{cell}</th>" for cell in heads)
-    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _words(text: str) -> str:
-    return escaping.escape(text)

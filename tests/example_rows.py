@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from note_lists import row
 
+from musicvae_jax.tasks import Task
+
 MELODY_ROW = np.array(row(32, s0=41, s4=43, s8=1, s16=45, s30=1))
 DRUMS_ROW = np.array(row(32, s0=5, s8=2, s16=256, s31=511))
 
@@ -24,3 +26,13 @@ EXAMPLES = {
     "drums_16bar": np.tile(DRUMS_ROW, 8),
     "trio_16bar": trio_row(),
 }
+
+
+def random_rows(task: Task, count: int, seed: int = 0) -> np.ndarray:
+    """Rows with notes on a third of the steps."""
+    draw = np.random.default_rng(seed)
+    columns = []
+    for track in task.tracks:
+        tokens = draw.integers(0, track.num_classes, (count, task.num_steps))
+        columns.append(np.where(draw.random(tokens.shape) < 0.3, tokens, 0))
+    return np.stack(columns, axis=-1).reshape(count, *task.row_shape).astype(task.token_dtype)

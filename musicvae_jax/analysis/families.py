@@ -1,0 +1,27 @@
+"""All measures of a task's rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from musicvae_jax.analysis import melody, originality, rhythm, structure
+from musicvae_jax.analysis.events import columns_of
+from musicvae_jax.analysis.measures import Measure
+from musicvae_jax.tasks import Task
+
+FAMILIES = (rhythm.FAMILY, melody.FAMILY, structure.FAMILY, originality.FAMILY)
+
+
+def measure_rows(tokens: np.ndarray, task: Task) -> list[Measure]:
+    """Measure rhythm, melody and structure.
+
+    Args:
+      tokens: [N, T] or [N, T, K] integer.
+      task: what they mean.
+    """
+    found = []
+    for column, track in zip(columns_of(tokens, task), task.tracks, strict=True):
+        found += rhythm.measures(column, track)
+        if track.kind != "drums":
+            found += melody.measures(column, track.name)
+    return found + structure.measures(tokens, task)

@@ -1,0 +1,68 @@
+"""Measures of form: which bars of a row are alike.
+
+The distance of two bars is the share of what happens in either that does not happen in both: of
+the steps of a melody with an event (a note or a note off) in one of them, those where the
+events differ; of drum hits in one of them, those that are not in the other. Two empty bars have
+distance 0. Tracks are added before the division.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from musicvae_jax.analysis.events import columns_of
+from musicvae_jax.analysis.measures import Measure, of_values
+from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, Task
+
+FAMILY = "structure"
+LAGS = {1: "adjacent bars", 4: "bars four apart", 8: "bars eight apart"}
+
+
+def bar_distances(tokens: np.ndarray, task: Task) -> np.ndarray:
+    """Compare every bar of a row with every other.
+
+    Args:
+      tokens: [N, T] or [N, T, K], T = U whole bars.
+      task: names the tracks.
+
+    Returns:
+      float32 [N, U, U], 0 on the diagonal.
+    """
+    num_rows = len(tokens)
+    num_bars = tokens.shape[1] // STEPS_PER_BAR
+    differ = np.zeros((num_rows, num_bars, num_bars), np.float32)
+    either = np.zeros_like(differ)
+    for column, track in zip(columns_of(tokens, task), task.tracks, strict=True):
+        bars = column.reshape(num_rows, num_bars, STEPS_PER_BAR).astype(np.uint16)
+        for bar in range(num_bars):
+            one, other = bars[:, bar : bar + 1], bars
+            if track.kind == "drums":
+                differ[:, bar] += np.bitwise_count(one ^ other).sum(axis=2)
+                either[:, bar] += np.bitwise_count(one | other).sum(axis=2)
+            else:
+                differ[:, bar] += (one != other).sum(axis=2)
+                either[:, bar] += ((one != NO_EVENT) | (other != NO_EVENT)).sum(axis=2)
+    return np.divide(differ, either, out=np.zeros_like(differ), where=either > 0)
+
+
+def measures(tokens: np.ndarray, task: Task) -> list[Measure]:
+    """Measure rows of more than two bars; of shorter ones there is nothing to say."""
+    num_bars = tokens.shape[1] // STEPS_PER_BAR
+    if num_bars <= 2:
+        return []
+    distances = bar_distances(tokens, task)
+    first, second = np.triu_indices(num_bars, 1)
+    pairs = distances[:, first, second].astype(np.float64)
+    found = {f"distance of {name}": pairs[:, second - first == lag].mean(axis=1)
+             for lag, name in LAGS.items() if lag < num_bars}  # fmt: skip
+    any_two = pairs.mean(axis=1)
+    found["distance of any two bars"] = any_two
+    measured = [of_values(name, FAMILY, "all", value, 0, 1, 24) for name, value in found.items()]
+    gain = any_two - found["distance of adjacent bars"]
+    name = "any two bars less adjacent ones"
+    return [*measured, of_values(name, FAMILY, "all", gain, -0.5, 0.5, 24)]
+
+
+def mean_similarity(tokens: np.ndarray, task: Task) -> np.ndarray:
+    """Average the bar self-similarity (1 less the distance) over rows: float64 [U, U]."""
+    return 1.0 - bar_distances(tokens, task).mean(axis=0, dtype=np.float64)
