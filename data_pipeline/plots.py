@@ -192,6 +192,21 @@ def matrix(
     return svg(size, size, label, parts)
 
 
+def standalone(pictures: Sequence[str], size: tuple[float, float]) -> str:
+    """Put pictures of one size side by side into a file of their own."""
+    width, height = size
+    placed = "".join(
+        f'<g transform="translate({i * (width + 20):g} 0)">{one}</g>'
+        for i, one in enumerate(pictures)
+    )
+    whole = len(pictures) * (width + 20) - 20
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:g} {height:g}" '
+        f'width="{whole:g}" height="{height:g}" font-family="sans-serif">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{placed}</svg>\n'
+    )
+
+
 def legend(names: Sequence[str]) -> str:
     """Write which colour is which set, as in `distributions` and `intervals`."""
     spots = [

@@ -6,29 +6,14 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-import jax
 import numpy as np
 import pytest
 from synthetic_store import write_store
+from untrained_run import make_run
 
 from experiments import analyze
 from experiments.analysis_material import Options
-from musicvae_jax import data, run_folder
-from musicvae_jax.checkpoints import Checkpoints
 from musicvae_jax.config import InputError
-from musicvae_jax.models.registry import build_model
-from musicvae_jax.tasks import get_task
-
-
-def make_run(folder: pathlib.Path, task: str) -> str:
-    """A run with untrained parameters, and its store."""
-    store = data.open_store(write_store(folder / "store", task))
-    sizes = {"encoder_sizes": (8,), "decoder_sizes": (8,), "z_size": 4, "init": "default"}
-    config = get_task(task).config.replace(**sizes, dtype="float32")
-    run = run_folder.open_run_folder(folder / "run", config, store)
-    with Checkpoints(run, create=True) as saved:
-        saved.save(7, jax.jit(build_model(config).init)(jax.random.key(0)), {"a": 1}, config)
-    return str(run)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,292 @@
+"""The paper's interpolation experiment: a model's way between pieces beside that through data.
+
+python -m experiments.interpolation --run_dir=runs/mel_2bar
+
+Pairs of held-out rows A and B. Through the latent space: the posterior means are joined by an
+arc, and points on it are decoded. Through data: each step is taken from B with the probability
+of the fraction, else from A. Of each point: the share of tokens that differ from A and from B
+(normalised Hamming distance), and the cost under a 5-gram model of the training rows, nats per
+step: high cost means steps that no training row has in a row. A good latent space changes evenly
+and stays as likely as real rows all the way.
+
+Writes interpolation.json and interpolation.svg into the run folder, or below --output, and
+prints the table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from data_pipeline import command, plots
+from experiments.analysis_material import decode
+from experiments.evaluate import open_data
+from musicvae_jax import data, run_folder, sampling
+from musicvae_jax.analysis import interpolation, ngram
+from musicvae_jax.analysis.events import columns_of
+from musicvae_jax.config import InputError
+from musicvae_jax.facade import MusicVAE
+from musicvae_jax.tasks import Task
+
+ORDER = 5
+LATENT, DATA = "latent space", "data space"
+
+
+class Options(NamedTuple):
+    """What to compare.
+
+    Attributes:
+      run_dir: folder of the run.
+      num: pairs of held-out rows; fewer where the split has fewer.
+      steps: points of a way, both ends included.
+      split: the held-out rows: "test" or "validation".
+      data_dir: token store; None takes the run's own.
+      checkpoint: "best", "latest" or a saved step.
+      output: folder to write into; None takes the run folder.
+      temperature: of decoding; 0 takes the best token.
+      train_rows: rows the 5-gram model is fitted to, spread over all; 0 takes all.
+      seed: of all that is drawn.
+    """
+
+    run_dir: str
+    num: int = 256
+    steps: int = 11
+    split: str = "test"
+    data_dir: str | None = None
+    checkpoint: str = "best"
+    output: str | None = None
+    temperature: float = 0.0
+    train_rows: int = 50_000
+    seed: int = 0
+
+
+class Way(NamedTuple):
+    """One way between the ends, over P pairs and F points, float64 [P, F] each.
+
+    Attributes:
+      from_a: share of tokens that differ from A.
+      from_b: share of tokens that differ from B.
+      cost: nats per step.
+    """
+
+    from_a: np.ndarray
+    from_b: np.ndarray
+    cost: np.ndarray
+
+
+class Result(NamedTuple):
+    """What was found.
+
+    Attributes:
+      fractions: float64 [F].
+      ways: by name.
+      real_cost: of the held-out rows themselves, nats per step.
+    """
+
+    fractions: np.ndarray
+    ways: dict[str, Way]
+    real_cost: float
+
+
+def check(options: Options) -> None:
+    """Check what needs neither model nor data.
+
+    Raises:
+      InputError: an option is out of range.
+    """
+    if options.split not in data.SPLITS[1:]:
+        raise InputError(f"split: {options.split!r} is not one of {', '.join(data.SPLITS[1:])}")
+    for name, low, high in (("num", 2, 100_000), ("steps", 2, 1000), ("train_rows", 0, 2**62)):
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise InputError(f"{name}: {value} is out of range, it must be from {low} to {high}")
+    if not 0.0 <= options.temperature < math.inf:
+        raise InputError(f"temperature: {options.temperature} is out of range, 0 or more")
+    if not 0 <= options.seed < 2**31:
+        raise InputError(f"seed: {options.seed} is out of range, from 0 to 2**31 - 1")
+
+
+def draw_pairs(rows: np.ndarray, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw pairs of different rows, each row at most once: both ends, [P, ...].
+
+    Raises:
+      InputError: there are fewer than 4 rows.
+    """
+    if len(rows) < 4:
+        raise InputError(f"split: it holds {len(rows)} rows, at least 4 are needed")
+    order = np.random.default_rng([seed, 0]).permutation(len(rows))
+    num = min(num, len(rows) // 2)
+    return np.asarray(rows[order[:num]]), np.asarray(rows[order[num : 2 * num]])
+
+
+def compare(
+    vae: MusicVAE, ends: tuple[np.ndarray, np.ndarray], train: np.ndarray, options: Options
+) -> Result:
+    """Go both ways between all pairs, and measure."""
+    task = vae.task
+    models = [
+        ngram.fit(column, track.num_classes, ORDER)
+        for column, track in zip(columns_of(train, task), task.tracks, strict=True)
+    ]
+    a, b = ends
+    fractions = np.linspace(0.0, 1.0, options.steps)
+    mu_a, mu_b = (jnp.asarray(vae.encode(end).mu) for end in ends)
+    along = jax.vmap(sampling.slerp, (0, 0, None))
+    arcs = along(mu_a, mu_b, jnp.asarray(fractions, jnp.float32))
+    z = np.asarray(arcs).reshape(-1, vae.z_size)
+    decoded = decode(vae, z, jax.random.key(options.seed), options.temperature, "points")
+    generator = np.random.default_rng([options.seed, 1])
+    ways = {
+        LATENT: decoded.reshape(len(a), options.steps, *task.row_shape),
+        DATA: interpolation.mix(a, b, fractions, generator),
+    }
+    return Result(
+        fractions,
+        {name: _measure(rows, ends, models, task) for name, rows in ways.items()},
+        float(_cost(np.concatenate(ends), models, task).mean()),
+    )
+
+
+def _measure(
+    rows: np.ndarray, ends: tuple[np.ndarray, np.ndarray], models: Sequence[ngram.NGram], task: Task
+) -> Way:
+    """Measure the points [P, F, ...] of one way."""
+    a, b = ends
+    costs = _cost(rows.reshape(-1, *task.row_shape), models, task).reshape(rows.shape[:2])
+    return Way(interpolation.hamming(rows, a), interpolation.hamming(rows, b), costs)
+
+
+def _cost(rows: np.ndarray, models: Sequence[ngram.NGram], task: Task) -> np.ndarray:
+    """Add the costs of all tracks, nats per step [N]."""
+    pairs = zip(models, columns_of(rows, task), strict=True)
+    return np.sum([ngram.cost_nats(model, column) for model, column in pairs], axis=0)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average over the pairs [P, F], with the standard error: [F] each."""
+    return values.mean(axis=0), values.std(axis=0, ddof=1) / math.sqrt(len(values))
+
+
+def table(result: Result, about: dict[str, Any]) -> str:
+    """Write a line for each fraction."""
+    num = len(next(iter(result.ways.values())).cost)
+    lines = [
+        f"{about['task']}, {num:,} pairs of {about['split']} rows, decoded at temperature "
+        f"{about['temperature']:g}, {ORDER}-gram model of {about['train_rows']:,} train rows",
+        f"the held-out rows themselves cost {result.real_cost:.3f} nats per step",
+        "",
+        f"{'':10}" + "".join(f"{name:>48}" for name in result.ways),
+        f"{'from A to B':12}" + f"{'from A':>15}{'from B':>15}{'cost, nats':>18}" * 2,
+    ]
+    for i, fraction in enumerate(result.fractions.tolist()):
+        cells = []
+        for way in result.ways.values():
+            for values, width in zip(way, (15, 15, 18), strict=True):
+                mean, error = mean_and_error(values)
+                cells.append(f"{mean[i]:.3f} ± {error[i]:.3f}".rjust(width))
+        lines.append(f"{fraction:<12.2f}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def picture(result: Result) -> str:
+    """Draw distances and costs along both ways, with a band of one standard error."""
+
+    def line(values: np.ndarray) -> plots.Line:
+        mean, error = mean_and_error(values)
+        return plots.Line(mean, error)
+
+    ways = result.ways.items()
+    distances = {f"{name}, to A": line(way.from_a) for name, way in ways}
+    distances |= {f"{name}, to B": line(way.from_b) for name, way in ways}
+    costs = {name: line(way.cost) for name, way in ways}
+    flat = np.full(len(result.fractions), result.real_cost)
+    costs["held-out rows"] = plots.Line(flat)
+    axis = "from A to B"
+    return plots.standalone(
+        [
+            plots.lines(result.fractions, distances, "distances", (axis, "tokens that differ")),
+            plots.lines(result.fractions, costs, "costs", (axis, "nats per step")),
+        ],
+        (420, 240),
+    )
+
+
+def as_json(result: Result, about: dict[str, Any]) -> str:
+    """Write all means and standard errors."""
+    ways: dict[str, Any] = {}
+    for name, way in result.ways.items():
+        ways[name] = {}
+        for key, values in way._asdict().items():
+            mean, error = mean_and_error(values)
+            ways[name][key] = {"mean": mean.round(6).tolist(), "error": error.round(6).tolist()}
+    found = {"fractions": result.fractions.round(6).tolist(), "real_cost": result.real_cost}
+    return json.dumps(about | found | {"ways": ways}, indent=1) + "\n"
+
+
+def run(options: Options) -> str:
+    """Make the experiment, write both files, and return the table.
+
+    Raises:
+      InputError: an option is out of range, or there is no such run, checkpoint or data.
+    """
+    check(options)
+    folder = pathlib.Path(options.output or options.run_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: {folder} is a file, it must be a folder")
+    vae = MusicVAE.restore(options.run_dir, options.checkpoint)
+    store = open_data(pathlib.Path(options.run_dir), options.data_dir)
+    if store.task != vae.task:
+        raise InputError(f"data_dir: {store.path} holds {store.task.name}, not {vae.task.name}")
+    ends = draw_pairs(store.splits[options.split], options.num, options.seed)
+    train = store.splits["train"]
+    train = np.asarray(train[data.spread_rows(len(train), options.train_rows)])
+    result = compare(vae, ends, train, options)
+    about = {
+        "task": vae.task.name,
+        "split": options.split,
+        "pairs": len(ends[0]),
+        "train_rows": len(train),
+        "temperature": options.temperature,
+        "checkpoint": options.checkpoint,
+        "seed": options.seed,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.write_text(folder / "interpolation.json", as_json(result, about))
+    run_folder.write_text(folder / "interpolation.svg", picture(result))
+    return f"{table(result, about)}\n\n{folder / 'interpolation.svg'}"
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    flags.DEFINE_integer("num", 256, "Pairs of held-out rows, at most.")
+    flags.DEFINE_integer("steps", 11, "Points of a way, both ends included.")
+    flags.DEFINE_string("split", "test", "Held-out rows: test or validation.")
+    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    flags.DEFINE_string("output", None, "Folder to write into. Default: the run folder.")
+    flags.DEFINE_float("temperature", 0.0, "Of decoding; 0 takes the best token.")
+    flags.DEFINE_integer("train_rows", 50_000, "Rows of the 5-gram model; 0: all.")
+    flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Make the experiment and print the table."""
+    del argv
+    if not flags.FLAGS.run_dir:
+        raise InputError("--run_dir is needed")
+    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
+    print(run(Options(**given)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
