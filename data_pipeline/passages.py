@@ -131,6 +131,40 @@ def _first_with_rows(
     raise InputError(f"input: {path} has no row of {task.name}: {why}")
 
 
+def file_passages(
+    name: str, data: bytes, task: Task, *, meter: str = "4/4"
+) -> tuple[list[Passage], list[tuple[str, str]]]:
+    """List all passages of a file, of every tune of a tunebook in order.
+
+    Args:
+      name: the file's name.
+      data: its bytes.
+      task: whose rows to take.
+      meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
+
+    Returns:
+      The passages, and (name, reason) of the file or each tune that has none.
+    """
+    try:
+        units = notes.read_pieces(name, data)
+    except notes.ReadError as error:
+        return [], [(name, error.reason)]
+    found: list[Passage] = []
+    empty = []
+    for unit in units:
+        if unit.sequence is None:
+            reason = unit.error.reason if unit.error else extract.NO_NOTES
+            empty.append((unit.name, reason))
+            continue
+        arrays = notes.notes_from_sequence(unit.sequence)
+        own = [p for piece in split_pieces(arrays, meter) for p in passages(piece, task)]
+        found += [dataclasses.replace(passage, name=unit.name) for passage in own]
+        if not own:
+            why = extract.rows_from_notes(arrays, task.name, meter=meter).why_empty
+            empty.append((unit.name, why or extract.NO_NOTES))
+    return found, empty
+
+
 def _shorter(pieces: list[Piece], task: Task, at_end: bool) -> list[Passage]:
     """List the longest passages shorter than a row, filled up with silence."""
     for num_bars in range(task.num_bars - 1, 0, -1):

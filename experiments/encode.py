@@ -1,0 +1,213 @@
+"""Encode a token store or music files to latents, in bulk.
+
+Example:
+  python -m experiments.encode --run_dir=runs/mel_2bar --input=data/mel_2bar --output=latents
+
+The input is a token store (all its splits, or --split), or files, folders and archives of music.
+Of files every row is taken that `data_pipeline.prepare` would find, duplicates included; for
+large collections prepare a store first, which is read faster. Written below --output, in the
+input's order: latents-00000.npz, ... with
+
+  mu, sigma  [N, Z] float32, mean and standard deviation of each row's posterior
+  file_name  name of the file (with "#" and a number for a tune), of a store the split
+  bar        first bar of the row in its file, from 1; -1 for a store
+  row        number of the row in its file or split, from 0
+  skipped    (name, reason) of files without rows
+
+and encode.json, which says of which model and input they are. Memory holds one shard, whatever
+the size of the input. What was stopped, also by kill -9, goes on with the same command and gives
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from data_pipeline import command
+from data_pipeline.pieces import METERS
+from experiments import encode_shards as shards
+from experiments.encode_inputs import Corpus, open_corpus
+from experiments.stopping import StopSignal
+from musicvae_jax import checkpoints, data, sharding
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.models.encoders import Posterior
+from musicvae_jax.models.registry import Params, build_model
+from musicvae_jax.tasks import get_task
+
+Encode = Callable[[np.ndarray], shards.Latents]
+
+
+class Options(NamedTuple):
+    """What to encode, and how.
+
+    Attributes:
+      run_dir: run folder of the model.
+      inputs: one token store, or files, folders and archives.
+      output: folder to write into.
+      checkpoint: "best", "latest" or a saved step.
+      split: of the store; None takes all.
+      meter: "4/4" or "any", how files are read.
+      batch_size: rows encoded at once.
+      shard_rows: rows per file written.
+    """
+
+    run_dir: str
+    inputs: tuple[str, ...]
+    output: str
+    checkpoint: str = "best"
+    split: str | None = None
+    meter: str = "4/4"
+    batch_size: int = 512
+    shard_rows: int = 16_384
+
+
+def make_encode(config: Config, params: Params, batch_size: int) -> Encode:
+    """Return a function of rows [N, *task.row_shape] that encodes them a batch at a time.
+
+    All devices share each batch. The last batch is filled up, so that one size is compiled; the
+    next batches are under way while results are fetched.
+
+    Raises:
+      InputError: the devices cannot share a batch evenly.
+    """
+    mesh = sharding.make_mesh()
+    sharding.check_divides(mesh, batch_size, "batch_size")
+    placed = jax.device_put(params, sharding.replicated(mesh))
+    run = jax.jit(build_model(config).encode)
+    nothing = np.zeros((0, config.model.z_size), np.float32)
+
+    def encode(rows: np.ndarray) -> shards.Latents:
+        pending: list[Posterior] = []
+        for start in range(0, len(rows), batch_size):
+            index = np.minimum(np.arange(start, start + batch_size), len(rows) - 1)
+            batch = jax.device_put(rows[index], sharding.along_data(mesh))
+            pending.append(run(placed, batch))
+        mu = [np.asarray(posterior.mu) for posterior in pending]
+        sigma = [np.asarray(posterior.sigma) for posterior in pending]
+        return shards.Latents(
+            np.concatenate([nothing, *mu])[: len(rows)],
+            np.concatenate([nothing, *sigma])[: len(rows)],
+        )
+
+    return encode
+
+
+def encode_corpus(
+    corpus: Corpus, encode: Encode, folder: pathlib.Path, shard_rows: int, stop: StopSignal
+) -> int:
+    """Write all shards that are not there yet; return how many rows were encoded now."""
+    number, done, place = shards.next_place(folder)
+    if number:
+        print(f"going on after {number} shards with {done:,} rows", flush=True)
+    encoded = 0
+    with tqdm(total=corpus.total, initial=done, unit=" rows", mininterval=1.0) as bar:
+        for shard in shards.cut(corpus.blocks(place), shard_rows):
+            if stop.received:
+                break
+            num_rows = len(shard.rows)
+            if num_rows or shard.skipped:
+                path = shards.shard_path(folder, number)
+                shards.write_shard(path, shard, encode(shard.rows))
+                number, encoded = number + 1, encoded + num_rows
+            bar.update(num_rows)
+    return encoded
+
+
+def run(options: Options) -> str:
+    """Encode the input; return a summary.
+
+    Raises:
+      InputError: there is no such run or input, they do not fit, or the output is taken.
+      SystemExit: it was stopped, with the shell's code.
+    """
+    for name in ("batch_size", "shard_rows"):
+        if getattr(options, name) < 1:
+            raise InputError(f"{name}: {getattr(options, name)} is out of range, it must be >= 1")
+    if options.meter not in METERS:
+        raise InputError(f"meter: {options.meter!r} is not one of {', '.join(METERS)}")
+    config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
+    corpus = open_corpus(options.inputs, options.split, options.meter, get_task(config.task))
+    folder = pathlib.Path(options.output)
+    identity = {
+        "format": shards.FORMAT,
+        "task": config.task,
+        "step": step,
+        "model": _digest(params),
+        "input": corpus.fingerprint,
+        "z_size": config.model.z_size,
+        "shard_rows": options.shard_rows,
+        "batch_size": options.batch_size,
+    }
+    if shards.open_output(folder, identity):
+        return f"{folder}: found finished"
+    encode = make_encode(config, params, options.batch_size)
+    start = time.perf_counter()
+    with StopSignal() as stop:
+        encoded = encode_corpus(corpus, encode, folder, options.shard_rows, stop)
+    seconds = time.perf_counter() - start
+    if stop.received:
+        print(f"stopped: the same command goes on in {folder}")
+        sys.exit(stop.exit_code)
+    record = shards.finish(folder, identity)
+    if not record["rows"]:
+        shards.discard(folder)
+        raise InputError(f"input: no row of {config.task} found: {_counted(record['skipped'])}")
+    return (
+        f"{folder}: {record['rows']:,} rows in {record['shards']} shards; now {encoded:,} in "
+        f"{seconds:.1f} s, {encoded / seconds:,.0f} examples/s"
+        + (f"\nwithout rows: {_counted(record['skipped'])}" if record["skipped"] else "")
+    )
+
+
+def _digest(params: Params) -> str:
+    """Return the hexadecimal digest of the parameters."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _counted(reasons: dict[str, int]) -> str:
+    """Write reasons with their counts."""
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.items()) or "nothing to read"
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("run_dir", None, "Run folder of the model.")
+    flags.DEFINE_multi_string("input", [], "A token store, or music: files, folders, archives.")
+    flags.DEFINE_string("output", None, "Folder to write into.")
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    flags.DEFINE_enum("split", None, data.SPLITS, "Split of the store. Default: all.")
+    flags.DEFINE_string("meter", "4/4", "4/4, or any: time signatures of files are ignored.")
+    flags.DEFINE_integer("batch_size", 512, "Rows encoded at once.")
+    flags.DEFINE_integer("shard_rows", 16_384, "Rows per file written.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Encode what the flags say."""
+    del argv
+    values = flags.FLAGS
+    for name in ("run_dir", "output"):
+        if values[name].value is None:
+            raise InputError(f"{name}: --{name} is needed")
+    given: dict[str, Any] = {
+        name: values[name].value for name in set(Options._fields) & set(values)
+    }
+    print(run(Options(**given, inputs=tuple(values.input))))
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
