@@ -136,10 +136,15 @@ def play_soundfont(midi: bytes, soundfont: str | os.PathLike[str]) -> np.ndarray
       float32 samples at `SAMPLE_RATE`, scaled as those of `synthesise`.
 
     Raises:
-      InputError: there is no such file, or pyfluidsynth or FluidSynth itself is not installed.
+      InputError: there is no such file, it is no SoundFont, or pyfluidsynth or FluidSynth itself
+        is not installed.
     """
     if not pathlib.Path(soundfont).is_file():
         raise InputError(f"soundfont: there is no file {os.fspath(soundfont)}")
+    with open(soundfont, "rb") as stream:
+        head = stream.read(12)
+    if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):  # FluidSynth would play silence
+        raise InputError(f"soundfont: {os.fspath(soundfont)} is not a SoundFont (.sf2, .sf3)")
     try:
         importlib.import_module("fluidsynth")  # pretty_midi plays with it, and says less
     except (ImportError, OSError) as error:

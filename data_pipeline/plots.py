@@ -69,7 +69,7 @@ def intervals(
     *,
     low: float = 0.0,
     high: float = 1.0,
-    width: float = 620,
+    width: float = 680,
 ) -> str:
     """Draw value and interval of several sets, a line for each measure.
 
@@ -80,7 +80,7 @@ def intervals(
       high: right end of the axis.
       width: pixels.
     """
-    left, row, right = 270.0, 20.0, 14.0
+    left, row, right = 320.0, 20.0, 14.0
     height = row * len(rows) + 18
 
     def place(value: float) -> float:
@@ -89,7 +89,7 @@ def intervals(
     parts = []
     for tick in np.linspace(low, high, 6).tolist():
         parts.append(rect(place(tick), 0, 0.6, row * len(rows), GRID_COLOUR))
-        parts.append(text(place(tick), height - 4, f"{tick:.1f}", "middle", 9))
+        parts.append(text(place(tick), height - 4, f"{tick:.2f}", "middle", 9))
     for number, (name, sets) in enumerate(rows.items()):
         middle = row * number + row / 2
         parts.append(text(left - 8, middle + 4, name, "end", 10))

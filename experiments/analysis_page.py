@@ -81,12 +81,14 @@ def _family(findings: list[Finding]) -> str:
         }
         for one in findings
     }
-    drawn = plots.intervals(overlaps, "overlap with real rows")
+    values = [low for sets in overlaps.values() for _, low, _ in sets.values()]
+    least = min([value for value in values if math.isfinite(value)], default=0.0)
+    drawn = plots.intervals(overlaps, "overlap with real rows", low=math.floor(10 * least) / 10)
     parts = [markup.figure(drawn, "overlap with real rows, by measure; grey: real with real")]
     parts.append('<div class="grid">')
     for one in findings:
         title = _title(one, tracks)
-        picture = plots.distributions(one.shares, title, one.labels)
+        picture = _distribution(one, title)
         means = ", ".join(f"{name} {value:.3g}" for name, value in one.means.items())
         caption = f"{title}{'; mean: ' + means if means else ''}"
         parts.append(
@@ -95,6 +97,14 @@ def _family(findings: list[Finding]) -> str:
             "</figcaption></figure>"
         )
     return "\n".join([*parts, "</div>"])
+
+
+def _distribution(finding: Finding, title: str) -> str:
+    """Draw the distributions of a measure, without the empty bins at its end."""
+    held = np.flatnonzero(np.sum(list(finding.shares.values()), axis=0))
+    end = max(int(held.max(initial=0)) + 1, min(4, len(finding.labels)))
+    shares = {name: values[:end] for name, values in finding.shares.items()}
+    return plots.distributions(shares, title, finding.labels[:end])
 
 
 def _title(finding: Finding, tracks: set[str]) -> str:
@@ -153,13 +163,16 @@ def _nearest(material: Material, analysis: Analysis) -> str:
     # What has nothing in it is near to anything that has little.
     events = (samples.reshape(len(samples), -1) != 0).sum(axis=1)
     order = np.lexsort((-events, near.distance.round(6)))[:_NEAREST]
-    parts = ['<h3>the samples nearest to a training row, and that row</h3><div class="grid">']
+    parts = ["<h3>the samples nearest to a training row, and that row</h3>"]
     for i in order.tolist():
         pair = (samples[i], material.train[near.row[i]])
         words = (f"sample {i + 1}, {near.distance[i]:.1%} of its steps differ", "training row")
-        for row, caption in zip(pair, words, strict=True):
-            parts.append(markup.figure(piano_roll(row, material.task, width=width), caption))
-    return "\n".join([*parts, "</div>"])
+        drawn = [
+            markup.figure(piano_roll(row, material.task, width=width), caption)
+            for row, caption in zip(pair, words, strict=True)
+        ]
+        parts.append(f'<div class="grid">{"".join(drawn)}</div>')
+    return "\n".join(parts)
 
 
 def _latent(latents: Latents) -> str:

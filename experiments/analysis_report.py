@@ -114,4 +114,5 @@ def _cell(value: comparison.Interval, digits: int = 3) -> str:
     """Write a value and its interval."""
     if not math.isfinite(value.value):
         return "-"
-    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    middle, low, high = (round(number, digits) + 0.0 for number in value)  # no minus zero
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

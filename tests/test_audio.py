@@ -81,7 +81,10 @@ def test_what_cannot_be_played_is_refused(
         audio.synthesise([MELODY_ROW] * 140, "mel_2bar", qpm=1.0)
     with pytest.raises(InputError, match="soundfont: there is no file nowhere"):
         render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont="nowhere")
-    (tmp_path / "a.sf2").write_bytes(b"")
+    (tmp_path / "a.sf2").write_bytes(b"RIFF....WAVE")
+    with pytest.raises(InputError, match=r"soundfont: .*a\.sf2 is not a SoundFont"):
+        render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
+    (tmp_path / "a.sf2").write_bytes(b"RIFF....sfbk")
     monkeypatch.setitem(sys.modules, "fluidsynth", None)
     with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[sound\]'"):
         render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")

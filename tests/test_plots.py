@@ -28,12 +28,12 @@ def test_distributions_share_one_scale() -> None:
 
 def test_intervals_stand_where_their_values_are() -> None:
     rows = {"m": {"real": (0.5, 0.25, 0.75), "new": (0.1, 0.0, 0.2)}}
-    drawn = plots.intervals(rows, "x", width=384)  # 100 pixels from 0 to 1
+    drawn = plots.intervals(rows, "x", width=434)  # 100 pixels from 0 to 1
     band, middle, line, dot = shapes(drawn, "rect")[6:]
-    assert (float(band["x"]), float(band["width"])) == (295, 50)
-    assert float(middle["x"]) == 319.2  # of four digits
-    assert (float(line["x"]), float(line["width"])) == (270, 20)
-    assert float(dot["x"]) == 277.5
+    assert (float(band["x"]), float(band["width"])) == (345, 50)
+    assert float(middle["x"]) == 369.2  # of four digits
+    assert (float(line["x"]), float(line["width"])) == (320, 20)
+    assert float(dot["x"]) == 327.5
     nothing = {"m": {"real": (float("nan"),) * 3}}
     assert len(shapes(plots.intervals(nothing, "x"), "rect")) == 6
 

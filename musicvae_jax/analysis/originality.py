@@ -98,9 +98,10 @@ def measures(tokens: np.ndarray, known: Known) -> tuple[list[Measure], Nearest]:
     """
     near = nearest(tokens, known)
     copies = (near.distance == 0).astype(np.float64)
+    copied = of_values("copies of a training row", FAMILY, "all", copies, 0, 2, 2)
     found = [
         of_values("distance to the nearest training row", FAMILY, "all", near.distance, 0, 1, 32),
-        of_values("copies of a training row", FAMILY, "all", copies, 0, 2, 2),
+        copied._replace(labels=("no", "yes")),
     ]
     for (column, track), moves in zip(_tracks(tokens, known.task), known.moves, strict=True):
         run = longest_runs(column, moves, track)

@@ -1,0 +1,127 @@
+"""Does the analysis call real rows real, and noise not: held-out halves, and random tokens.
+
+Example:
+  python -m experiments.benchmarks.analysis_check --data_dir=data/mel --data_dir=data/drums \
+      > experiments/benchmarks/analysis_check.txt
+
+Halves: the held-out rows of a store are cut in two at random, in blocks of neighbouring rows,
+and one half is analysed against the other as if a model had made it. Each of the intervals
+(four for a measure with a value per row, else two) should hold the real-against-real value.
+Random tokens: rows whose tokens are drawn uniformly. The mean overlap of every family should
+lie outside the interval of real rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+
+from data_pipeline import command
+from experiments.benchmarks import machine
+from musicvae_jax import data
+from musicvae_jax.analysis import comparison, originality, sets
+from musicvae_jax.analysis.comparison import Interval
+from musicvae_jax.analysis.originality import Known
+from musicvae_jax.analysis.sets import Finding, Rows
+from musicvae_jax.tasks import Task
+
+_OTHER, _RANDOM = "other half", "random tokens"
+
+
+def coverage(
+    rows: np.ndarray, stored: np.ndarray, known: Known, task: Task, repeats: int
+) -> tuple[list[float], int]:
+    """Cut held-out rows in two several times: share of intervals that hold, and rows per side."""
+    shares = []
+    size = 0
+    blocks = comparison.block_numbers(stored)
+    for repeat in range(repeats):
+        generator = np.random.default_rng([repeat, 9])
+        cut = comparison.draw_halves(blocks, len(rows) // 2, generator, 1)
+        a, b = (np.flatnonzero(weights[0]) for weights in cut)
+        others = {_OTHER: Rows(rows[a], stored[a])}
+        found = sets.analyse(Rows(rows[b], stored[b]), others, known, task, repeat)
+        shares.append(sets.share_holding(found.findings, _OTHER))
+        size = found.rows_per_side
+    return shares, size
+
+
+def random_rows(task: Task, count: int) -> np.ndarray:
+    """Draw tokens uniformly, [N, *row_shape]."""
+    generator = np.random.default_rng(0)
+    columns = [
+        generator.integers(0, track.num_classes, (count, task.num_steps)) for track in task.tracks
+    ]
+    return np.stack(columns, axis=-1).reshape(count, *task.row_shape).astype(task.token_dtype)
+
+
+def random_lines(rows: np.ndarray, stored: np.ndarray, known: Known, task: Task) -> list[str]:
+    """Compare random tokens with held-out rows: a line for each family."""
+    others = {_RANDOM: Rows(random_rows(task, len(rows)))}
+    found = sets.analyse(Rows(rows, stored), others, known, task)
+    lines = []
+    for family, compared in found.families.items():
+        real, other = compared.real["overlap"], compared.others[_RANDOM]["overlap"]
+        inside = [one for one in found.findings if one.family == family]
+        outside = sum(not _holds(one) for one in inside)
+        verdict = "outside" if other.high < real.low else "INSIDE"
+        lines.append(
+            f"    {family:12}{_cell(real):>24}{_cell(other):>24}  {verdict}; measures whose "
+            f"overlap is outside: {outside} of {len(inside)}"
+        )
+    return lines
+
+
+def _holds(finding: Finding) -> bool:
+    """Tell whether the interval of a measure's overlap holds the real value (or says nothing)."""
+    real, other = finding.compared.real["overlap"], finding.compared.others[_RANDOM]["overlap"]
+    return not (math.isfinite(real.value) and math.isfinite(other.value)) or other.holds(real.value)
+
+
+def _cell(value: Interval) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def report(store: data.Store, num: int, train_rows: int, repeats: int) -> list[str]:
+    """Check one store."""
+    task, train = store.task, store.splits["train"]
+    stored = data.spread_rows(len(store.splits["test"]), num)
+    rows = np.asarray(store.splits["test"][stored])
+    known = originality.know(np.asarray(train[data.spread_rows(len(train), train_rows)]), task)
+    shares, size = coverage(rows, stored, known, task, repeats)
+    held = f"{np.mean(shares):.1%} of the intervals hold the real value (least {min(shares):.1%})"
+    return [
+        f"{task.name}: {len(rows):,} test rows, {len(known.events):,} train rows",
+        f"  halves, {repeats} times, {size} rows a side: {held}",
+        f"  random tokens   {'real, real':>24}{'random, real':>24}",
+        *random_lines(rows, stored, known, task),
+    ]
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_multi_string("data_dir", [], "Token store; repeated.")
+    flags.DEFINE_integer("num", 1000, "Test rows of each, at most.", lower_bound=64)
+    flags.DEFINE_integer("train_rows", 20_000, "Train rows of each, at most.", lower_bound=1)
+    flags.DEFINE_integer("repeats", 10, "How often the test rows are cut.", lower_bound=1)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the table."""
+    del argv
+    values = flags.FLAGS
+    print(machine.describe("numpy"))
+    print("Mean overlap of a family's measures (1: equal) [95% of 200 draws].")
+    for path in values.data_dir:
+        store = data.open_store(path)
+        print(
+            "", *report(store, values.num, values.train_rows, values.repeats), sep="\n", flush=True
+        )
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
