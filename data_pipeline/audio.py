@@ -129,11 +129,8 @@ def _drum(pitch: int) -> np.ndarray:
     return sound.astype(np.float32)
 
 
-def play_soundfont(midi: bytes, soundfont: str | os.PathLike[str]) -> np.ndarray:
-    """Play a MIDI file with a SoundFont through FluidSynth.
-
-    Returns:
-      float32 samples at `SAMPLE_RATE`, scaled as those of `synthesise`.
+def check_soundfont(soundfont: str | os.PathLike[str]) -> None:
+    """Check that a SoundFont can be played.
 
     Raises:
       InputError: there is no such file, it is no SoundFont, or pyfluidsynth or FluidSynth itself
@@ -152,6 +149,18 @@ def play_soundfont(midi: bytes, soundfont: str | os.PathLike[str]) -> np.ndarray
             "SoundFonts need pyfluidsynth and the system's FluidSynth library: "
             "pip install 'musicvae-jax[sound]' and, on Debian, apt install libfluidsynth3"
         ) from error
+
+
+def play_soundfont(midi: bytes, soundfont: str | os.PathLike[str]) -> np.ndarray:
+    """Play a MIDI file with a SoundFont through FluidSynth.
+
+    Returns:
+      float32 samples at `SAMPLE_RATE`, scaled as those of `synthesise`.
+
+    Raises:
+      InputError: as `check_soundfont`.
+    """
+    check_soundfont(soundfont)
     import pretty_midi
 
     sound = pretty_midi.PrettyMIDI(io.BytesIO(midi)).fluidsynth(

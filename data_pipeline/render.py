@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipeline import audio, scores
+from data_pipeline import audio, engraving, scores
 from data_pipeline.notes import import_note_seq
 from data_pipeline.pictures import piano_roll_png
 from data_pipeline.pieces import DEFAULT_QPM
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "check_formats",
     "check_sound",
     "concatenate",
     "decode",
@@ -43,6 +44,26 @@ __all__ = [
 Rows = np.ndarray | Sequence[np.ndarray]
 # What a result can be written as; "png" draws a group of rows, the others take one or several.
 FORMATS = ("midi", "png", "musicxml", "svg", "wav")
+
+
+def check_formats(
+    formats: Collection[str], soundfont: str | os.PathLike[str] | None = None
+) -> None:
+    """Check, before anything is made, that all formats can be written.
+
+    Pictures are left out: without matplotlib they can be done without.
+
+    Args:
+      formats: some of `FORMATS`.
+      soundfont: as in `write_wav`.
+
+    Raises:
+      InputError: what a format needs is not installed, or the SoundFont cannot be played.
+    """
+    if "svg" in formats:
+        engraving.import_verovio()
+    if "wav" in formats and soundfont is not None:
+        audio.check_soundfont(soundfont)
 
 
 def midi_bytes(sequence: NoteSequence) -> bytes:
@@ -114,7 +135,7 @@ def write_score_svg(
       InputError: as `write_midi`, or verovio is not installed.
     """
     text = scores.musicxml(rows, task_name, qpm=qpm, program=program, rest_bars=rest_bars)
-    write_whole(path, scores.engrave(text).encode())
+    write_whole(path, engraving.engrave(text).encode())
 
 
 def write_wav(

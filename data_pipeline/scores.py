@@ -1,6 +1,6 @@
-"""Rows of tokens as a score: MusicXML, and its engraving as SVG.
+"""Rows of tokens as a score in MusicXML.
 
-The MusicXML is written here, without a library: equal rows give equal bytes. A part per track,
+It is written without a library: equal rows give equal bytes. A part per track,
 in 4/4; notes that do not fit one symbol are tied, rests fill what is silent. The key signature
 is the major key that holds most notes (of several, the one with the fewest signs). Drums are on
 a percussion staff, a head for each class; a hit, which has no length, is written up to the next
@@ -19,7 +19,6 @@ import numpy as np
 from data_pipeline import drums, trio
 from data_pipeline.pieces import DEFAULT_QPM
 from data_pipeline.sequences import check_sound, lay_out_rows
-from musicvae_jax.config import InputError
 from musicvae_jax.tasks import (
     DRUM_CLASS_NAMES,
     STEPS_PER_BAR,
@@ -196,34 +195,6 @@ def _symbol_length(place: int, room: int, is_rest: bool) -> int:
     # A rest lies within the part of the bar that is as long as itself.
     places = {16: 16, 8: 8, 4: 4, 2: 2, 1: 1} if is_rest else _NOTE_PLACES
     return next(n for n, every in places.items() if n <= room and place % every == 0)
-
-
-def engrave(text: str) -> str:
-    """Engrave MusicXML as one SVG picture; equal scores give equal text.
-
-    Raises:
-      InputError: verovio is not installed.
-    """
-    try:
-        import verovio
-    except ImportError as error:
-        raise InputError("scores as SVG need verovio: pip install 'musicvae-jax[score]'") from error
-    toolkit = verovio.toolkit()
-    toolkit.setOptions(
-        {
-            "adjustPageHeight": True,
-            "breaks": "auto",
-            "footer": "none",
-            "header": "none",
-            "pageHeight": 60000,
-            "pageWidth": 2400,
-            "scale": 40,
-            "svgViewBox": True,
-            "xmlIdSeed": 1,
-        }
-    )
-    toolkit.loadData(text)
-    return toolkit.renderToSVG(1)
 
 
 def _marks(origins: Sequence[int]) -> dict[int, str]:

@@ -93,6 +93,7 @@ class Options:
         for name in self.formats:
             known = ", ".join(render.FORMATS)
             _require(name in render.FORMATS, "format", name, f"one of {known}")
+        render.check_formats(self.formats, self.soundfont)
         render.check_sound(self.qpm, self.program)
         self._check_inputs()
         if self.mode == "attribute" and not self.attribute:

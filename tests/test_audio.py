@@ -89,3 +89,5 @@ def test_what_cannot_be_played_is_refused(
     with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[sound\]'"):
         render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
     assert [path.name for path in tmp_path.iterdir()] == ["a.sf2"]
+    with pytest.raises(InputError, match="soundfont: there is no file nowhere"):
+        render.check_formats(("wav",), "nowhere")

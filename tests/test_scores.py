@@ -175,3 +175,6 @@ def test_without_verovio_the_message_says_what_to_install(
     with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[score\]'"):
         render.write_score_svg(tmp_path / "a.svg", MELODY_ROW, "mel_2bar")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="scores as SVG need verovio"):
+        render.check_formats(("midi", "svg"))
+    render.check_formats(("midi", "wav", "musicxml"))
