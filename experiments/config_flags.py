@@ -51,6 +51,9 @@ def define(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
     help_texts = _field_help()
     for name, field_type in field_types().items():
         text = f"{help_texts[name]} Default: the task's."
+        if field_type is bool:
+            flags.DEFINE_boolean(name, None, text, flag_values=values)
+            continue
         serializer = flags.CsvListSerializer(",") if field_type == tuple[int, ...] else None
         flags.DEFINE(parsers[field_type], name, None, text, values, serializer)
     return ("task", *help_texts)

@@ -58,7 +58,8 @@ class ModelConfig:
       decoder_sizes: units of each (bottom) decoder LSTM layer.
       conductor_sizes: units of each conductor layer; empty takes `decoder_sizes` (the reference).
       init: "reference" draws all that touches z with standard deviation 0.001, as the reference;
-        "default" draws it Glorot uniform, so that the decoder uses z from the first steps.
+        "default" draws each part by the size of what it reads, so that the decoder uses z from
+        the first steps (`models/initialisation.py`).
     """
 
     architecture: str = "flat"
@@ -233,6 +234,8 @@ class RunConfig:
       eval_examples: validation rows scored each time, 0 for all.
       data_placement: where the training rows lie: "device", "host", or "auto" (on the device
         when they take at most a quarter of its memory, and one process has all devices).
+      remat: keep less of the forward pass and compute the rest again in the backward pass: about
+        a third more work for less memory.
       stop_patience: training ends when this many validations in turn brought nothing better than
         the best one before; 0: it does not end early.
       stop_metric: figure of a validation that decides: loss, loss_reference,
@@ -251,6 +254,7 @@ class RunConfig:
     steps_per_dispatch: int = 10
     eval_examples: int = 4096
     data_placement: str = "auto"
+    remat: bool = False
     stop_patience: int = 0
     stop_metric: str = "loss"
     stop_min_delta: float = 0.0

@@ -54,7 +54,7 @@ class Dispatch:
         # Compiled ahead of the first call, so that the memory it takes is known before.
         arguments = (state, self._rows, self.chunk(0, 1), jnp.int32(1))
         self._compiled = jitted.lower(*arguments).compile()
-        self.memory_bytes = _memory_bytes(self._compiled)
+        self.memory_bytes = memory_bytes(self._compiled)
 
     def __call__(
         self, state: TrainState, step: int, count: int
@@ -111,7 +111,7 @@ def _fits(rows: np.ndarray, placement: str, mesh: Mesh) -> bool:
     return rows.nbytes <= limit
 
 
-def _memory_bytes(compiled: Any) -> int:
+def memory_bytes(compiled: Any) -> int:
     """Return what a compiled program holds while it runs; donated arguments count once."""
     sizes = compiled.memory_analysis()
     return (

@@ -105,7 +105,7 @@ def test_a_flagfile_says_what_the_reference_has(name: str) -> None:
     assert (train.sampling_schedule, train.sampling_rate) == schedule
     assert (train.learning_rate, train.min_learning_rate, train.decay_rate) == (1e-3, 1e-5, 0.9999)
     assert (train.clip_mode, train.grad_clip, config.run.train_steps) == ("global_norm", 1, 200_000)
-    assert model.init == "reference"
+    assert (model.init, train.warmup_steps, train.adam_b2) == ("reference", 0, 0.999)
 
 
 @pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)

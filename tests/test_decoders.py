@@ -14,6 +14,7 @@ from model_cases import CASES
 
 from musicvae_jax.models import decoders
 from musicvae_jax.models.encoders import split_columns
+from musicvae_jax.models.initialisation import REFERENCE
 
 
 def test_shift_puts_none_first() -> None:
@@ -91,7 +92,7 @@ def test_scheduled_sampling_never_samples_the_first_input_of_a_bar(key: jax.Arra
 def test_scheduled_sampling_probability_counts_per_step(key: jax.Array) -> None:
     columns = (jnp.full((32, 200), 5),)
     case = model_cases.case("mel_2bar", "flat")
-    module = decoders.CategoricalDecoder(((90,),), 4, (7, 5), jax.nn.initializers.zeros)
+    module = decoders.CategoricalDecoder(((90,),), 4, (7, 5), REFERENCE)
     params = {"params": case.params["decoder"]["core"]}
 
     def fed(module: decoders.CategoricalDecoder, probability: float) -> Any:
@@ -174,7 +175,7 @@ def test_dropped_inputs_are_empty(key: jax.Array) -> None:
 
 
 def test_a_dropped_step_loses_all_its_columns(key: jax.Array) -> None:
-    core = decoders.CategoricalDecoder(((5, 3), (4,)), 2, (3,), jax.nn.initializers.zeros)
+    core = decoders.CategoricalDecoder(((5, 3), (4,)), 2, (3,), REFERENCE)
     columns = tuple(jnp.zeros((50, 4), jnp.int32) for _ in range(3))
     dropped = core.drop(columns, decoders.Dropout(0.3, key))
     gone = [np.asarray(column) == depth for column, depth in zip(dropped, (5, 3, 4), strict=True)]

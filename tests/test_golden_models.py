@@ -22,7 +22,7 @@ from musicvae_jax import objectives, training
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.models.variables import params_from_variables, variables_from_params
-from musicvae_jax.tasks import get_task
+from musicvae_jax.tasks import RECIPES, get_task
 
 GOLDEN = {
     "flat": ("model_cat-mel_2bar_seed11.npz", "mel_2bar"),
@@ -72,6 +72,7 @@ class Golden:
             "sampling_rate": self.hparams["sampling_rate"],
             "transpose": 0,
             "dtype": "float32",
+            **RECIPES["reference"],
         }
         start = Config(task=task, model=model, train=defaults.train, run=defaults.run)
         self.config = start.replace(**train)

@@ -194,7 +194,7 @@ def test_steps_one_by_one_equal_the_sequence(key: jax.Array) -> None:
     constant = layers[0].bias[:, None, :]
     gate_inputs = draw(keys[5], (N, T, B, 4 * H))
     starts = lstm.split_states(draw(keys[0], (N, B, 4 * H)), (H, H))
-    sequence = lstm.run_stack(layers, gate_inputs, constant, starts, T, jnp.float32)
+    sequence = lstm.run_stack(layers, lambda: gate_inputs, constant, starts, T, jnp.float32)
     states = starts
     for t in range(T):
         states, hidden = lstm.step_stack(layers, gate_inputs[:, t] + constant, states)

@@ -33,7 +33,7 @@ from musicvae_jax import training
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.models.variables import params_from_variables
-from musicvae_jax.tasks import get_task
+from musicvae_jax.tasks import RECIPES, get_task
 from musicvae_jax.training import Batch
 
 TASK = "drums_2bar"
@@ -85,6 +85,7 @@ def curve_config() -> Config:
         sampling_schedule="constant",
         sampling_rate=0.0,
         dtype="float32",
+        **RECIPES["reference"],
     )
 
 

@@ -21,6 +21,7 @@ from jax import lax
 
 from musicvae_jax.models import lstm, products
 from musicvae_jax.models.encoders import split_columns
+from musicvae_jax.models.initialisation import GLOROT, Initialisation
 
 Columns = tuple[jax.Array, ...]  # K arrays
 
@@ -88,22 +89,23 @@ class Stream(nn.Module):
       depth: V, summed over the columns.
       context_size: C.
       sizes: units of each layer.
-      state_init: draws the kernel of the initial states.
+      initial: draws the parameters.
     """
 
     depth: int
     context_size: int
     sizes: tuple[int, ...]
-    state_init: products.Initializer
+    initial: Initialisation
 
     def setup(self) -> None:
         """Declare the initial states, the cells and the output projection."""
         self.z_to_initial_state = products.Affine(
-            self.context_size, 2 * sum(self.sizes), self.state_init
+            self.context_size, 2 * sum(self.sizes), self.initial.state
         )
         inputs = (self.depth + self.context_size, *self.sizes[:-1])
+        lowest = self.initial.context_kernel(self.depth, self.context_size)
         self.cells = [
-            lstm.cell(rows, size, name=f"cell_{n}")
+            lstm.cell(rows, size, f"cell_{n}", lowest if n == 0 else GLOROT)
             for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
         ]
         self.output_projection = products.Affine(self.sizes[-1], self.depth)
@@ -116,20 +118,22 @@ class CategoricalDecoder(nn.Module):
       depths: for each stream the V of its columns, in the order of the tokens' columns.
       context_size: C.
       sizes: units of each layer.
-      state_init: draws the kernels of the initial states.
+      initial: draws the parameters.
       dtype: type of the products.
+      remat: compute each layer again in the backward pass.
     """
 
     depths: tuple[tuple[int, ...], ...]
     context_size: int
     sizes: tuple[int, ...]
-    state_init: products.Initializer
+    initial: Initialisation
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self) -> None:
         """Declare the streams."""
         self.streams = [
-            Stream(sum(depths), self.context_size, self.sizes, self.state_init, name=f"core_{n}")
+            Stream(sum(depths), self.context_size, self.sizes, self.initial, name=f"core_{n}")
             for n, depths in enumerate(self.depths)
         ]
 
@@ -181,9 +185,14 @@ class CategoricalDecoder(nn.Module):
         Returns:
           K arrays [B, T, V_k] float32.
         """
-        gates = self._token_gates(weights, previous)
         hidden = lstm.run_stack(
-            weights.layers, gates, start.gates, start.states, gates.shape[1], self.dtype
+            weights.layers,
+            lambda: self._token_gates(weights, previous),
+            start.gates,
+            start.states,
+            len(previous[0]),
+            self.dtype,
+            self.remat,
         )
         logits: list[jax.Array] = []
         for n, (kernel, bias) in enumerate(weights.outputs):

@@ -5,6 +5,7 @@ Reference: BidirectionalLstmEncoder in magenta/models/music_vae/lstm_models.py.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from musicvae_jax.models import lstm, products
+from musicvae_jax.models.initialisation import Initialisation, Initializer
 from musicvae_jax.tasks import NUM_DRUM_CLASSES, Track
 
 DIRECTIONS = ("fw", "bw")
@@ -66,26 +68,31 @@ class BidirectionalEncoder(nn.Module):
       tracks: columns of the tokens.
       sizes: units of each layer, per direction.
       z_size: Z.
-      z_init: draws the kernels of mu and sigma.
+      initial: draws the parameters.
+      num_steps: T, how long the cells are to remember at first.
       dtype: type of the products.
+      remat: compute each layer again in the backward pass.
     """
 
     tracks: tuple[Track, ...]
     sizes: tuple[int, ...]
     z_size: int
-    z_init: products.Initializer
+    initial: Initialisation
+    num_steps: int
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self) -> None:
         """Declare the cells and the two output layers."""
         depth = sum(track.encoder_depth for track in self.tracks)
         inputs = (depth, *(2 * size for size in self.sizes[:-1]))
         self.cells = [
-            BidirectionalCell(rows, size, name=f"cell_{n}")
+            BidirectionalCell(rows, size, self.initial.cell_bias(self.num_steps), name=f"cell_{n}")
             for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
         ]
-        self.mu = products.Affine(2 * self.sizes[-1], self.z_size, self.z_init)
-        self.sigma = products.Affine(2 * self.sizes[-1], self.z_size, self.z_init)
+        last, initial = 2 * self.sizes[-1], self.initial
+        self.mu = products.Affine(last, self.z_size, initial.mu)
+        self.sigma = products.Affine(last, self.z_size, initial.sigma, initial.sigma_bias)
 
     def declare(self) -> None:
         """Touch every parameter."""
@@ -97,14 +104,13 @@ class BidirectionalEncoder(nn.Module):
         """Encode tokens [B, T] or [B, T, K], of which the first `lengths` [B] steps count."""
         columns = split_columns(tokens)
         both = [jnp.stack([column, reverse(column, lengths)]) for column in columns]
-        hidden = self._layer(0, self._token_gates(both), lengths)
+        first = lstm.recomputed(
+            lambda: self._layer(0, self._token_gates(both), lengths), self.remat
+        )
+        hidden = first()
         for n in range(1, len(self.sizes)):
-            # The second direction comes out in its own order, last step first.
-            inputs = jnp.concatenate([hidden[0], reverse(hidden[1], lengths)], axis=-1)
-            inputs = jnp.stack([inputs, reverse(inputs, lengths)])
-            kernel = self.cells[n].stacked()[0][:, : inputs.shape[-1]]
-            gates = products.contract("ntbi,nig->ntbg", inputs, kernel, self.dtype)
-            hidden = self._layer(n, gates, lengths)
+            above = functools.partial(self._upper_layer, n, lengths)
+            hidden = lstm.recomputed(above, self.remat)(hidden)
         embedding = jnp.concatenate([hidden[0], hidden[1]], axis=-1)
         mu = self.mu(embedding, self.dtype)
         return Posterior(mu, jax.nn.softplus(self.sigma(embedding, self.dtype)))
@@ -122,6 +128,15 @@ class BidirectionalEncoder(nn.Module):
             else:
                 parts.append(products.lookup_stacked(rows, tokens, self.dtype))
         return sum(parts[1:], start=parts[0])
+
+    def _upper_layer(self, n: int, lengths: jax.Array | None, hidden: jax.Array) -> jax.Array:
+        """Run layer n on h of the layer below, [2, T, B, H]; see `_layer`."""
+        # The second direction comes out in its own order, last step first.
+        inputs = jnp.concatenate([hidden[0], reverse(hidden[1], lengths)], axis=-1)
+        inputs = jnp.stack([inputs, reverse(inputs, lengths)])
+        kernel = self.cells[n].stacked()[0][:, : inputs.shape[-1]]
+        gates = products.contract("ntbi,nig->ntbg", inputs, kernel, self.dtype)
+        return self._layer(n, gates, lengths)
 
     def _layer(self, n: int, gates: jax.Array, lengths: jax.Array | None) -> jax.Array:
         """Run layer n in both directions.
@@ -155,15 +170,17 @@ class BidirectionalCell(nn.Module):
     Attributes:
       inputs: I, input features.
       units: H.
+      bias_init: draws the biases.
     """
 
     inputs: int
     units: int
+    bias_init: Initializer
 
     def setup(self) -> None:
         """Declare both cells."""
-        self.fw = lstm.cell(self.inputs, self.units)
-        self.bw = lstm.cell(self.inputs, self.units)
+        self.fw = lstm.cell(self.inputs, self.units, bias_init=self.bias_init)
+        self.bw = lstm.cell(self.inputs, self.units, bias_init=self.bias_init)
 
     def stacked(self) -> tuple[jax.Array, jax.Array]:
         """Return kernels [2, I + H, 4H] and biases [2, 4H], forward first."""

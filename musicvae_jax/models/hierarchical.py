@@ -29,6 +29,7 @@ from musicvae_jax.models.decoders import (
     shift,
 )
 from musicvae_jax.models.encoders import split_columns
+from musicvae_jax.models.initialisation import Initialisation
 
 
 class Conductor(nn.Module):
@@ -37,22 +38,24 @@ class Conductor(nn.Module):
     Attributes:
       z_size: Z.
       sizes: units of each layer.
-      state_init: draws the kernel of the initial states.
+      initial: draws the parameters.
+      num_bars: U, how long the cells are to remember at first.
       dtype: type of the products.
     """
 
     z_size: int
     sizes: tuple[int, ...]
-    state_init: products.Initializer
+    initial: Initialisation
+    num_bars: int
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Declare the initial states and the cells."""
-        self.initial_state = products.Affine(self.z_size, 2 * sum(self.sizes), self.state_init)
+        self.initial_state = products.Affine(self.z_size, 2 * sum(self.sizes), self.initial.state)
         # The row of the zero input is kept: the reference's variables have it.
         inputs = (1, *self.sizes[:-1])
         self.cells = [
-            lstm.cell(rows, size, name=f"cell_{n}")
+            lstm.cell(rows, size, f"cell_{n}", bias_init=self.initial.cell_bias(self.num_bars))
             for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
         ]
 
@@ -60,7 +63,7 @@ class Conductor(nn.Module):
         """Touch every parameter."""
         products.touch(self.initial_state, *self.cells)
 
-    def __call__(self, z: jax.Array, num_bars: int) -> jax.Array:
+    def __call__(self, z: jax.Array) -> jax.Array:
         """Compute the embeddings [U, B, H] of z [B, Z]."""
         states = lstm.split_states(jnp.tanh(self.initial_state(z, self.dtype))[None], self.sizes)
         layers = [
@@ -68,7 +71,7 @@ class Conductor(nn.Module):
             for cell, size in zip(self.cells, self.sizes, strict=True)
         ]
         constant = layers[0].bias[:, None, :]
-        hidden = lstm.run_stack(layers, None, constant, states, num_bars, self.dtype)
+        hidden = lstm.run_stack(layers, lambda: None, constant, states, self.num_bars, self.dtype)
         return hidden[0].astype(jnp.float32)
 
 
@@ -92,7 +95,7 @@ class HierarchicalDecoder(nn.Module):
 
     def bar_embeddings(self, z: jax.Array) -> jax.Array:
         """Compute the bar embeddings [B, U, H] of z [B, Z]."""
-        return jnp.swapaxes(self.conductor(z, self.num_bars), 0, 1)
+        return jnp.swapaxes(self.conductor(z), 0, 1)
 
     def logits(
         self,
@@ -124,7 +127,7 @@ class HierarchicalDecoder(nn.Module):
     ) -> jax.Array:
         """Decode z [B, Z] to tokens [B, T] or [B, T, K] int32."""
         weights = self.core.weights()
-        embeddings = self.conductor(z, self.num_bars)
+        embeddings = self.conductor(z)
         starts = jax.vmap(self.core.prepare, in_axes=(None, 0))(weights, embeddings)
         fast = self.core.cast_weights(weights)
 

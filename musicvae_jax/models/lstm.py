@@ -21,13 +21,14 @@ Reference: LSTMBlockCell as used by magenta/models/music_vae/lstm_utils.py.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from musicvae_jax.models.initialisation import GLOROT, ZEROS, Initializer
 from musicvae_jax.models.products import Affine, contract, multiply
 
 FORGET_BIAS = 1.0
@@ -40,9 +41,15 @@ class State(NamedTuple):
     h: jax.Array
 
 
-def cell(inputs: int, units: int, name: str | None = None) -> Affine:
+def cell(
+    inputs: int,
+    units: int,
+    name: str | None = None,
+    kernel_init: Initializer = GLOROT,
+    bias_init: Initializer = ZEROS,
+) -> Affine:
     """Declare the parameters of an LSTM cell: kernel [inputs + units, 4 units], bias."""
-    return Affine(inputs + units, 4 * units, name=name)
+    return Affine(inputs + units, 4 * units, kernel_init, bias_init, name=name)
 
 
 class _Static(NamedTuple):
@@ -256,32 +263,51 @@ class Layer(NamedTuple):
     bias: jax.Array
 
 
+def recomputed(layer: Callable[..., jax.Array], remat: bool) -> Callable[..., jax.Array]:
+    """Let the backward pass compute a layer again instead of keeping what it needs of it.
+
+    What is kept is what goes into the layer: of a stack the h of the layer below, a sixth of
+    gates, cell and output.
+    """
+    return jax.checkpoint(layer) if remat else layer
+
+
 def run_stack(
     layers: Sequence[Layer],
-    gate_inputs: jax.Array | None,
+    gate_inputs: Callable[[], jax.Array | None],
     constant: jax.Array,
     starts: Sequence[State],
     num_steps: int,
     dtype: Any,
+    remat: bool = False,
 ) -> jax.Array:
     """Run layer after layer over the whole sequence.
 
     Args:
       layers: from the lowest up.
-      gate_inputs: [N, T, B, 4H] of the lowest layer, or None if nothing changes with the step.
+      gate_inputs: computes [N, T, B, 4H] of the lowest layer, or None if nothing changes with
+        the step.
       constant: [N, B, 4H] or [N, 1, 4H] of the lowest layer, its bias included.
       starts: state of each layer before the first step.
       num_steps: T.
       dtype: type of the products.
+      remat: compute each layer again in the backward pass.
 
     Returns:
       h of the highest layer, [N, T, B, H] float32.
     """
     run = functools.partial(recur, num_steps=num_steps, dtype=dtype)
-    hidden = run(gate_inputs, constant, layers[0].recurrent, starts[0])
-    for layer, start in zip(layers[1:], starts[1:], strict=True):
+
+    def lowest() -> jax.Array:
+        return run(gate_inputs(), constant, layers[0].recurrent, starts[0])
+
+    def upper(hidden: jax.Array, layer: Layer, start: State) -> jax.Array:
         gates = contract("ntbi,nig->ntbg", hidden, layer.inputs, dtype)
-        hidden = run(gates, layer.bias[:, None, :], layer.recurrent, start)
+        return run(gates, layer.bias[:, None, :], layer.recurrent, start)
+
+    hidden = recomputed(lowest, remat)()
+    for layer, start in zip(layers[1:], starts[1:], strict=True):
+        hidden = recomputed(upper, remat)(hidden, layer, start)
     return hidden
 
 

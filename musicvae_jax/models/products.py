@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Initializer = jax.nn.initializers.Initializer
-GLOROT = nn.initializers.glorot_uniform()
+from musicvae_jax.models.initialisation import GLOROT, ZEROS, Initializer
 
 
 class Affine(nn.Module):
@@ -23,17 +22,19 @@ class Affine(nn.Module):
     Attributes:
       inputs: I, rows of the kernel.
       outputs: O, columns of the kernel.
-      kernel_init: draws the kernel; the bias starts at 0.
+      kernel_init: draws the kernel.
+      bias_init: draws the bias.
     """
 
     inputs: int
     outputs: int
     kernel_init: Initializer = GLOROT
+    bias_init: Initializer = ZEROS
 
     def setup(self) -> None:
         """Declare the two arrays."""
         self.kernel = self.param("kernel", self.kernel_init, (self.inputs, self.outputs))
-        self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+        self.bias = self.param("bias", self.bias_init, (self.outputs,))
 
     def __call__(self, x: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
         """Multiply [B, I] by the kernel in `dtype` and add the bias: [B, O] float32."""

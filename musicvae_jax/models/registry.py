@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from musicvae_jax.config import Config
-from musicvae_jax.models import products
 from musicvae_jax.models.decoders import (
     CategoricalDecoder,
     Columns,
@@ -20,12 +18,11 @@ from musicvae_jax.models.decoders import (
 )
 from musicvae_jax.models.encoders import BidirectionalEncoder, Posterior
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
+from musicvae_jax.models.initialisation import INITIALISATIONS, Initialisation
 from musicvae_jax.models.musicvae import VariationalAutoencoder
 from musicvae_jax.tasks import Task, get_task
 
 Params = dict[str, Any]
-
-REFERENCE_Z_INIT = nn.initializers.normal(0.001)
 
 
 class Model(NamedTuple):
@@ -113,26 +110,39 @@ def _module(config: Config) -> VariationalAutoencoder:
     """Build the Flax module."""
     task, model = get_task(config.task), config.model
     dtype = compute_dtype(config.train.dtype)
-    z_init = REFERENCE_Z_INIT if model.init == "reference" else products.GLOROT
-    encoder = BidirectionalEncoder(task.tracks, model.encoder_sizes, model.z_size, z_init, dtype)
+    initial = INITIALISATIONS[model.init]
+    encoder = BidirectionalEncoder(
+        task.tracks,
+        model.encoder_sizes,
+        model.z_size,
+        initial,
+        task.num_steps,
+        dtype,
+        config.run.remat,
+    )
     make = _flat if model.architecture == "flat" else _hierarchical
-    decoder = make(config, task, z_init)
+    decoder = make(config, task, initial)
     return VariationalAutoencoder(encoder, decoder, task.num_steps)
 
 
-def _flat(config: Config, task: Task, z_init: products.Initializer) -> FlatDecoder:
+def _flat(config: Config, task: Task, initial: Initialisation) -> FlatDecoder:
     """Build a decoder with one stream for all tracks."""
     depths = (tuple(track.num_classes for track in task.tracks),)
     dtype = compute_dtype(config.train.dtype)
     sizes = config.model.decoder_sizes
-    return FlatDecoder(CategoricalDecoder(depths, config.model.z_size, sizes, z_init, dtype))
+    remat = config.run.remat
+    core = CategoricalDecoder(depths, config.model.z_size, sizes, initial, dtype, remat)
+    return FlatDecoder(core)
 
 
-def _hierarchical(config: Config, task: Task, z_init: products.Initializer) -> HierarchicalDecoder:
+def _hierarchical(config: Config, task: Task, initial: Initialisation) -> HierarchicalDecoder:
     """Build a conductor, and a decoder with a stream for each track."""
     depths = tuple((track.num_classes,) for track in task.tracks)
     dtype = compute_dtype(config.train.dtype)
     model = config.model
     sizes = model.resolved_conductor_sizes
-    core = CategoricalDecoder(depths, sizes[-1], model.decoder_sizes, z_init, dtype)
-    return HierarchicalDecoder(Conductor(model.z_size, sizes, z_init, dtype), core, task.num_bars)
+    remat = config.run.remat
+    core = CategoricalDecoder(depths, sizes[-1], model.decoder_sizes, initial, dtype, remat)
+    return HierarchicalDecoder(
+        Conductor(model.z_size, sizes, initial, task.num_bars, dtype), core, task.num_bars
+    )

@@ -1,0 +1,174 @@
+r"""Memory of a training step: the estimate printed before the first one, beside the measured peak.
+
+Example:
+  python -m experiments.benchmarks.memory
+
+The estimate is what the compiled program states: arguments, results and temporaries. The
+first table compares it with the peak of a process that makes two steps, above what the process
+held once the program was compiled (on a GPU: the allocator's own peak), for the configurations
+that fit this machine. The second compiles every published configuration at its batch size
+without running it, with and without --remat; compiled on a CPU it tells what a GPU needs only
+roughly, for the GPU's compiler lays out its temporaries otherwise. `limit` is asked of an
+80 GB device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from data_pipeline import command
+from experiments.benchmarks import counts, machine
+from experiments.benchmarks.train_step import all_configs, random_batch
+from musicvae_jax import dispatch, training
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.models.registry import build_model
+from musicvae_jax.tasks import get_task
+
+MEASURED = ("drums_2bar_256", "mel_16bar_256")
+LIMIT_GIGABYTES = 80.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the tables, in gigabytes; `measured` is None where nothing was run."""
+
+    name: str
+    batch_size: int
+    remat: bool
+    estimate: float
+    measured: float | None
+
+
+def compiled_step(config: Config) -> Any:
+    """Compile a training step from shapes alone."""
+    model, task = build_model(config), get_task(config.task)
+    B = config.train.batch_size
+
+    def start() -> tuple[training.TrainState, training.Batch]:
+        tokens, eps = (
+            jnp.zeros((B, *task.row_shape), jnp.int32),
+            jnp.zeros((B, config.model.z_size)),
+        )
+        return training.init_state(model, config), training.Batch(tokens, eps)
+
+    state, batch = jax.eval_shape(start)
+    step = jax.jit(training.make_train_step(model, config), donate_argnums=0)
+    return step.lower(state, batch).compile()
+
+
+def resident_bytes(name: str) -> int:
+    """Return what the system says this process holds (VmRSS) or has held at most (VmHWM)."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+def measure_here(config: Config) -> Row:
+    """Compile a step and make two of them, in a process that does nothing else."""
+    step = compiled_step(config)
+    estimate = dispatch.memory_bytes(step)
+    device = jax.devices()[0]
+    before = resident_bytes("VmRSS")
+    # Forget the peak of compilation.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    state, batch = training.init_state(build_model(config), config), random_batch(config)
+    for _ in range(2):
+        state, measured = step(state, batch)
+        jax.block_until_ready(measured)
+    stats = device.memory_stats() or {}
+    peak = stats.get("peak_bytes_in_use", resident_bytes("VmHWM") - before)
+    return Row(
+        name="",
+        batch_size=config.train.batch_size,
+        remat=config.run.remat,
+        estimate=estimate / 1e9,
+        measured=peak / 1e9,
+    )
+
+
+def _report(config: Config, connection: Connection) -> None:
+    """Measure and send the row."""
+    connection.send(measure_here(config))
+
+
+def measure(name: str, config: Config) -> Row:
+    """Measure in a new process."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_report, args=(config, theirs))
+    process.start()
+    row = ours.recv()
+    process.join()
+    return dataclasses.replace(row, name=name)
+
+
+def line(row: Row) -> str:
+    """Return a row as text."""
+    start = f"{row.name:22}{row.batch_size:6}{'yes' if row.remat else 'no':>7}{row.estimate:10.2f}"
+    if row.measured is None:
+        return start + f"{'fits' if row.estimate < LIMIT_GIGABYTES else 'does not fit':>14}"
+    return start + f"{row.measured:10.2f}{row.estimate / row.measured:8.2f}"
+
+
+def show(rows: Sequence[Row], head: str) -> None:
+    """Print rows as they come, as JSON where asked."""
+    if not flags.FLAGS.json:
+        print(f"{'configuration':22}{'batch':>6}{'remat':>7}{'estimate':>10}{head}", flush=True)
+    for row in rows:
+        print(json.dumps(dataclasses.asdict(row)) if flags.FLAGS.json else line(row), flush=True)
+
+
+def define_flags() -> None:
+    """Define this benchmark's flags."""
+    flags.DEFINE_list("only", [], "Configurations, by name.")
+    flags.DEFINE_string("dtype", "bfloat16", "Type of the products in the second table.")
+    flags.DEFINE_boolean("json", False, "Print one JSON line per row instead.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print both tables."""
+    del argv
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    configs, only = all_configs(), flags.FLAGS.only
+    for name in only:
+        if name not in configs:
+            raise InputError(f"--only: {name!r} is not one of {', '.join(configs)}")
+    if not flags.FLAGS.json:
+        print(machine.describe("jaxlib", "flax"))
+        print("gigabytes; estimate beside the peak of two steps, float32")
+    both = (False, True)
+    measured = (
+        measure(name, configs[name].replace(dtype="float32", remat=remat))
+        for name in only or MEASURED
+        for remat in both
+        if name in MEASURED or only
+    )
+    show(list(measured), f"{'peak':>10}{'ratio':>8}")
+    if only:
+        return
+    if not flags.FLAGS.json:
+        print(f"published configurations, compiled only, {flags.FLAGS.dtype}")
+    estimates = []
+    for name in counts.published():
+        for remat in both:
+            config = configs[name].replace(dtype=flags.FLAGS.dtype, remat=remat)
+            estimate = dispatch.memory_bytes(compiled_step(config)) / 1e9
+            size = config.train.batch_size
+            row = Row(name=name, batch_size=size, remat=remat, estimate=estimate, measured=None)
+            estimates.append(row)
+    show(estimates, f"{'80 GB device':>14}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
