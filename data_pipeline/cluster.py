@@ -12,7 +12,7 @@ import itertools
 import logging
 import re
 import socket
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 from data_pipeline.convert import Job
@@ -42,11 +42,7 @@ def ray_executor(address: str | None, num_workers: int) -> Executor:
     Raises:
       InputError: Ray is not installed, or there is no cluster at the address.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise InputError(
-            "executor: 'ray' needs the package ray: pip install this project with its extra "
-            "'cluster'"
-        )
+    check_installed()
 
     def run(jobs: Iterable[tuple[int, Job]]) -> Generator[tuple[int, Outcome], None, None]:
         ray = _connect(address, num_workers)
@@ -56,6 +52,54 @@ def ray_executor(address: str | None, num_workers: int) -> Executor:
             ray.shutdown()
 
     return run
+
+
+def check_installed() -> None:
+    """Raise InputError unless Ray is installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "executor: 'ray' needs the package ray: pip install this project with its extra "
+            "'cluster'"
+        )
+
+
+def call_on_cluster(
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    address: str | None,
+    num_workers: int,
+) -> Generator[tuple[int, Any | Exception], None, None]:
+    """Call a function with each of some arguments, each call on a processor of its own.
+
+    A call whose machine is lost is made again elsewhere. Where the cluster has GPUs, each call
+    has one for itself.
+
+    Args:
+      function: of an installed module.
+      arguments: of each call.
+      address: as for `ray_executor`.
+      num_workers: likewise.
+
+    Yields:
+      the number of a call and what it returned or raised, as they end.
+
+    Raises:
+      InputError: Ray is not installed, or there is no cluster at the address.
+    """
+    check_installed()
+    ray = _connect(address, num_workers)
+    try:
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        remote = ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=-1)
+        running = {remote.remote(*given): n for n, given in enumerate(arguments)}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            try:
+                yield running.pop(done), ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                yield running.pop(done, -1), error
+    finally:
+        ray.shutdown()
 
 
 def _connect(address: str | None, num_workers: int) -> Any:

@@ -7,9 +7,10 @@ import math
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from musicvae_jax import loop, run_folder
+from musicvae_jax import observer, run_folder
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -19,10 +20,20 @@ class Recorder:
     """An observer of the training loop that prints and keeps what it hears.
 
     Close it when training has ended.
+
+    Args:
+      run_dir: the run folder.
+      train_steps: steps in all.
+      say: is given each line, prints it by default.
     """
 
-    def __init__(self, run_dir: pathlib.Path, train_steps: int) -> None:
-        self._run_dir, self._train_steps = run_dir, train_steps
+    def __init__(
+        self,
+        run_dir: pathlib.Path,
+        train_steps: int,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._run_dir, self._train_steps, self._say = run_dir, train_steps, say or _say
         self._lines: Any = None
         self._tensorboard: Any = None
         self._has_validation = True
@@ -34,30 +45,42 @@ class Recorder:
         if self._tensorboard:
             self._tensorboard.close()
 
-    def started(self, summary: loop.Summary) -> None:
+    def started(self, summary: observer.Summary) -> None:
         """Say what is about to run and open the files behind the step it goes on from."""
-        _say(
+        self._say(
             f"device: {summary.devices}, {summary.dtype}; "
             f"estimated memory: {_memory(summary.memory_bytes)} per device"
         )
-        _say(
+        self._say(
             f"parameters: {summary.parameters:,}; rows: {summary.train_rows:,} training "
             f"(on the {summary.rows_on}), {summary.validation_rows:,} validation; "
             f"steps per epoch: {summary.steps_per_epoch:,.1f}"
         )
         self._has_validation = summary.validation_rows > 0
         if not self._has_validation:
-            _say("no validation rows: the latest checkpoint is kept as the best")
+            self._say("no validation rows: the latest checkpoint is kept as the best")
         if summary.first_step:
-            _say(f"resuming after step {summary.first_step:,} of {self._train_steps:,}")
+            self._say(f"resuming after step {summary.first_step:,} of {self._train_steps:,}")
         keep_until(self._run_dir / METRICS, summary.first_step)
         self._lines = (self._run_dir / METRICS).open("a", buffering=1)
-        self._tensorboard = _tensorboard_writer(self._run_dir / TENSORBOARD, summary.first_step)
+        self._tensorboard = self._tensorboard_writer(summary.first_step)
 
-    def trained(self, progress: loop.Progress) -> None:
+    def _tensorboard_writer(self, step: int) -> Any:
+        """Open a TensorBoard file; without tensorboardX say so and return None."""
+        try:
+            import tensorboardX
+        except ImportError:
+            self._say(
+                "tensorboardX is not installed: no TensorBoard files, metrics.jsonl has all figures"
+            )
+            return None
+        folder = os.fspath(self._run_dir / TENSORBOARD)
+        return tensorboardX.SummaryWriter(folder, purge_step=step + 1 if step else None)
+
+    def trained(self, progress: observer.Progress) -> None:
         """Print the progress line; keep it when it is a record."""
         figures = progress.figures
-        _say(
+        self._say(
             f"step {progress.step:>7,}/{self._train_steps:,}  loss {figures['loss']:8.3f}  "
             f"accuracy {figures['accuracy']:.4f}  KL {figures['kl_bits']:7.2f} bits  "
             f"{progress.examples_per_second:,.0f} examples/s  "
@@ -69,7 +92,7 @@ class Recorder:
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
         """Print and keep a validation."""
-        _say(
+        self._say(
             f"step {step:>7,} validation  loss {figures['loss']:8.3f}  "
             f"accuracy {figures['accuracy']:.4f}  KL {figures['kl_bits']:7.2f} bits"
         )
@@ -77,7 +100,7 @@ class Recorder:
 
     def saved(self, step: int) -> None:
         """Say that a checkpoint was written."""
-        _say(f"step {step:>7,} saved")
+        self._say(f"step {step:>7,} saved")
 
     def _record(self, step: int, split: str, figures: dict[str, float]) -> None:
         """Write one record to both files; what is not finite is null."""
@@ -105,16 +128,6 @@ def keep_until(path: pathlib.Path, step: int) -> None:
         if is_kept:
             kept.append(line)
     run_folder.write_text(path, "".join(kept))
-
-
-def _tensorboard_writer(folder: pathlib.Path, step: int) -> Any:
-    """Open a TensorBoard file; without tensorboardX say so and return None."""
-    try:
-        import tensorboardX
-    except ImportError:
-        _say("tensorboardX is not installed: no TensorBoard files, metrics.jsonl has all figures")
-        return None
-    return tensorboardX.SummaryWriter(os.fspath(folder), purge_step=step + 1 if step else None)
 
 
 def _troubles(figures: dict[str, float]) -> str:

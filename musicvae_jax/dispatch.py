@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from jax.sharding import Mesh
 from musicvae_jax import data, metrics, sharding, training
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import Model
+from musicvae_jax.patience import Patience
 from musicvae_jax.training import Batch, TrainState
 
 # Rows that take no more than this share of the device's memory are kept there.
@@ -39,7 +42,7 @@ class Dispatch:
         self._chunk_sharding = sharding.along_data(mesh, axis=1)
         whole = sharding.replicated(mesh)
         placed = sharding.of_tree(mesh, state, config.run.param_sharding)
-        self.on_device = _fits(rows, config.run.data_placement, mesh)
+        self.on_device = fits(rows, config.run.data_placement, mesh)
         kept = np.asarray(rows if self.on_device else rows[:0])
         self._rows = sharding.place(whole, kept.shape, kept.__getitem__)
         take = training.take_from_device if self.on_device else training.take_from_chunk
@@ -71,19 +74,27 @@ class Dispatch:
 
         Rows are read where they go: each process reads its own.
         """
-        numbers = [
-            data.batch_indices(
-                self._train.seed,
-                step + (i if i < count else 0),
-                len(self._host_rows),
-                self._train.batch_size,
-            )
-            for i in range(self.size)
-        ]
-        chunk = np.stack(numbers)
+        train = self._train
+        chunk = batches(train.seed, step, count, self.size, len(self._host_rows), train.batch_size)
         if self.on_device:
             return sharding.place(self._chunk_sharding, chunk.shape, chunk.__getitem__)
         return sharding.place_rows(self._chunk_sharding, self._host_rows, chunk)
+
+    def records(self, found: training.Metrics) -> list[dict[str, np.ndarray]]:
+        """Wait for the metrics of a call: [C] each."""
+        return [jax.device_get(found)]
+
+    def run_state(self, state: TrainState, run: int) -> TrainState:
+        """Return the state: there is one run."""
+        del run
+        return state
+
+    def with_patience(self, state: TrainState, waiting: Sequence[Patience]) -> TrainState:
+        """Put what validations said into the state."""
+        return dataclasses.replace(state, patience=placed_like(waiting[0], state.patience))
+
+    def freeze(self, run: int) -> None:
+        """Do nothing: the loop ends with its only run."""
 
 
 def _gathering(model: Model, mesh: Mesh) -> Model:
@@ -100,7 +111,24 @@ def _gathering(model: Model, mesh: Mesh) -> Model:
     return model._replace(encode=encode, logits=logits)
 
 
-def _fits(rows: np.ndarray, placement: str, mesh: Mesh) -> bool:
+def placed_like(new: Any, old: Any) -> Any:
+    """Put the arrays of a tree where those of another lie."""
+    return jax.tree.map(lambda n, o: jax.device_put(n, o.sharding), new, old)
+
+
+def batches(
+    seed: int, step: int, count: int, size: int, num_rows: int, batch_size: int
+) -> np.ndarray:
+    """Return the row numbers of `count` steps from `step`, filled up to `size` with the first.
+
+    Returns:
+      [size, B] integer.
+    """
+    steps = [step + (i if i < count else 0) for i in range(size)]
+    return np.stack([data.batch_indices(seed, n, num_rows, batch_size) for n in steps])
+
+
+def fits(rows: np.ndarray, placement: str, mesh: Mesh) -> bool:
     """Decide where the rows go."""
     if placement != "auto":
         return placement == "device"
@@ -146,13 +174,18 @@ class Validation:
             out_shardings=whole,
         )
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """Return the means over the rows of `training.example_values`, KL in bits."""
+    def __call__(self, state: TrainState, config: Config | None = None) -> dict[str, float]:
+        """Return the means over the rows of `training.example_values`, KL in bits.
+
+        Args:
+          state: its parameters and numbers are used.
+          config: of the run; it may differ in numbers and seed from the one compiled for.
+        """
         sums: dict[str, np.ndarray] = {}
-        z_size = self._config.model.z_size
+        seed, z_size = (config or self._config).train.seed, self._config.model.z_size
         batches = data.padded_batches(len(self.chosen), self._batch_size)
         for number, (indices, mask) in enumerate(batches):
-            generator = np.random.default_rng([self._config.train.seed, number])
+            generator = np.random.default_rng([seed, number])
             eps = generator.standard_normal((len(indices), z_size), np.float32)
             tokens = sharding.place_rows(self._cut, self._rows, self.chosen[indices])
             batch = Batch(tokens, self._place(eps))

@@ -89,47 +89,63 @@ def evaluate(
     Raises:
       InputError: the split is empty, or there are too few draws.
     """
-    if len(rows) == 0:
-        raise InputError("split: it holds no rows, so there is nothing to evaluate")
-    if draws < 2:
-        raise InputError(f"draws: {draws} is out of range, it must be 2 or more")
-    task = get_task(config.task)
-    scorer = _Scorer(build_model(config), config, params, rows, seed)
-    forced, moments = scorer.teacher_forced(track)
-    by_draw = [scorer.decoded(1.0, draw, track) for draw in range(1, draws + 1)]
-    values = [_figures(metrics.scores(_pooled(sums)), task) for sums in by_draw]
-    mean, error = _mean_and_error(values)
-    examples = float(forced["examples"])
-    steps = examples * task.num_steps
-    kl, cost = float(forced["kl_nats"]) / examples, forced["cost"]
-    return Evaluation(
-        examples=int(examples),
-        draws=draws,
-        teacher_forced=_figures(metrics.scores(_pooled(forced)), task),
-        greedy=_figures(metrics.scores(_pooled(scorer.decoded(0.0, 0, track))), task),
-        sampled=mean,
-        sampled_error=error,
-        baselines=_figures(metrics.baselines(metrics.token_histogram(rows, task), task), task),
-        cross_entropy=_by_track(metrics.with_total(cost) / steps, task),
-        kl_bits=kl / math.log(2.0),
-        elbo_nats=-float(cost.sum()) / examples - kl,
-        active_units=moments.active_units(),
-        z_size=config.model.z_size,
-    )
+    return Evaluator(config, rows, draws=draws, seed=seed)(params, track)
+
+
+class Evaluator:
+    """Scores parameters of one configuration on a split: compiled once for many of them.
+
+    Takes what `evaluate` takes, and raises what it raises.
+    """
+
+    def __init__(self, config: Config, rows: np.ndarray, *, draws: int = 3, seed: int = 0) -> None:
+        if len(rows) == 0:
+            raise InputError("split: it holds no rows, so there is nothing to evaluate")
+        if draws < 2:
+            raise InputError(f"draws: {draws} is out of range, it must be 2 or more")
+        self._config, self._rows, self._draws = config, rows, draws
+        self._scorer = _Scorer(build_model(config), config, rows, seed)
+        task = get_task(config.task)
+        histogram = metrics.token_histogram(rows, task)
+        self._baselines = _figures(metrics.baselines(histogram, task), task)
+
+    def __call__(self, params: Tree, track: Track = _untracked) -> Evaluation:
+        """Score parameters on every row."""
+        task, scorer, draws = get_task(self._config.task), self._scorer, self._draws
+        scorer.place(params)
+        forced, moments = scorer.teacher_forced(track)
+        by_draw = [scorer.decoded(1.0, draw, track) for draw in range(1, draws + 1)]
+        values = [_figures(metrics.scores(_pooled(sums)), task) for sums in by_draw]
+        mean, error = _mean_and_error(values)
+        examples = float(forced["examples"])
+        steps = examples * task.num_steps
+        kl, cost = float(forced["kl_nats"]) / examples, forced["cost"]
+        return Evaluation(
+            examples=int(examples),
+            draws=draws,
+            teacher_forced=_figures(metrics.scores(_pooled(forced)), task),
+            greedy=_figures(metrics.scores(_pooled(scorer.decoded(0.0, 0, track))), task),
+            sampled=mean,
+            sampled_error=error,
+            baselines=self._baselines,
+            cross_entropy=_by_track(metrics.with_total(cost) / steps, task),
+            kl_bits=kl / math.log(2.0),
+            elbo_nats=-float(cost.sum()) / examples - kl,
+            active_units=moments.active_units(),
+            z_size=self._config.model.z_size,
+        )
 
 
 class _Scorer:
     """The compiled scoring programs of a model, and the batches of a split."""
 
-    def __init__(
-        self, model: Model, config: Config, params: Tree, rows: np.ndarray, seed: int
-    ) -> None:
+    def __init__(self, model: Model, config: Config, rows: np.ndarray, seed: int) -> None:
         mesh = sharding.make_mesh()
         self._rows = rows
         batch_size = _batch_size(config, mesh, len(rows))
         self._batches = list(enumerate(data.padded_batches(len(rows), batch_size)))
         self._cut, self._whole = sharding.along_data(mesh), sharding.replicated(mesh)
-        self._params = jax.device_put(params, self._whole)
+        self._params: Tree = None
         self._key = jax.random.key(seed)
         self._forced = jax.jit(
             functools.partial(_teacher_forced, model, get_task(config.task)),
@@ -140,6 +156,10 @@ class _Scorer:
             static_argnums=0,
             out_shardings=self._whole,
         )
+
+    def place(self, params: Tree) -> None:
+        """Put the parameters to score on the devices."""
+        self._params = jax.device_put(params, self._whole)
 
     def _place(self, number: int, draw: int, indices: np.ndarray, mask: np.ndarray) -> list[Any]:
         """Return key, tokens and mask of a batch on the devices."""

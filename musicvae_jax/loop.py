@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -17,78 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from musicvae_jax import data, patience, sharding, training
+from musicvae_jax import data, dispatch, patience, sharding, training
 from musicvae_jax.checkpoints import Checkpoints
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.dispatch import Dispatch, Validation
-from musicvae_jax.models.registry import Model, build_model, compute_dtype
+from musicvae_jax.models.registry import build_model, compute_dtype
+from musicvae_jax.observer import Observer, Summary
 from musicvae_jax.optimiser import hyperparameters
+from musicvae_jax.patience import Patience
 from musicvae_jax.training import TrainState
+from musicvae_jax.window import Window
 
 # A call to the device is cut to about this long, so that a signal is answered soon.
 SECONDS_PER_DISPATCH = 2.0
-# How often an observer hears of steps that are not due for a record, in seconds.
-HEARTBEAT_SECONDS = 10.0
-
-
-class Summary(NamedTuple):
-    """What is known before the first step.
-
-    Attributes:
-      devices: number and kind.
-      dtype: type of the matrix products.
-      parameters: numbers in the model.
-      train_rows: rows to train on.
-      validation_rows: rows scored at each validation.
-      steps_per_epoch: steps that see each row once on average.
-      memory_bytes: estimate for each device: arguments, results and temporaries.
-      rows_on: "device" or "host", where the training rows are.
-      first_step: 0, or the step a resumed run goes on from.
-    """
-
-    devices: str
-    dtype: str
-    parameters: int
-    train_rows: int
-    validation_rows: int
-    steps_per_epoch: float
-    memory_bytes: int
-    rows_on: str
-    first_step: int
-
-
-class Progress(NamedTuple):
-    """Where training stands.
-
-    Attributes:
-      step: optimiser steps done.
-      figures: means of the steps since the last record.
-      examples_per_second: since the last record.
-      seconds_left: until the last step, at that rate.
-      is_record: a multiple of `log_every` or the last step: worth keeping.
-    """
-
-    step: int
-    figures: dict[str, float]
-    examples_per_second: float
-    seconds_left: float
-    is_record: bool
-
-
-class Observer(Protocol):
-    """Is told what happens during training."""
-
-    def started(self, summary: Summary) -> None:
-        """The first step is about to be made."""
-
-    def trained(self, progress: Progress) -> None:
-        """Some steps were made."""
-
-    def validated(self, step: int, figures: dict[str, float]) -> None:
-        """The validation rows were scored."""
-
-    def saved(self, step: int) -> None:
-        """A checkpoint was written."""
 
 
 class Outcome(NamedTuple):
@@ -99,12 +39,14 @@ class Outcome(NamedTuple):
       step: its optimiser steps.
       stopped: it was asked to stop, and more steps are left.
       exhausted: early stopping ended it.
+      diverged: it was ended because its steps were not finite any more.
     """
 
     state: TrainState
     step: int
     stopped: bool
     exhausted: bool = False
+    diverged: bool = False
 
 
 def fit(
@@ -115,6 +57,7 @@ def fit(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
+    ends_diverged: bool = False,
 ) -> Outcome:
     """Train from the run folder's latest checkpoint, or from the start, to `train_steps`.
 
@@ -125,6 +68,7 @@ def fit(
       observer: is told what happens.
       should_stop: asked between dispatches; when it says yes, the state is saved first.
       devices: all by default.
+      ends_diverged: end when none of the steps since the last record was finite.
 
     Raises:
       InputError: too few rows for a batch, a batch that the devices cannot share, or no
@@ -132,31 +76,46 @@ def fit(
     """
     mesh = sharding.make_mesh(devices, config.run.model_parallel)
     part = config.train.batch_size // config.train.accumulation
-    data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
     sharding.check_divides(mesh, part, "batch_size / accumulation")
+    check_rows(config, store)
+    model = build_model(config)
+    init = functools.partial(training.init_state, model, config)
+    with Checkpoints(run_dir, create=True) as checkpoints:
+        state = restored(init, config, mesh, checkpoints)
+        if state is None:
+            placed = sharding.of_tree(mesh, jax.eval_shape(init), config.run.param_sharding)
+            state = jax.jit(init, out_shardings=placed)()
+        program = Dispatch(model, config, store.splits["train"], mesh, state)
+        validation = Validation(model, config, store.splits["validation"], mesh, state.params)
+        observer.started(summary(config, store, mesh, state, program, validation))
+        run = Run(config, observer, checkpoints)
+        loop = Loop([run], program, validation, should_stop, ends_diverged=ends_diverged)
+        return loop.train(state, int(state.step))[0]
+
+
+def check_rows(config: Config, store: data.Store) -> None:
+    """Check that a store has the rows that a run needs.
+
+    Raises:
+      InputError: too few for a batch, or none to validate on where that decides something.
+    """
+    data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
     if patience.needs_validation(config) and not len(store.splits["validation"]):
         raise InputError(
             "learning_rate_schedule=plateau and stop_patience need validation rows, and "
             f"{store.path} has none"
         )
-    model = build_model(config)
-    with Checkpoints(run_dir, create=True) as checkpoints:
-        state = _first_state(model, config, mesh, checkpoints)
-        dispatch = Dispatch(model, config, store.splits["train"], mesh, state)
-        validation = Validation(model, config, store.splits["validation"], mesh, state.params)
-        observer.started(_summary(config, store, mesh, state, dispatch, validation))
-        run = _Run(config, observer, checkpoints, dispatch, validation, should_stop)
-        return run.train(state)
 
 
-def _first_state(model: Model, config: Config, mesh: Mesh, checkpoints: Checkpoints) -> TrainState:
-    """Restore the latest checkpoint, or draw the parameters."""
-    init = functools.partial(training.init_state, model, config)
-    shapes = jax.eval_shape(init)
-    placed = sharding.of_tree(mesh, shapes, config.run.param_sharding)
+def restored(
+    init: Callable[[], TrainState], config: Config, mesh: Mesh, checkpoints: Checkpoints
+) -> TrainState | None:
+    """Read the latest checkpoint, if there is one; `init` is for the shapes only."""
     step = checkpoints.latest_step()
     if step is None:
-        return jax.jit(init, out_shardings=placed)()
+        return None
+    shapes = jax.eval_shape(init)
+    placed = sharding.of_tree(mesh, shapes, config.run.param_sharding)
     shapes = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
@@ -178,12 +137,12 @@ def _without_params(state: TrainState) -> dict[str, Any]:
     return {name: value for name, value in vars(state).items() if name != "params"}
 
 
-def _summary(
+def summary(
     config: Config,
     store: data.Store,
     mesh: Mesh,
     state: TrainState,
-    dispatch: Dispatch,
+    program: Program,
     validation: Validation,
 ) -> Summary:
     """Collect what is known before the first step."""
@@ -196,141 +155,200 @@ def _summary(
         train_rows=rows,
         validation_rows=len(validation.chosen),
         steps_per_epoch=rows / config.train.batch_size,
-        memory_bytes=dispatch.memory_bytes,
-        rows_on="device" if dispatch.on_device else "host",
+        memory_bytes=program.memory_bytes,
+        rows_on="device" if program.on_device else "host",
         first_step=int(state.step),
     )
 
 
-class _Window:
-    """Means and speed of the steps since the last record."""
+class Program(Protocol):
+    """The compiled steps of one run, or of several that go side by side.
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._reported = time.monotonic()
-        self.seconds_per_step = math.inf
-        self.restart()
+    Attributes:
+      size: most steps of one call.
+      on_device: the rows lie on the devices.
+      memory_bytes: what a call holds on each device.
+    """
 
-    def restart(self) -> None:
-        """Forget the steps so far."""
-        self._records: list[dict[str, np.ndarray]] = []
-        self._steps, self._seconds = 0, 0.0
-        self.resume_clock()
+    size: int
+    on_device: bool
+    memory_bytes: int
 
-    def resume_clock(self) -> None:
-        """Leave the time since the last step out of the speed."""
-        self._since = time.monotonic()
+    def __call__(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, training.Metrics]:
+        """Make `count` steps from `step`; `state` is used up."""
 
-    def add(self, record: training.Metrics, count: int) -> None:
-        """Wait for a dispatch and add its steps."""
-        found = jax.device_get(record)
-        self._records.append({name: values[:count] for name, values in found.items()})
-        now = time.monotonic()
-        self.seconds_per_step = (now - self._since) / count
-        self._seconds += now - self._since
-        self._steps, self._since = self._steps + count, now
+    def records(self, found: training.Metrics) -> list[dict[str, np.ndarray]]:
+        """Wait for the metrics of a call and return those of each run, [C] each."""
 
-    def is_heartbeat_due(self) -> bool:
-        """Return whether the last progress was long ago."""
-        return time.monotonic() - self._reported > HEARTBEAT_SECONDS
+    def run_state(self, state: TrainState, run: int) -> TrainState:
+        """Return the state of one run."""
 
-    def progress(self, step: int, total: int, is_record: bool) -> Progress:
-        """Average what there is; a figure with no finite value is NaN."""
-        self._reported = time.monotonic()
-        figures: dict[str, float] = {}
-        for name in self._records[0]:
-            values = np.concatenate([record[name] for record in self._records])
-            finite = values[np.isfinite(values)]
-            figures[name] = float(finite.mean(dtype=np.float64)) if len(finite) else math.nan
-            if name in training.LAST_VALUES:
-                figures[name] = float(values[-1])
-        rate = self._steps / max(self._seconds, 1e-9)
-        return Progress(step, figures, rate * self._batch_size, (total - step) / rate, is_record)
+    def with_patience(self, state: TrainState, waiting: Sequence[Patience]) -> TrainState:
+        """Put what validations said of each run into the state."""
+
+    def freeze(self, run: int) -> None:
+        """Make no more steps of a run."""
 
 
-class _Run(NamedTuple):
-    """The parts of a run that do not change."""
+class Run(NamedTuple):
+    """What one run has of its own; runs side by side differ in numbers, not in programs."""
 
     config: Config
     observer: Observer
     checkpoints: Checkpoints
-    dispatch: Dispatch
-    validation: Validation
-    should_stop: Callable[[], bool]
 
-    def train(self, state: TrainState) -> Outcome:
-        """Make the steps that are left."""
-        run, step = self.config.run, int(state.step)
-        window = _Window(self.config.train.batch_size)
+
+class Loop:
+    """Trains one run, or several side by side that validate, record and save at the same steps.
+
+    Args:
+      runs: the `RunConfig` of all is the same.
+      program: their steps.
+      validation: scores one run.
+      should_stop: asked between dispatches.
+      until: step to stop at, None for the last.
+      ends_diverged: a run none of whose steps since the last record was finite makes no more.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        program: Program,
+        validation: Validation,
+        should_stop: Callable[[], bool],
+        *,
+        until: int | None = None,
+        ends_diverged: bool = False,
+    ) -> None:
+        self._runs, self._program, self._validation = runs, program, validation
+        self._should_stop, self._ends_diverged = should_stop, ends_diverged
+        self._limits = runs[0].config.run
+        self._until = self._limits.train_steps if until is None else until
+        self._active = [True] * len(runs)
+        self._ends: list[str] = [""] * len(runs)
+
+    def train(self, state: TrainState, step: int) -> list[Outcome]:
+        """Make the steps that are left after `step`."""
+        window = Window(self._runs[0].config.train.batch_size)
         running: tuple[training.Metrics, int] | None = None
-        exhausted = patience.is_exhausted(state.patience, self.config)
-        while step < run.train_steps and not exhausted and not self.should_stop():
+        waiting = [self._program.run_state(state, n).patience for n in range(len(self._runs))]
+        self._end_exhausted(jax.device_get(waiting))
+        while step < self._until and any(self._active) and not self._should_stop():
             count = self._count(step, window.seconds_per_step)
-            state, record = self.dispatch(state, step, count)
+            state, record = self._program(state, step, count)
             step += count
             # The next dispatch is under way while the last one's figures are fetched.
             if running:
-                window.add(*running)
+                window.add(self._program.records(running[0]), running[1])
                 if window.is_heartbeat_due():
-                    self.observer.trained(window.progress(step - count, run.train_steps, False))
+                    self._report(step - count, window, False)
             running = record, count
             if self._is_event(step):
-                window.add(*running)
+                window.add(self._program.records(record), count)
                 running = None
                 state = self._handle(state, step, window)
-                exhausted = patience.is_exhausted(state.patience, self.config)
         if running:
-            window.add(*running)
-        self._save(state, step, math.inf)
-        return Outcome(state, step, step < run.train_steps and not exhausted, exhausted)
+            jax.block_until_ready(running)
+        for n in self._still_active():
+            self._save(n, self._program.run_state(state, n), step, math.inf)
+        return [self._outcome(n, state, step) for n in range(len(self._runs))]
+
+    def _outcome(self, n: int, state: TrainState, step: int) -> Outcome:
+        """Tell how a run ended; one that ended before the others did so where it saved."""
+        mine = self._program.run_state(state, n)
+        stopped = self._active[n] and step < self._limits.train_steps
+        end = self._ends[n]
+        return Outcome(mine, int(mine.step), stopped, end == "exhausted", end == "diverged")
+
+    def _still_active(self) -> list[int]:
+        return [n for n, active in enumerate(self._active) if active]
+
+    def _end(self, n: int, reason: str) -> None:
+        """Make no more steps of a run."""
+        self._active[n], self._ends[n] = False, reason
+        self._program.freeze(n)
+
+    def _end_exhausted(self, waiting: Sequence[Patience]) -> None:
+        """End the runs whose early stopping says so."""
+        for n in self._still_active():
+            if patience.is_exhausted(waiting[n], self._runs[n].config):
+                self._end(n, "exhausted")
 
     def _count(self, step: int, seconds_per_step: float) -> int:
         """Return how many steps to make at once: up to the next event, not too long."""
-        run = self.config.run
+        run = self._limits
         periods = [run.log_every, run.eval_every, run.save_every]
-        left = [run.train_steps - step, *(period - step % period for period in periods)]
-        in_time = int(min(SECONDS_PER_DISPATCH / max(seconds_per_step, 1e-9), self.dispatch.size))
+        left = [self._until - step, *(period - step % period for period in periods)]
+        in_time = int(min(SECONDS_PER_DISPATCH / max(seconds_per_step, 1e-9), self._program.size))
         return min(*left, max(in_time, 1))
 
     def _is_event(self, step: int) -> bool:
         """Return whether something is due after `step`."""
-        run = self.config.run
+        run = self._limits
         periods = [run.log_every, run.eval_every, run.save_every]
         return step == run.train_steps or any(step % period == 0 for period in periods)
 
-    def _handle(self, state: TrainState, step: int, window: _Window) -> TrainState:
+    def _report(self, step: int, window: Window, is_record: bool) -> None:
+        """Tell each observer; of a heartbeat the first only."""
+        total = self._limits.train_steps
+        for n in self._still_active() if is_record else self._still_active()[:1]:
+            progress = window.progress(n, step, total, is_record)
+            self._runs[n].observer.trained(progress)
+            if self._ends_diverged and is_record and math.isnan(progress.figures["loss"]):
+                self._ends[n] = "diverged"
+
+    def _handle(self, state: TrainState, step: int, window: Window) -> TrainState:
         """Record, validate and save, whatever is due; return the state with what that changed."""
-        run, is_last = self.config.run, step == self.config.run.train_steps
-        if is_last or step % run.log_every == 0:
-            self.observer.trained(window.progress(step, run.train_steps, True))
+        limits, is_last = self._limits, step == self._limits.train_steps
+        if is_last or step % limits.log_every == 0:
+            self._report(step, window, True)
             window.restart()
-        loss = math.inf
-        validates = len(self.validation.chosen) > 0 and (is_last or step % run.eval_every == 0)
-        if validates:
-            figures = self.validation(state)
-            loss = figures["loss"]
-            if step % run.eval_every == 0:
-                # The last step's is left out: a longer run would not make it.
-                state = _with_patience(state, self.config, figures)
-            self.observer.validated(step, figures | _waited(state, self.config))
-        if validates or is_last or step % run.save_every == 0:
-            self._save(state, step, loss)
+        validates = len(self._validation.chosen) > 0 and (is_last or step % limits.eval_every == 0)
+        if validates or is_last or step % limits.save_every == 0:
+            state = self._validate_and_save(state, step, validates)
+        for n in self._still_active():
+            if self._ends[n] == "diverged":
+                self._save(n, self._program.run_state(state, n), step, math.inf)
+                self._end(n, "diverged")
         window.resume_clock()
         return state
 
-    def _save(self, state: TrainState, step: int, loss: float) -> None:
+    def _validate_and_save(self, state: TrainState, step: int, validates: bool) -> TrainState:
+        """Validate each run, if due, and save it."""
+        waiting: list[Patience] = []
+        # The last step's is left out where it is not due: a longer run would not make it.
+        is_due = validates and step % self._limits.eval_every == 0
+        for n, (config, observer, _) in enumerate(self._runs):
+            mine, loss = self._program.run_state(state, n), math.inf
+            if self._active[n] and validates:
+                figures = self._validation(mine, config)
+                loss = figures["loss"]
+                if is_due:
+                    mine = _with_patience(mine, config, figures)
+                observer.validated(step, figures | _waited(mine, config))
+            if self._active[n]:
+                self._save(n, mine, step, loss)
+            waiting.append(jax.device_get(mine.patience))
+        if is_due:
+            state = self._program.with_patience(state, waiting)
+            self._end_exhausted(waiting)
+        return state
+
+    def _save(self, n: int, state: TrainState, step: int, loss: float) -> None:
         """Write a checkpoint, unless this step has one."""
-        if self.checkpoints.latest_step() == step:
+        config, observer, checkpoints = self._runs[n]
+        if checkpoints.latest_step() == step:
             return
-        self.checkpoints.save(step, state.params, _without_params(state), self.config, loss)
-        self.observer.saved(step)
+        checkpoints.save(step, state.params, _without_params(state), config, loss)
+        observer.saved(step)
 
 
 def _with_patience(state: TrainState, config: Config, figures: dict[str, float]) -> TrainState:
     """Return the state after a validation, the new scalars where the old ones lie."""
     after = patience.validated(jax.device_get(state.patience), config, figures)
-    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), after, state.patience)
-    return dataclasses.replace(state, patience=placed)
+    return dataclasses.replace(state, patience=dispatch.placed_like(after, state.patience))
 
 
 def _waited(state: TrainState, config: Config) -> dict[str, float]:

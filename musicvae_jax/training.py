@@ -88,8 +88,14 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 def init_state(model: Model, config: Config) -> TrainState:
     """Draw the parameters from the configuration's seed and start at step 0."""
-    init_key, run_key = jax.random.split(jax.random.key(config.train.seed))
+    init_key, run_key = split_seed(config.train.seed)
     return state_from_params(model.init(init_key), config, run_key)
+
+
+def split_seed(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Return a run's two random keys: of its parameters, and of its steps."""
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    return init_key, run_key
 
 
 def state_from_params(params: Tree, config: Config, key: jax.Array) -> TrainState:

@@ -17,7 +17,7 @@ from synthetic_store import write_store
 
 from experiments import progress, train
 from experiments.stopping import StopSignal
-from musicvae_jax import checkpoints, data, loop, patience, run_folder
+from musicvae_jax import checkpoints, data, loop, observer, patience, run_folder
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import get_task
 
@@ -242,7 +242,7 @@ def test_before_the_first_step_it_says_what_it_runs_on(
 ) -> None:
     recorder = progress.Recorder(tmp_path, 100)
     recorder.started(
-        loop.Summary("1 x cpu", "float32", 12345, 300, 40, 9.375, 3 << 20, "device", 7)
+        observer.Summary("1 x cpu", "float32", 12345, 300, 40, 9.375, 3 << 20, "device", 7)
     )
     recorder.close()
     text = capsys.readouterr().out
@@ -259,7 +259,7 @@ def test_a_progress_line_counts_what_went_wrong(
     capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
     figures = {"loss": 1.5, "accuracy": 0.25, "kl_bits": 2.0, "zeroed": 3.0, "skipped": 1.0}
-    progress.Recorder(tmp_path, 100).trained(loop.Progress(50, figures, 1234.5, 3725.0, False))
+    progress.Recorder(tmp_path, 100).trained(observer.Progress(50, figures, 1234.5, 3725.0, False))
     line = capsys.readouterr().out
     for part in ("50/100", "loss    1.500", "0.2500", "2.00 bits", "1,234 examples/s", "1h02m"):
         assert part in line
@@ -271,7 +271,7 @@ def test_training_goes_on_without_tensorboard(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     recorder = progress.Recorder(tmp_path, 100)
-    recorder.started(loop.Summary("1 x cpu", "float32", 1, 1, 1, 1.0, 1, "device", 0))
+    recorder.started(observer.Summary("1 x cpu", "float32", 1, 1, 1, 1.0, 1, "device", 0))
     recorder.validated(5, {"loss": float("nan"), "accuracy": 0.5, "kl_bits": 1.0})
     recorder.close()
     assert capsys.readouterr().out.count("tensorboardX is not installed") == 1
