@@ -1,0 +1,170 @@
+r"""Train a grid of configurations, score its points and compare them.
+
+Example:
+  python -m experiments.grid_search --flagfile=experiments/flagfiles/demo.flags \
+    --data_dir=data/folk --run_dir=grids/demo --grid=beta=0.05,0.2,1 --grid=free_bits=0,16,48
+
+An axis is a configuration field with its values: --grid=NAME=v1,v2; layer sizes have "+" between
+them: --grid=encoder_sizes=128,256+256. Points that differ in numbers only (beta, free_bits,
+learning_rate, seed, ...) are trained by one program, in step; others form groups that follow one
+another. Each point has a run folder below RUN_DIR/points for evaluate, generate and train. The
+same command goes on where it was stopped and skips what is finished; more values may be added.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from data_pipeline import cluster, command
+from experiments import compile_cache, grid_executors, grid_report
+from experiments.grid_axes import Axis, GridPoint, make_points, parse_axes, shown
+from experiments.grid_points import Scoring, Task, groups_of, open_folders, score
+from experiments.progress import duration
+from experiments.stopping import StopSignal
+from experiments.train import checked_inputs
+from experiments.train import define_flags as define_train_flags
+from musicvae_jax import data, grid
+from musicvae_jax.config import InputError
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define this entry point's flags."""
+    define_train_flags(values)
+    text = "An axis, NAME=v1,v2; give the flag once for each."
+    flags.DEFINE_multi_string("grid", [], text, flag_values=values)
+    text = (
+        "How points are trained: vmap (one program, states stacked), local (a process each), ray "
+        "(a cluster, extra `cluster`), auto (one program; times all points at once against in "
+        "turn, and takes the faster)."
+    )
+    flags.DEFINE_string("executor", "auto", text, flag_values=values)
+    text = (
+        "For vmap: points that a device takes at once. 0: on an accelerator as many as its memory "
+        "holds, on a CPU one after the other."
+    )
+    flags.DEFINE_integer("side_by_side", 0, text, flag_values=values)
+    text = "Processes of --executor=local, or of a Ray cluster started here. Default: the cores."
+    flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), text, flag_values=values)
+    text = "Ray cluster to use, host:port or auto. Default: one is started here."
+    flags.DEFINE_string("ray_address", None, text, flag_values=values)
+    flags.DEFINE_bool("dry_run", False, "Print the points and their cost, and do nothing.", values)
+    flags.DEFINE_string("score_split", "validation", "Rows that points are scored on.", values)
+    text = "Rows to score, spread over the split; 0 for all."
+    flags.DEFINE_integer("score_examples", 1024, text, flag_values=values)
+    flags.DEFINE_integer("score_draws", 3, "How often each row is sampled.", flag_values=values)
+
+
+def checked_grid(
+    values: flags.FlagValues,
+) -> tuple[data.Store, list[Axis], list[GridPoint], grid_executors.Options, Scoring]:
+    """Check all that is given before anything is written.
+
+    Raises:
+      InputError: a flag, an axis or a point is wrong, or the data does not fit.
+    """
+    axes = parse_axes(values.grid)
+    if values.executor not in grid_executors.EXECUTORS:
+        choices = ", ".join(grid_executors.EXECUTORS)
+        raise InputError(f"executor: {values.executor!r} is not one of {choices}")
+    for name, low in (("side_by_side", 0), ("workers", 1), ("score_examples", 0)):
+        given = getattr(values, name)
+        if given < low:
+            raise InputError(f"{name}: {given} is out of range, it must be {low} or more")
+    if values.executor == "ray":
+        cluster.check_installed()
+    scoring = Scoring(values.score_split, values.score_examples, values.score_draws)
+    store, base = checked_inputs(values)
+    if scoring.split not in data.SPLITS or not len(store.splits[scoring.split]):
+        raise InputError(f"score_split: {store.path} has no rows of {scoring.split!r}")
+    if scoring.draws < 2:
+        raise InputError(f"score_draws: {scoring.draws} is out of range, it must be 2 or more")
+    points = make_points(base, axes)
+    for point in points:
+        data.check_enough_rows(len(store.splits["train"]), point.config.train.batch_size)
+    options = grid_executors.Options(
+        values.executor, values.side_by_side, values.workers, values.ray_address
+    )
+    return store, axes, points, options, scoring
+
+
+def spread_over_cores(num_points: int) -> None:
+    """Let JAX treat each core as a device, so that points are trained side by side on a CPU.
+
+    Has no effect where there is an accelerator; must be called before JAX is used.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0))
+        jax.config.update("jax_num_cpu_devices", min(cores, num_points))
+
+
+def show_cost(points: Sequence[GridPoint], store: data.Store) -> None:
+    """Print the points by group, and what each would cost on one device of this machine."""
+    groups = groups_of(Task(point, pathlib.Path()) for point in points)
+    total = 0.0
+    for number, group in enumerate(groups, start=1):
+        config = group[0].config
+        cost = grid.measured_cost(config, store)
+        seconds = cost.seconds_per_step * config.run.train_steps
+        total += seconds * len(group)
+        print(
+            f"group {number}: {len(group)} points in one program; each {cost.parameters:,} "
+            f"parameters, {cost.memory_bytes / 2**20:,.0f} MiB, {config.run.train_steps:,} steps "
+            f"of {cost.seconds_per_step:.3f} s = {duration(seconds)}"
+        )
+        for task in group:
+            print(f"  {task.point.name}")
+    print(f"{len(points)} points, {duration(total)} in all, one after the other; nothing was done")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Check, train, score and compare."""
+    del argv
+    values = flags.FLAGS
+    compile_cache.switch_on()
+    store, axes, points, options, scoring = checked_grid(values)
+    if options.executor in ("auto", "vmap") and not values.dry_run:
+        spread_over_cores(len(points))
+    if values.dry_run:
+        show_cost(points, store)
+        return
+    folder = pathlib.Path(values.run_dir).resolve()
+    tasks = open_folders(folder, points, store)
+    ours = shlex.join(["python", "-m", "experiments.grid_search", *sys.argv[1:]])
+    with StopSignal() as signal:
+
+        def should_stop() -> bool:
+            return signal.received is not None
+
+        grid_executors.train(tasks, store, options, should_stop, _say)
+        if should_stop():
+            print(f"stopped; the same command resumes:\n  {ours}", flush=True)
+            sys.exit(signal.exit_code)
+    scores = score(tasks, store, scoring, _say)
+    rows = grid_report.results(tasks, scores)
+    about = {
+        "command": ours,
+        "data": str(store.path),
+        "fingerprint": store.fingerprint,
+        "axes": {axis.name: [shown(value) for value in axis.values] for axis in axes},
+    } | scoring._asdict()
+    page = grid_report.report(rows, axes, tasks, about)
+    grid_report.write(folder, rows, about, page)
+    print(grid_report.table(rows, scoring))
+    print(f"written: results.csv, results.json and report.html in {values.run_dir}", flush=True)
+
+
+def _say(message: str) -> None:
+    """Print a line at once."""
+    print(message, flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)
