@@ -25,7 +25,7 @@ from absl import flags
 from data_pipeline import command
 from experiments.benchmarks import machine
 from experiments.benchmarks.follow_curve import TASK, curve_config
-from musicvae_jax import data, evaluation, loop
+from musicvae_jax import data, evaluation, loop, observer
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import RECIPES, get_task
 
@@ -43,10 +43,10 @@ class Curve:
     def __init__(self) -> None:
         self.validations: dict[int, dict[str, float]] = {}
 
-    def started(self, summary: loop.Summary) -> None:
+    def started(self, summary: observer.Summary) -> None:
         """Nothing to keep."""
 
-    def trained(self, progress: loop.Progress) -> None:
+    def trained(self, progress: observer.Progress) -> None:
         """Nothing to keep."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
