@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from data_pipeline import command
 from data_pipeline.pieces import METERS
+from experiments import compile_cache
 from experiments import encode_shards as shards
 from experiments.encode_inputs import Corpus, open_corpus
 from experiments.stopping import StopSignal
@@ -198,6 +199,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Encode what the flags say."""
     del argv
+    compile_cache.switch_on()
     values = flags.FLAGS
     for name in ("run_dir", "output"):
         if values[name].value is None:

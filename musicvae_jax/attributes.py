@@ -156,21 +156,22 @@ def vectors(mu: np.ndarray, values: Mapping[str, np.ndarray]) -> dict[str, np.nd
     return found
 
 
-def percent_change(before: np.ndarray, after: np.ndarray) -> PercentChange:
+def percent_change(before: np.ndarray, after: np.ndarray, min_pairs: int = 2) -> PercentChange:
     """Compare means of the same samples before and after a change.
 
     The mean after over the mean before, as the single samples' ratios are infinite where
     there was nothing before; samples that are nan in either are left out. The standard error
     is that of a ratio of means of paired samples (delta method). nan where the mean before
-    is 0.
+    is 0 or too few samples are known both times.
 
     Args:
       before: [N].
       after: [N], of the same samples.
+      min_pairs: fewest samples that say anything, 2 or more.
     """
     known = ~(np.isnan(before) | np.isnan(after))
     before, after = before[known], after[known]
-    if len(before) < 2 or before.mean() == 0:
+    if len(before) < max(2, min_pairs) or before.mean() == 0:
         return PercentChange(float("nan"), float("nan"))
     ratio = after.mean() / before.mean()
     residuals = after - ratio * before

@@ -139,6 +139,7 @@ def test_a_percent_change_by_hand() -> None:
     assert found.standard_error == pytest.approx(100 * 0.5 / np.sqrt(3) / 2)
     assert attributes.percent_change(before, 2 * before) == (pytest.approx(100), pytest.approx(0))
     assert np.isnan(attributes.percent_change(np.zeros(3), np.ones(3)).percent)
+    assert np.isnan(attributes.percent_change(before, after, min_pairs=4).percent)
 
 
 def test_the_standard_error_is_that_of_repeated_experiments() -> None:
