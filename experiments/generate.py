@@ -46,6 +46,10 @@ from musicvae_jax.config import InputError
 from musicvae_jax.facade import MusicVAE
 from musicvae_jax.tasks import Task
 
+# What starts from draws of z; the best tokens of such a z have too few notes, and a chain of them
+# dies away.
+WARM_MODES = ("sample", "continue", "long")
+
 
 def define_flags() -> None:
     """Define this entry point's flags."""
@@ -75,7 +79,9 @@ def define_flags() -> None:
     flags.DEFINE_float("drift", 0.3, "From window to window of a continuation: 0 none, 1 all.")
     flags.DEFINE_integer("windows", 8, "Windows of a long piece.")
     flags.DEFINE_integer("waypoints", 3, "Draws that a long piece without inputs passes.")
-    flags.DEFINE_float("temperature", None, "0 takes the best token. Default: 0, to sample 0.5.")
+    flags.DEFINE_float(
+        "temperature", None, "0 takes the best token. Default: 0; 0.5 for sample, continue, long."
+    )
     flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
     flags.DEFINE_multi_enum("format", ["midi", "png"], render.FORMATS, "What to write; repeated.")
     flags.DEFINE_float("qpm", 120.0, "Quarters per minute of what is written.")
@@ -97,7 +103,7 @@ def options_from_flags(values: flags.FlagValues) -> Options:
     names = {field.name for field in dataclasses.fields(Options)} & set(values)
     given: dict[str, Any] = {name: values[name].value for name in names}
     if given["temperature"] is None:
-        given["temperature"] = 0.5 if given["mode"] == "sample" else 0.0
+        given["temperature"] = 0.5 if given["mode"] in WARM_MODES else 0.0
     return Options(
         **given,
         inputs=tuple(values.input),

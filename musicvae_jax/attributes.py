@@ -46,6 +46,7 @@ MELODY = (
 DRUMS = ("hat_density", "kick_density", "snare_density", "syncopation")
 VECTORS = "attribute_vectors.json"
 FORMAT = "musicvae-attributes-1"
+NUM_STRATA = 8  # parts of the rows that are alike in the attribute to be matched
 
 _WHITE_KEYS = (0, 2, 4, 5, 7, 9, 11)
 
@@ -82,15 +83,15 @@ def names(task: Task) -> tuple[str, ...]:
     )
 
 
-def check_name(name: str, task: Task) -> None:
-    """Refuse an attribute that the task does not have.
+def check_name(name: str, task: Task, flag: str = "attribute") -> None:
+    """Refuse an attribute that the task does not have; the message begins with `flag`.
 
     Raises:
       InputError: it does not; the message lists those it has.
     """
     if name not in names(task):
         known = ", ".join(names(task))
-        raise InputError(f"attribute: {task.name} has no {name!r}; it has {known}")
+        raise InputError(f"{flag}: {task.name} has no {name!r}; it has {known}")
 
 
 def measure(tokens: np.ndarray, task: Task) -> dict[str, np.ndarray]:
@@ -130,12 +131,20 @@ def quarters(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return bottom, top
 
 
-def vectors(mu: np.ndarray, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def vectors(
+    mu: np.ndarray, values: Mapping[str, np.ndarray], match: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Compute the mean z of the top quarter minus that of the bottom quarter.
+
+    Attributes go together in music: rows with much syncopation have few notes, and so the
+    vector of syncopation also thins out. With `match`, quarters are taken among rows alike in
+    another attribute, and their differences averaged: what is left changes that one little.
 
     Args:
       mu: [N, Z] float, the encoded rows.
       values: attribute to [N], measured on the same rows.
+      match: [N], attribute that both quarters are to have alike (in eighths of the rows), or
+        None to take quarters of all rows, as the paper does.
 
     Returns:
       Attribute to [Z] float32.
@@ -143,16 +152,25 @@ def vectors(mu: np.ndarray, values: Mapping[str, np.ndarray]) -> dict[str, np.nd
     Raises:
       InputError: an attribute is the same in all rows; the message names it.
     """
+    strata = np.zeros(len(mu), np.int64)
+    if match is not None:
+        edges = np.unique(np.nanquantile(match, np.arange(1, NUM_STRATA) / NUM_STRATA))
+        strata = np.searchsorted(edges, match)
     found = {}
     for name, value in values.items():
-        try:
-            bottom, top = quarters(value)
-        except InputError as error:
-            raise InputError(f"attribute: {name}: {error}; give more rows") from error
-        difference = mu[top].mean(axis=0, dtype=np.float64) - mu[bottom].mean(
-            axis=0, dtype=np.float64
-        )
-        found[name] = difference.astype(np.float32)
+        total, count = np.zeros(mu.shape[1]), 0
+        for stratum in np.unique(strata):
+            rows = strata == stratum
+            try:
+                bottom, top = quarters(value[rows])
+            except InputError:
+                continue
+            part = mu[rows].astype(np.float64)
+            total += rows.sum() * (part[top].mean(axis=0) - part[bottom].mean(axis=0))
+            count += int(rows.sum())
+        if not count:
+            raise InputError(f"attribute: {name}: all rows have the same value; give more rows")
+        found[name] = (total / count).astype(np.float32)
     return found
 
 

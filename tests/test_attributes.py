@@ -131,6 +131,23 @@ def test_vectors_are_the_difference_of_means() -> None:
         attributes.vectors(mu, {"density": np.ones(4)})
 
 
+def test_matched_vectors_leave_the_matched_attribute_alone() -> None:
+    rng = np.random.default_rng(0)
+    density = rng.normal(size=4000)
+    syncopation = -density + rng.normal(size=4000)
+    mu = np.stack([density, syncopation], axis=1)
+    values = {"syncopation": syncopation}
+    plain = attributes.vectors(mu, values)["syncopation"]
+    matched = attributes.vectors(mu, values, match=density)["syncopation"]
+    assert plain[0] / plain[1] == pytest.approx(
+        -0.5, abs=0.05
+    )  # the regression of one on the other
+    assert abs(matched[0] / matched[1]) < 0.1
+    # Within a stratum all rows have a few values only: those without quarters are left out.
+    few = attributes.vectors(mu[:4], {"x": np.array([0.0, 1.0, 2.0, 2.0])}, np.array([0, 0, 1, 1]))
+    np.testing.assert_allclose(few["x"], mu[1] - mu[0], rtol=1e-6)
+
+
 def test_a_percent_change_by_hand() -> None:
     before, after = np.array([1.0, 2.0, 3.0, np.nan]), np.array([2.0, 3.0, 4.0, 1.0])
     found = attributes.percent_change(before, after)

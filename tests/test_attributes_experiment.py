@@ -117,7 +117,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def test_a_run_gets_vectors_a_table_and_a_picture(run_dir: pathlib.Path) -> None:
-    text = experiment.run(Options(str(run_dir), num=8, rows=40))
+    text = experiment.run(Options(str(run_dir), num=8, rows=40, match="kick_density"))
     assert "8 draws from the prior, temperature 1" in text
     found = attributes.load_vectors(run_dir)
     assert (found.task, found.step, found.about["rows"]) == ("drums_2bar", 5, 40)
@@ -159,6 +159,8 @@ def test_what_does_not_fit_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.P
         experiment.run(Options(str(run_dir), data_dir=str(empty)))
     with pytest.raises(InputError, match="holds no checkpoints; train first"):
         experiment.run(Options(str(tmp_path)))
+    with pytest.raises(InputError, match="match: drums_2bar has no 'swing'; it has hat_density"):
+        experiment.run(Options(str(run_dir), match="swing"))
     for wrong in ({"rows": -1}, {"num": 1}, {"temperature": -1.0}):
         given: dict[str, Any] = wrong
         with pytest.raises(InputError, match=r"rows, num: they must|temperature: -1\.0 is out"):
