@@ -6,6 +6,7 @@ what); 130: interrupted.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,19 +15,20 @@ from absl import app, flags, logging
 from musicvae_jax.config import InputError
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
     """Parse the command line, call `main` with what is left of it, and exit.
 
-    An `InputError` from `main`, a misspelt flag or a stray argument prints one line and
-    exits with 2. `--help` prints the entry point's docstring and its own flags, exit 0.
+    An `InputError` from `main`, a misspelt flag or a stray argument prints one line and exits
+    with 2. With `takes_arguments` they are handed to `main`, behind the program's name. `--help`
+    prints the entry point's docstring and its own flags, exit 0.
     """
     try:
-        app.run(_guarded(main), flags_parser=_parse)
+        app.run(_guarded(main), flags_parser=functools.partial(_parse, takes_arguments))
     except KeyboardInterrupt:
         _fail("interrupted", 130)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(takes_arguments: bool, argv: Sequence[str]) -> list[str]:
     """Parse flags; answer --help and wrong flags here, where the exit code is ours."""
     if any(arg in ("--help", "-help", "-h", "--helpshort") for arg in argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True)
@@ -35,7 +37,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(list(argv))
     except (flags.Error, OSError) as error:
         _fail(" ".join(str(error).split()), 2)
-    if len(rest) > 1:
+    if len(rest) > 1 and not takes_arguments:
         _fail(f"unexpected argument {rest[1]!r}: flags are written --name=value", 2)
     return rest
 

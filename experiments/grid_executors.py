@@ -73,7 +73,7 @@ def _train_in_one_program(
     say: Callable[[str], None],
 ) -> None:
     """Train the points of a group with their states stacked."""
-    board = Board(group[0].config.run.train_steps, say)
+    board = Board(len(group), group[0].config.run.train_steps, say)
     recorders = [PointRecorder(task, board) for task in group]
     points = [
         grid.Point(task.config, str(task.folder), recorder)

@@ -88,8 +88,8 @@ def groups_of(tasks: Iterable[Task]) -> list[list[Task]]:
 class Board:
     """What is said about the points of a group that train side by side: one line for all."""
 
-    def __init__(self, total: int, say: Callable[[str], None]) -> None:
-        self._total, self._say = total, say
+    def __init__(self, points: int, total: int, say: Callable[[str], None]) -> None:
+        self._points, self._total, self._say = points, total, say
         self._losses: dict[str, float] = {}
         self._printed = -math.inf
 
@@ -103,7 +103,7 @@ class Board:
             finite = {k: v for k, v in self._losses.items() if math.isfinite(v)}
             best = min(finite, key=lambda k: finite[k]) if finite else "none"
             self._say(
-                f"step {progress.step:>7,}/{self._total:,}  {len(self._losses)} points  "
+                f"step {progress.step:>7,}/{self._total:,}  {self._points} points  "
                 f"lowest loss {finite.get(best, math.nan):.3f} ({best})  "
                 f"{progress.examples_per_second:,.0f} examples/s each  "
                 f"left {duration(progress.seconds_left)}"

@@ -23,9 +23,9 @@ import jax
 from absl import flags
 
 from data_pipeline import cluster, command
-from experiments import compile_cache, grid_executors, grid_report
+from experiments import compile_cache, grid_executors, grid_report, run_record
 from experiments.grid_axes import Axis, GridPoint, make_points, parse_axes, shown
-from experiments.grid_points import Scoring, Task, groups_of, open_folders, score
+from experiments.grid_points import Scoring, Task, ended, groups_of, open_folders, score
 from experiments.progress import duration
 from experiments.stopping import StopSignal
 from experiments.train import checked_inputs
@@ -136,6 +136,9 @@ def main(argv: Sequence[str]) -> None:
         return
     folder = pathlib.Path(values.run_dir).resolve()
     tasks = open_folders(folder, points, store)
+    for task in tasks:
+        if ended(task) is None:
+            run_record.write_start(task.folder, store)
     ours = shlex.join(["python", "-m", "experiments.grid_search", *sys.argv[1:]])
     with StopSignal() as signal:
 

@@ -9,18 +9,25 @@ The same command resumes a run that was stopped, with Ctrl-C, by SIGTERM or othe
 
 from __future__ import annotations
 
+import json
+import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from data_pipeline import command
-from experiments import compile_cache, config_flags
+from experiments import compile_cache, config_flags, run_record
 from experiments.progress import Recorder
 from experiments.stopping import StopSignal
-from musicvae_jax import data, loop, run_folder
+from musicvae_jax import checkpoints, data, fine_tuning, loop, run_folder, training
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.models.registry import build_model
+
+# Written into the folder of a run that began with another's parameters.
+INIT_FROM = "init_from.json"
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -30,6 +37,41 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     text = "Folder of this run: new, or one to resume."
     flags.DEFINE_string("run_dir", None, text, flag_values=values)
     config_flags.define(values)
+
+
+def define_start_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define the flags of a run that begins with another's parameters."""
+    text = (
+        "Begin with the parameters of this run folder (its best checkpoint) or checkpoint "
+        "(RUN/checkpoints/STEP), as far as they fit; see also --freeze."
+    )
+    flags.DEFINE_string("init_from", None, text, flag_values=values)
+
+
+def first_params(config: Config, folder: pathlib.Path, init_from: str | None) -> Any:
+    """Return what a new run begins with, None for parameters drawn at random; say what it is.
+
+    Raises:
+      InputError: there is no such checkpoint, nothing of it fits, or the run began elsewhere.
+    """
+    path = folder / INIT_FROM
+    known = json.loads(path.read_text())["init_from"] if path.is_file() else None
+    has_steps = (folder / checkpoints.FOLDER).is_dir() and any(
+        place.name.isdecimal() for place in (folder / checkpoints.FOLDER).iterdir()
+    )
+    place = str(pathlib.Path(init_from).resolve()) if init_from else None
+    if (has_steps or known) and place != known:
+        began = f"began with {known}" if known else "began with parameters drawn at random"
+        raise InputError(f"init_from: {folder} {began}; give that again, or another run_dir")
+    if place is None or has_steps:
+        return None
+    _, old, step = fine_tuning.read_start(place)
+    drawn = training.init_state(build_model(config), config).params
+    params, report = fine_tuning.take_over(drawn, old)
+    print(f"parameters of {place}, step {step:,}:", *report.lines(), sep="\n", flush=True)
+    about = {"init_from": place, "step": step} | report._asdict()
+    run_folder.write_text(path, json.dumps(about, indent=1) + "\n")
+    return params
 
 
 def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
@@ -60,10 +102,17 @@ def main(argv: Sequence[str]) -> None:
     compile_cache.switch_on()
     store, config = checked_inputs(flags.FLAGS)
     folder = run_folder.open_run_folder(flags.FLAGS.run_dir, config, store)
+    params = first_params(config, folder, flags.FLAGS.init_from)
+    run_record.write_start(folder, store, init_from=flags.FLAGS.init_from)
     recorder = Recorder(folder, config.run.train_steps)
     with StopSignal() as signal:
         outcome = loop.fit(
-            config, store, str(folder), recorder, should_stop=lambda: signal.received is not None
+            config,
+            store,
+            str(folder),
+            recorder,
+            should_stop=lambda: signal.received is not None,
+            params=params,
         )
     recorder.close()
     if outcome.stopped:
@@ -77,4 +126,5 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
+    define_start_flags()
     command.run(main)

@@ -22,6 +22,7 @@ BETA_SCHEDULES = ("annealed", "constant", "linear", "cyclical")
 # Figures of a validation; "accuracy" is better when larger, the others when smaller.
 VALIDATION_METRICS = ("loss", "loss_reference", "reconstruction_nats", "kl_bits", "accuracy")
 DATA_PLACEMENTS = ("auto", "device", "host")
+FREEZES = ("none", "encoder", "decoder")
 DTYPES = ("auto", "float32", "bfloat16")
 PARAM_SHARDINGS = ("replicated", "fsdp")
 
@@ -128,6 +129,7 @@ class TrainConfig:
       input_dropout: probability that the decoder, teacher forced, reads an empty input in place of
         the token before a step (word dropout, Bowman et al. 2016: it must then ask z).
       transpose: melodies move by up to this many semitones either way, fresh at every step.
+      freeze: part of the model that keeps its parameters: none, encoder or decoder.
       dtype: type of the matrix products; "auto" is bfloat16 where the device has it, else float32.
       seed: of parameters, batches and noise.
     """
@@ -161,6 +163,7 @@ class TrainConfig:
     sampling_rate: float = 0.0
     input_dropout: float = 0.0
     transpose: int = 0
+    freeze: str = "none"
     dtype: str = "auto"
     seed: int = 0
 
@@ -183,6 +186,7 @@ class TrainConfig:
         _require_number("input_dropout", self.input_dropout, 0.0, 1.0, "from 0 to 1")
         _require_choice("clip_mode", self.clip_mode, CLIP_MODES)
         _require_choice("sampling_schedule", self.sampling_schedule, SAMPLING_SCHEDULES)
+        _require_choice("freeze", self.freeze, FREEZES)
         _require_choice("dtype", self.dtype, DTYPES)
         if self.sampling_schedule == "inverse_sigmoid":
             _require_number("sampling_rate", self.sampling_rate, 1.0, big, "1 or more (steps)")

@@ -58,6 +58,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
     ends_diverged: bool = False,
+    params: Any = None,
 ) -> Outcome:
     """Train from the run folder's latest checkpoint, or from the start, to `train_steps`.
 
@@ -69,6 +70,7 @@ def fit(
       should_stop: asked between dispatches; when it says yes, the state is saved first.
       devices: all by default.
       ends_diverged: end when none of the steps since the last record was finite.
+      params: what a new run starts from in place of random parameters; of the same shapes.
 
     Raises:
       InputError: too few rows for a batch, a batch that the devices cannot share, or no
@@ -85,6 +87,9 @@ def fit(
         if state is None:
             placed = sharding.of_tree(mesh, jax.eval_shape(init), config.run.param_sharding)
             state = jax.jit(init, out_shardings=placed)()
+            if params is not None:
+                taken = dispatch.placed_like(params, state.params)
+                state = dataclasses.replace(state, params=taken)
         program = Dispatch(model, config, store.splits["train"], mesh, state)
         validation = Validation(model, config, store.splits["validation"], mesh, state.params)
         observer.started(summary(config, store, mesh, state, program, validation))

@@ -2,6 +2,8 @@
 
 RUN/config.json       the configuration
 RUN/data.json         path and fingerprint of the token store
+RUN/starts.jsonl      one line per start: command, versions, commit, data hashes, machine
+RUN/init_from.json    where its first parameters came from, if not from a random draw
 RUN/metrics.jsonl     one line per record
 RUN/tensorboard/      the same for TensorBoard
 RUN/checkpoints/      latest and best

@@ -194,6 +194,7 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
 
         batch, sampling_key = _augment(state, batch, task, config.model.z_size)
         grads, values = _gradient(loss, state.params, batch, sampling_key, train.accumulation)
+        grads = _without_part(grads, train.freeze)
         measured = {name: jnp.mean(value) for name, value in values.items()}
         measured["kl_bits"] = measured.pop("kl_nats") / math.log(2.0)
         state, more = _update(state, optimiser, grads, measured["loss"], train)
@@ -248,6 +249,13 @@ def _gradient(
     return mean, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
 
 
+def _without_part(tree: Tree, part: str) -> Tree:
+    """Put zeros in the place of the encoder's or the decoder's arrays ("none": nothing's)."""
+    if part == "none":
+        return tree
+    return tree | {part: jax.tree.map(jnp.zeros_like, tree[part])}
+
+
 def _update(
     state: TrainState, optimiser: Any, grads: Tree, loss: jax.Array, train: TrainConfig
 ) -> tuple[TrainState, Metrics]:
@@ -259,6 +267,7 @@ def _update(
     updates, new_optimiser = optimiser.update(
         grads, state.optimiser, state.params, hyper=hyper, learning_rate=rate
     )
+    updates = _without_part(updates, train.freeze)
     finite = all_finite((loss, grads))
     zeroed = finite & (norm >= hyper.grad_norm_clip_to_zero) & (train.clip_mode == "global_norm")
     new_state = dataclasses.replace(

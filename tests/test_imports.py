@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *_BELOW_TRAINING,
         *_PURE,
     ),
+    "musicvae_jax.fine_tuning": ("musicvae_jax.checkpoints", "musicvae_jax.config"),
     "musicvae_jax.grid_program": (
         "musicvae_jax.dispatch",
         "musicvae_jax.training",
