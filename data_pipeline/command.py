@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -49,12 +51,24 @@ def _guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]],
         # app.run shows what every library logs as information, orbax pages of it.
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+        warnings.showwarning = _warn
         try:
             main(argv)
         except InputError as error:
             _fail(str(error), 2)
 
     return guarded
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print what our code warns of as one line, and others' warnings with their place."""
+    if category is UserWarning:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+    else:
+        _show_with_place(message, category, *where, **more)
+
+
+_show_with_place = warnings.showwarning
 
 
 def _fail(message: str, code: int) -> None:

@@ -112,6 +112,25 @@ class Recorder:
                 self._tensorboard.add_scalar(f"{split}/{name}", value, step)
 
 
+class Silent:
+    """An observer that says nothing: of the processes but the first of a run on several."""
+
+    def started(self, summary: observer.Summary) -> None:
+        """Hear it."""
+
+    def trained(self, progress: observer.Progress) -> None:
+        """Hear it."""
+
+    def validated(self, step: int, figures: dict[str, float]) -> None:
+        """Hear it."""
+
+    def saved(self, step: int) -> None:
+        """Hear it."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def keep_until(path: pathlib.Path, step: int) -> None:
     """Drop the records after `step`: a resumed run makes those steps again.
 

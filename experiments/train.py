@@ -4,25 +4,37 @@ Example:
   python -m experiments.train --flagfile=experiments/flagfiles/demo.flags \
     --data_dir=data/folk --run_dir=runs/demo
 
-The same command resumes a run that was stopped, with Ctrl-C, by SIGTERM or otherwise.
+The same command resumes a run that was stopped, with Ctrl-C, by SIGTERM or otherwise. With
+--multihost several machines train together (experiments/launch).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from absl import flags
 
 from data_pipeline import command
-from experiments import compile_cache, config_flags, run_record
-from experiments.progress import Recorder
+from experiments import compile_cache, config_flags, machines, run_record
+from experiments.progress import Recorder, Silent
 from experiments.stopping import StopSignal
-from musicvae_jax import checkpoints, data, fine_tuning, loop, run_folder, training
+from musicvae_jax import (
+    checkpoints,
+    data,
+    fine_tuning,
+    full_disk,
+    loop,
+    multihost,
+    run_folder,
+    training,
+)
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 
@@ -40,12 +52,13 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def define_start_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Define the flags of a run that begins with another's parameters."""
+    """Define the flags of a single run: whose parameters it begins with, on which machines."""
     text = (
         "Begin with the parameters of this run folder (its best checkpoint) or checkpoint "
         "(RUN/checkpoints/STEP), as far as they fit; see also --freeze."
     )
     flags.DEFINE_string("init_from", None, text, flag_values=values)
+    machines.define_flags(values)
 
 
 def first_params(config: Config, folder: pathlib.Path, init_from: str | None) -> Any:
@@ -68,10 +81,12 @@ def first_params(config: Config, folder: pathlib.Path, init_from: str | None) ->
     _, old, step = fine_tuning.read_start(place)
     drawn = training.init_state(build_model(config), config).params
     params, report = fine_tuning.take_over(drawn, old)
-    print(f"parameters of {place}, step {step:,}:", *report.lines(), sep="\n", flush=True)
-    about = {"init_from": place, "step": step} | report._asdict()
-    run_folder.write_text(path, json.dumps(about, indent=1) + "\n")
-    return params
+    if multihost.is_first():
+        print(f"parameters of {place}, step {step:,}:", *report.lines(), sep="\n", flush=True)
+        about = {"init_from": place, "step": step} | report._asdict()
+        run_folder.write_text(path, json.dumps(about, indent=1) + "\n")
+    # Of no device: each process puts them on its own.
+    return jax.device_get(params)
 
 
 def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
@@ -96,32 +111,72 @@ def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
     return store, config
 
 
-def main(argv: Sequence[str]) -> None:
-    """Check what is given, then train."""
-    del argv
+def open_folder(run_dir: str, config: Config, store: data.Store) -> pathlib.Path:
+    """Open the run folder: the first process for all, which then check that they agree."""
+    if multihost.is_first():
+        run_folder.open_run_folder(run_dir, config, store)
+    multihost.wait_for_all("run folder")
+    multihost.check_same(config.to_json() + store.fingerprint, "flags or data")
+    return pathlib.Path(run_dir).resolve()
+
+
+def train(values: flags.FlagValues) -> None:
+    """Train; the first process says how it goes.
+
+    Raises:
+      InputError: what is given does not fit, or the disk is full.
+    """
     compile_cache.switch_on()
-    store, config = checked_inputs(flags.FLAGS)
-    folder = run_folder.open_run_folder(flags.FLAGS.run_dir, config, store)
-    params = first_params(config, folder, flags.FLAGS.init_from)
-    run_record.write_start(folder, store, init_from=flags.FLAGS.init_from)
-    recorder = Recorder(folder, config.run.train_steps)
-    with StopSignal() as signal:
-        outcome = loop.fit(
-            config,
-            store,
-            str(folder),
-            recorder,
-            should_stop=lambda: signal.received is not None,
-            params=params,
-        )
-    recorder.close()
+    store, config = checked_inputs(values)
+    folder = open_folder(values.run_dir, config, store)
+    params = first_params(config, folder, values.init_from)
+    if multihost.is_first():
+        run_record.write_start(folder, store, init_from=values.init_from)
+    recorder = Recorder(folder, config.run.train_steps) if multihost.is_first() else Silent()
+    try:
+        with StopSignal() as signal:
+            outcome = loop.fit(
+                config,
+                store,
+                str(folder),
+                recorder,
+                should_stop=lambda: signal.received is not None,
+                params=params,
+            )
+        recorder.close()
+    except full_disk.DiskFullError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        # At once: threads that still write would say the same, each for itself.
+        os._exit(2)
+    except OSError as error:
+        if not full_disk.is_disk_full(error):
+            raise
+        raise InputError(
+            f"run_dir: no space left in {folder}, its checkpoints are kept; free some, and the "
+            "same command goes on"
+        ) from error
+    if multihost.is_first():
+        _say_how_it_ended(outcome, config, values.run_dir)
+    if outcome.stopped:
+        sys.exit(signal.exit_code)
+
+
+def _say_how_it_ended(outcome: loop.Outcome, config: Config, run_dir: str) -> None:
+    """Print the last lines."""
     if outcome.stopped:
         print(f"stopped after step {outcome.step:,}; the same command resumes:")
         print(f"  python -m experiments.train {shlex.join(sys.argv[1:])}", flush=True)
-        sys.exit(signal.exit_code)
+        return
     early = f"; stopped early, {config.run.stop_metric} got no better" if outcome.exhausted else ""
     print(f"done: {outcome.step:,} steps{early}; next:")
-    print(f"  python -m experiments.evaluate --run_dir={flags.FLAGS.run_dir}", flush=True)
+    print(f"  python -m experiments.evaluate --run_dir={run_dir}", flush=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Check what is given, then train."""
+    del argv
+    with machines.joined(flags.FLAGS):
+        train(flags.FLAGS)
 
 
 if __name__ == "__main__":

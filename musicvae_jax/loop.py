@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from musicvae_jax import data, dispatch, patience, sharding, training
+from musicvae_jax import data, dispatch, multihost, patience, sharding, training
 from musicvae_jax.checkpoints import Checkpoints
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.dispatch import Dispatch, Validation
@@ -94,7 +94,9 @@ def fit(
         validation = Validation(model, config, store.splits["validation"], mesh, state.params)
         observer.started(summary(config, store, mesh, state, program, validation))
         run = Run(config, observer, checkpoints)
-        loop = Loop([run], program, validation, should_stop, ends_diverged=ends_diverged)
+        # All processes stop at the same step, whichever is asked to.
+        stop = multihost.agreed(mesh, should_stop)
+        loop = Loop([run], program, validation, stop, ends_diverged=ends_diverged)
         return loop.train(state, int(state.step))[0]
 
 
@@ -115,8 +117,8 @@ def check_rows(config: Config, store: data.Store) -> None:
 def restored(
     init: Callable[[], TrainState], config: Config, mesh: Mesh, checkpoints: Checkpoints
 ) -> TrainState | None:
-    """Read the latest checkpoint, if there is one; `init` is for the shapes only."""
-    step = checkpoints.latest_step()
+    """Read the last good checkpoint, if there is one; `init` is for the shapes only."""
+    step = checkpoints.last_good_step()
     if step is None:
         return None
     shapes = jax.eval_shape(init)
@@ -287,6 +289,9 @@ class Loop:
         periods = [run.log_every, run.eval_every, run.save_every]
         left = [self._until - step, *(period - step % period for period in periods)]
         in_time = int(min(SECONDS_PER_DISPATCH / max(seconds_per_step, 1e-9), self._program.size))
+        if jax.process_count() > 1:
+            # Their clocks differ, and all must make the same steps.
+            in_time = self._program.size
         return min(*left, max(in_time, 1))
 
     def _is_event(self, step: int) -> bool:

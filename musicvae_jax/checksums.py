@@ -1,0 +1,53 @@
+"""Checksums of a folder's files, so that a damaged or half-written one is told from a whole one.
+
+A folder gets `checksums.json` when all else in it is written: the SHA-256 of each file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+
+CHECKSUMS = "checksums.json"
+
+
+def write(folder: pathlib.Path) -> None:
+    """Write the checksums of all files below a folder, under their name when they are complete."""
+    digests = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
+    partial = folder / (CHECKSUMS + ".partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        json.dump({"sha256": digests}, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, folder / CHECKSUMS)
+
+
+def fault(folder: pathlib.Path) -> str | None:
+    """Say in a few words what is wrong with a folder that has checksums, None if nothing is."""
+    try:
+        listed = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"].items()
+    except FileNotFoundError:
+        return f"half-written, it has no {CHECKSUMS}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"damaged, {CHECKSUMS} cannot be read"
+    for name, expected in listed:
+        path = folder / name
+        if not path.is_file():
+            return f"half-written, {name} is missing"
+        if _digest(path) != expected:
+            return f"damaged, {name} is not what was written"
+    return None
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """List the files that have a checksum."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if not path.name.startswith(CHECKSUMS))
+
+
+def _digest(path: pathlib.Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
