@@ -42,8 +42,15 @@ def _text(
     )
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str = _LINE) -> str:
-    return f'<line x1="{x1:.5g}" y1="{y1:.5g}" x2="{x2:.5g}" y2="{y2:.5g}" stroke="{colour}"/>'
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str = _LINE, more: str = "") -> str:
+    return (
+        f'<line x1="{x1:.5g}" y1="{y1:.5g}" x2="{x2:.5g}" y2="{y2:.5g}" stroke="{colour}"{more}/>'
+    )
+
+
+def _stroke(n: int) -> str:
+    """Return how line n is drawn: dashed where the colours begin again."""
+    return ' stroke-width="1.6"' + (' stroke-dasharray="5 3"' if n >= len(COLOURS) else "")
 
 
 def heat_map(
@@ -61,6 +68,7 @@ def heat_map(
     wide, tall, left, top = 74.0, 34.0, 16.0 + 8 * max(map(len, rows)), 24.0
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    digits = 0 if np.all(finite == np.round(finite)) else 3 if np.abs(finite).max() < 10 else 1
     parts = [
         _text(left + (c + 0.5) * wide, top - 8, name, "middle") for c, name in enumerate(columns)
     ]
@@ -68,14 +76,17 @@ def heat_map(
         parts.append(_text(left - 8, top + (r + 0.5) * tall + 4, name, "end"))
         for c in range(len(columns)):
             place = (left + c * wide, top + r * tall, wide, tall)
-            parts.append(_cell(place, float(values[r, c]), (float(low), float(high))))
+            parts.append(_cell(place, float(values[r, c]), (float(low), float(high)), digits))
     width, height = left + wide * len(columns) + 4, top + tall * len(rows) + 24
     parts.append(_text(4, height - 6, names))
     return _svg(max(width, 8 * len(names)), height, label, parts)
 
 
 def _cell(
-    place: tuple[float, float, float, float], value: float, limits: tuple[float, float]
+    place: tuple[float, float, float, float],
+    value: float,
+    limits: tuple[float, float],
+    digits: int,
 ) -> str:
     """Draw a cell of a heat map: place is x, y, width and height."""
     (x, y, width, height), (low, high) = place, limits
@@ -86,7 +97,7 @@ def _cell(
         pale, dark = (234, 241, 248), (16, 78, 139)
         mixed = [round(a + (b - a) * share) for a, b in zip(pale, dark, strict=True)]
         colour, ink = f"rgb({mixed[0]},{mixed[1]},{mixed[2]})", "#fff" if share > 0.5 else "#222"
-        words = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+        words = f"{value:.{digits}f}"
     box = (
         f'<rect x="{x:.5g}" y="{y:.5g}" width="{width - 2:.5g}" height="{height - 2:.5g}" '
         f'fill="{colour}"/>'
@@ -154,15 +165,14 @@ def curves(lines: Mapping[str, Points], x_name: str, y_name: str, label: str) ->
       y_name: of the axis up.
       label: what is drawn.
     """
-    plane = _Plane(list(lines.values()), (560.0, 330.0))
+    plane = _Plane(list(lines.values()), (540.0, 330.0))
     parts = plane.frame(x_name, y_name)
     for n, (name, points) in enumerate(lines.items()):
         placed = [plane.place(*p) for p in points if all(map(math.isfinite, p))]
         path = " ".join(f"{x:.5g},{y:.5g}" for x, y in placed)
-        dash = ' stroke-dasharray="5 3"' if n >= len(COLOURS) else ""
         parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{COLOURS[n % len(COLOURS)]}" '
-            f'stroke-width="1.6"{dash}><title>{html.escape(name)}</title></polyline>'
+            f'<polyline points="{path}" fill="none" stroke="{COLOURS[n % len(COLOURS)]}"'
+            f"{_stroke(n)}><title>{html.escape(name)}</title></polyline>"
         )
     return _with_legend(plane, parts, list(lines), label)
 
@@ -189,7 +199,9 @@ def scatter(groups: Mapping[str, dict[str, tuple[float, float]]], names: tuple[s
                 f'<circle cx="{x:.5g}" cy="{y:.5g}" r="4.5" fill="{colour}">'
                 f"<title>{html.escape(name)}</title></circle>"
             )
-            parts.append(_text(x + 7, y - 5, name.split(",")[0], colour=colour))
+            short, near_edge = name.split(",")[0], x > 0.85 * plane.width
+            place = (x - 7, y - 6) if near_edge else (x + 7, y - 5)
+            parts.append(_text(*place, short, "end" if near_edge else "start", colour))
     return _with_legend(plane, parts, list(groups), f"{names[1]} over {names[0]}")
 
 
@@ -200,7 +212,7 @@ def _with_legend(plane: _Plane, parts: list[str], names: Sequence[str], label: s
         wide = 30 + 7.2 * len(name)
         if x + wide > plane.width and n:
             x, y = 8.0, y + 18
-        parts.append(_line(x, y - 4, x + 16, y - 4, COLOURS[n % len(COLOURS)]))
-        parts.append(_text(x + 20, y, name))
+        parts.append(_line(x, y - 4, x + 18, y - 4, COLOURS[n % len(COLOURS)], _stroke(n)))
+        parts.append(_text(x + 22, y, name))
         x += wide
     return _svg(plane.width, y + 8, label, parts)

@@ -110,11 +110,11 @@ def report(
 ) -> str:
     """Write the page: table, heat maps, rate and distortion, learning curves."""
     scoring = Scoring(about["split"], about["examples"], about["draws"])
-    heads = ["rank", "point", *FIGURES.values(), "end", "steps"]
+    heads = ["point", "rank", *FIGURES.values(), "end", "steps"]
     body = [
         [
-            str(row["rank"]),
             markup.escaped(row["point"]),
+            str(row["rank"]),
             *_cells(row),
             row["end"],
             f"{row['steps']:,}",
@@ -184,7 +184,8 @@ def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str) -> str:
 def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
     """Draw distortion over rate, the points that differ in beta alone joined."""
     groups: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in rows:
+    orders = {a.name: [shown(value) for value in a.values] for a in axes}
+    for row in sorted(rows, key=lambda r: [order.index(r[n]) for n, order in orders.items()][::-1]):
         if row["kl_bits"] is None:
             continue
         others = [f"{a.name}={row[a.name]}" for a in axes if a.name != "beta"] or ["all"]
@@ -207,7 +208,7 @@ def _curves(tasks: Sequence[Task]) -> list[str]:
         ("validation", "loss", "validation loss, nats per example"),
         ("validation", "accuracy", "validation accuracy, teacher forced"),
         ("validation", "kl_bits", "validation KL, bits per example"),
-        ("train", "loss_reference", "training loss with max(KL - tau, 0), nats per example"),
+        ("train", "loss_reference", "training loss, nats per example"),
     ):
         lines = {
             point: [(r["step"], r[figure]) for r in found if r["split"] == split and r[figure]]

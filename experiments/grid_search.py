@@ -153,7 +153,7 @@ def main(argv: Sequence[str]) -> None:
     rows = grid_report.results(tasks, scores)
     about = {
         "command": ours,
-        "data": str(store.path),
+        "data": values.data_dir,
         "fingerprint": store.fingerprint,
         "axes": {axis.name: [shown(value) for value in axis.values] for axis in axes},
     } | scoring._asdict()
