@@ -68,6 +68,7 @@ def call_on_cluster(
     arguments: Sequence[tuple[Any, ...]],
     address: str | None,
     num_workers: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[int, Any | Exception], None, None]:
     """Call a function with each of some arguments, each call on a processor of its own.
 
@@ -79,6 +80,7 @@ def call_on_cluster(
       arguments: of each call.
       address: as for `ray_executor`.
       num_workers: likewise.
+      should_stop: asked each second; when it says yes, calls under way are given up.
 
     Yields:
       the number of a call and what it returned or raised, as they end.
@@ -92,12 +94,15 @@ def call_on_cluster(
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         remote = ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=-1)
         running = {remote.remote(*given): n for n, given in enumerate(arguments)}
-        while running:
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            try:
-                yield running.pop(done), ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                yield running.pop(done, -1), error
+        while running and not should_stop():
+            done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
+            for call in done:
+                number = running.pop(call)
+                try:
+                    result = ray.get(call)
+                except ray.exceptions.RayTaskError as error:
+                    result = error
+                yield number, result
     finally:
         ray.shutdown()
 

@@ -58,7 +58,7 @@ def train(
     if options.executor == "local":
         _train_in_processes(left, options.workers, should_stop, say)
     elif options.executor == "ray":
-        _train_on_cluster(left, options, say)
+        _train_on_cluster(left, options, should_stop, say)
     else:
         for group in groups_of(left):
             if not should_stop():
@@ -166,10 +166,17 @@ def _start(task: Task, core: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _train_on_cluster(tasks: Sequence[Task], options: Options, say: Callable[[str], None]) -> None:
+def _train_on_cluster(
+    tasks: Sequence[Task],
+    options: Options,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> None:
     """Train each point on a processor of a Ray cluster."""
     arguments = [(str(task.folder),) for task in tasks]
-    calls = cluster.call_on_cluster(train_folder, arguments, options.ray_address, options.workers)
+    calls = cluster.call_on_cluster(
+        train_folder, arguments, options.ray_address, options.workers, should_stop
+    )
     for done, (number, result) in enumerate(calls, start=1):
         if isinstance(result, Exception):
             _failed(tasks[number], str(result).strip().splitlines()[-1])

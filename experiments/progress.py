@@ -75,7 +75,11 @@ class Recorder:
             )
             return None
         folder = os.fspath(self._run_dir / TENSORBOARD)
-        return tensorboardX.SummaryWriter(folder, purge_step=step + 1 if step else None)
+        writer = tensorboardX.SummaryWriter(folder, purge_step=step + 1 if step else None)
+        config = self._run_dir / run_folder.CONFIG
+        if config.is_file():
+            writer.add_text("config", f"```\n{config.read_text()}```", step)
+        return writer
 
     def trained(self, progress: observer.Progress) -> None:
         """Print the progress line; keep it when it is a record."""

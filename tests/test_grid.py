@@ -104,6 +104,10 @@ def config() -> Config:
         sampling_schedule="constant",
         sampling_rate=0.0,
         beta_rate=0.0,
+        learning_rate=1e-3,
+        decay_rate=0.9999,
+        warmup_steps=0,
+        adam_b2=0.999,
         weight_decay=1e-9,
         init="default",
         dtype="float32",
@@ -185,8 +189,13 @@ def test_points_that_are_behind_catch_up(
     points, heard = _points(config, tmp_path, [{}, POINTS[0]])
     short = points[1].config.replace(train_steps=60)
     loop.fit(short, store, points[1].run_dir, Listener())
-    outcomes = grid.fit_points(points, store)
+    timings: list[grid.Timing] = []
+    outcomes = grid.fit_points(points, store, side_by_side=None, timed=timings.append)
     assert [o.step for o in outcomes] == [STEPS, STEPS]
+    # Together, they are timed in turn and at once, and the faster way is taken.
+    (timing,) = timings
+    assert set(timing.seconds) == {1, 2}
+    assert timing.seconds[timing.chosen] == min(timing.seconds.values())
     assert heard[0].starts == [0, 60]
     assert heard[1].starts == [60]
     expected = Listener(singles[0][0].records[3:], singles[0][0].validations)
