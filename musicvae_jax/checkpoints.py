@@ -34,6 +34,8 @@ FOLDER = "checkpoints"
 # Where training puts what it does not go on from.
 ASIDE = "damaged_checkpoints"
 _REMOVED = ".removed_checkpoint"
+# How orbax names a checkpoint until it is complete.
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
 class Checkpoints:
@@ -48,12 +50,15 @@ class Checkpoints:
         folder = self.run_dir / FOLDER
         if not create and not folder.is_dir():
             raise InputError(f"run_dir: {self.run_dir} holds no checkpoints; train first")
+        if create and multihost.is_first():
+            # What a process that was killed, or a full disk, left behind.
+            for path in (self.run_dir / _REMOVED, *folder.glob(_UNFINISHED)):
+                shutil.rmtree(path, ignore_errors=True)
         options = ocp.CheckpointManagerOptions(
             # Nothing is read of a checkpoint before it is known to be whole, and nothing is
             # dropped before its successor is: which is best, and what to drop, is decided here.
             lightweight_initialize=True,
             create=create,
-            cleanup_tmp_directories=create,
             # The state is donated to the next step: it is written before that begins.
             enable_async_checkpointing=False,
         )

@@ -186,6 +186,18 @@ def test_a_best_one_whose_loss_cannot_be_read_is_named(tmp_path: pathlib.Path) -
         assert checkpoints.restore_params(tmp_path, "best")[2] == 5
 
 
+def test_what_was_left_half_way_goes_when_training_opens_the_folder(tmp_path: pathlib.Path) -> None:
+    _save(tmp_path, {2: 1.0})
+    left = ("checkpoints/3.orbax-checkpoint-tmp/params", ".removed_checkpoint/params")
+    for name in left:
+        (tmp_path / name).mkdir(parents=True)
+    Checkpoints(tmp_path).close()
+    assert all((tmp_path / name).is_dir() for name in left)
+    Checkpoints(tmp_path, create=True).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
 def test_checkpoints_of_before_need_no_checksums(tmp_path: pathlib.Path) -> None:
     _save(tmp_path, {2: 1.0})
     folder = tmp_path / "checkpoints" / "2"
