@@ -1,12 +1,13 @@
 """How every entry point starts and ends: flags, one-line errors, exit codes.
 
 Exit code 0: done; 2: something the user gave is wrong (one line on standard error says
-what); 130: interrupted.
+what); 130: interrupted; 141: whoever read the output left.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,6 +29,10 @@ def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False)
         app.run(_guarded(main), flags_parser=functools.partial(_parse, takes_arguments))
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`| head`); nor can what is left be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _parse(takes_arguments: bool, argv: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 
 from data_pipeline import command
-from experiments import analysis_page
+from experiments import analysis_page, compile_cache
 from experiments.analysis_material import Options, gather, look_at_latents
 from experiments.analysis_report import as_json, table
 from musicvae_jax import data, run_folder
@@ -96,6 +96,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Analyse and print the summary."""
     del argv
+    compile_cache.switch_on()
     if not flags.FLAGS.run_dir:
         raise InputError("--run_dir is needed")
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}

@@ -27,6 +27,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import command, plots
+from experiments import compile_cache
 from experiments.analysis_material import decode
 from experiments.evaluate import open_data
 from musicvae_jax import data, run_folder, sampling
@@ -281,6 +282,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Make the experiment and print the table."""
     del argv
+    compile_cache.switch_on()
     if not flags.FLAGS.run_dir:
         raise InputError("--run_dir is needed")
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
