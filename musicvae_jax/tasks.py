@@ -100,11 +100,12 @@ def _drums(encoder_roll: bool) -> Track:
     return Track(name="drums", kind="drums", num_classes=DRUM_CLASSES, encoder_roll=encoder_roll)
 
 
-# How a run starts and steps. The reference's, and one that needs far fewer examples (found by
-# `experiments/benchmarks/time_to_accuracy.py`); tasks take the second by default.
+# How a run starts and steps. The reference's, and one that needs far fewer examples (found and
+# measured at 96 to 128 units, `experiments/benchmarks/time_to_accuracy.py`). Tasks take the second
+# by default, with a rate that falls as their layers get wider.
 RECIPES: dict[str, dict[str, str | float | int]] = {
     "reference": {"init": "reference", "learning_rate": 1e-3, "warmup_steps": 0, "adam_b2": 0.999},
-    "default": {"init": "default", "learning_rate": 3e-3, "warmup_steps": 20, "adam_b2": 0.99},
+    "default": {"init": "default", "learning_rate": 5e-3, "warmup_steps": 20, "adam_b2": 0.99},
 }
 
 _SMALL = ModelConfig(
@@ -121,7 +122,9 @@ def _task(
     name: str, tracks: tuple[Track, ...], num_bars: int, model: ModelConfig, train: TrainConfig
 ) -> Task:
     config = Config(task=name, model=model, train=train, run=RunConfig())
-    config = config.replace(**RECIPES["default"])
+    widest = max(model.decoder_sizes)
+    rate = max(5e-3 * 128 / widest, 1e-3)
+    config = config.replace(**{**RECIPES["default"], "learning_rate": rate})
     return Task(name=name, tracks=tracks, num_bars=num_bars, config=config)
 
 
