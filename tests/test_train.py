@@ -59,11 +59,13 @@ def config(store_dir: pathlib.Path) -> Config:
 
 @pytest.fixture(scope="module")
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    """Let later runs of one program find what the first compiled."""
+    """Compile quickly, and let later runs of one program find what the first compiled."""
     folder = tmp_path_factory.mktemp("cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_disable_most_optimizations", True)
     yield folder
+    jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", None)
 
 
@@ -134,6 +136,8 @@ def test_a_resumed_run_is_bit_equal(
 def hesitant(config: Config) -> Config:
     """Nothing is ever enough better: the rate falls at every validation, the fourth is the last."""
     return config.replace(
+        learning_rate=1e-3,
+        warmup_steps=0,
         learning_rate_schedule="plateau",
         plateau_patience=1,
         plateau_min_delta=1000.0,
