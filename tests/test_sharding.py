@@ -66,7 +66,7 @@ PROGRAM = textwrap.dedent("""
     config = get_task(store.task.name).config.replace(
         architecture=architecture, encoder_sizes=(8,), decoder_sizes=(8,), z_size=4,
         batch_size=32, accumulation=2 if architecture == "flat" else 1,
-        sampling_schedule="constant", sampling_rate=0.5,
+        sampling_schedule="constant", sampling_rate=0.5 if architecture == "flat" else 0.0,
         init="default", dtype="float32", log_every=1, eval_every=2, save_every=100,
         steps_per_dispatch=2,
     )
@@ -94,7 +94,10 @@ PROGRAM = textwrap.dedent("""
         def saved(self, step):
             pass
 
-    def fit(name, devices, **fields):
+    # What validates depends on the mesh alone: one with both axes is enough.
+    silent = store._replace(splits=store.splits | {"validation": store.splits["test"]})
+
+    def fit(name, devices, store, **fields):
         compiled.clear()
         watch = Watch()
         outcome = loop.fit(
@@ -109,16 +112,16 @@ PROGRAM = textwrap.dedent("""
 
     meshes = [(1, "replicated"), (1, "fsdp"), (2, "replicated"), (2, "fsdp"), (4, "fsdp"),
               (4, "replicated")]
-    alone, _ = fit("alone", jax.devices()[:1], train_steps=2 * len(meshes))
+    alone, _ = fit("alone", jax.devices()[:1], store, train_steps=2 * len(meshes))
     assert alone.devices == "1 x cpu"
     for turn, (model_parallel, param_sharding) in enumerate(meshes):
         watch, state = fit(
-            "many", jax.devices(), train_steps=2 * turn + 2, model_parallel=model_parallel,
-            param_sharding=param_sharding,
+            "many", jax.devices(), store if turn == 3 else silent, train_steps=2 * turn + 2,
+            model_parallel=model_parallel, param_sharding=param_sharding,
         )
         assert (watch.devices, watch.first_step) == ("8 x cpu", 2 * turn)
         assert len(watch.losses) == 2
-        assert len(watch.validations) == (architecture == "flat")
+        assert len(watch.validations) == (architecture == "flat" and turn == 3)
         for step, loss in watch.losses.items():
             assert loss == pytest.approx(alone.losses[step], rel=1e-5)
         for step, loss in watch.validations.items():
@@ -153,7 +156,7 @@ def test_every_mesh_and_sharding_gives_the_losses_of_one_device(
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("fsdp") == 3
