@@ -211,7 +211,11 @@ def _curves(tasks: Sequence[Task]) -> list[str]:
         ("train", "loss_reference", "training loss, nats per example"),
     ):
         lines = {
-            point: [(r["step"], r[figure]) for r in found if r["split"] == split and r[figure]]
+            point: [
+                (record["step"], record[figure])
+                for record in found
+                if record["split"] == split and record[figure] is not None
+            ]
             for point, found in records.items()
         }
         if any(lines.values()):

@@ -23,20 +23,20 @@ import jax
 from absl import flags
 
 from data_pipeline import cluster, command
-from experiments import compile_cache, grid_executors, grid_report, run_record
+from experiments import compile_cache, grid_executors, grid_report, run_record, train
 from experiments.grid_axes import Axis, GridPoint, make_points, parse_axes, shown
 from experiments.grid_points import Scoring, Task, ended, groups_of, open_folders, score
 from experiments.progress import duration
 from experiments.stopping import StopSignal
-from experiments.train import checked_inputs
-from experiments.train import define_flags as define_train_flags
 from musicvae_jax import data, grid
 from musicvae_jax.config import InputError
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Define this entry point's flags."""
-    define_train_flags(values)
+    train.define_flags(values)
+    # They are this command's, too: --help lists them.
+    flags.adopt_module_key_flags(train, values)
     text = "An axis, NAME=v1,v2; give the flag once for each."
     flags.DEFINE_multi_string("grid", [], text, flag_values=values)
     text = (
@@ -80,7 +80,7 @@ def checked_grid(
     if values.executor == "ray":
         cluster.check_installed()
     scoring = Scoring(values.score_split, values.score_examples, values.score_draws)
-    store, base = checked_inputs(values)
+    store, base = train.checked_inputs(values)
     if scoring.split not in data.SPLITS or not len(store.splits[scoring.split]):
         raise InputError(f"score_split: {store.path} has no rows of {scoring.split!r}")
     if scoring.draws < 2:

@@ -213,7 +213,7 @@ class Checkpoints:
 
     def _check_space(self, step: int, trees: Tree) -> None:
         """Refuse what would fill the disk before anything is written."""
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+        needed = sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(trees))
         if multihost.is_first() and shutil.disk_usage(self.run_dir).free < needed:
             raise self._disk_full(step)
 

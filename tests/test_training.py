@@ -36,6 +36,7 @@ def config() -> Config:
         beta=0.5,
         beta_rate=0.0,
         init="default",
+        warmup_steps=0,
         dtype="float32",
     )
 
