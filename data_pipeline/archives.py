@@ -219,6 +219,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, posi
     try:
         with archive.open(info) as stream:
             return read_limited(stream, name, position)
+    # zipfile raises NotImplementedError for a compression that it does not know.
     except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
         return Entry(name, reason=DAMAGED_MEMBER, detail=str(error), position=position)
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from absl import flags
 
 from data_pipeline import command
-from experiments import analysis_page, compile_cache
+from experiments import analysis_page, compile_cache, run_options
 from experiments.analysis_material import Options, gather, look_at_latents
 from experiments.analysis_report import as_json, table
 from musicvae_jax import data, run_folder
@@ -82,11 +81,9 @@ def analyze(options: Options) -> str:
 
 def define_flags() -> None:
     """Define this entry point's flags."""
-    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    run_options.define()
     flags.DEFINE_integer("num", 1000, "Samples, and held-out rows at most.")
     flags.DEFINE_string("split", "test", "Held-out rows: test or validation.")
-    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
     flags.DEFINE_string("output", None, "Folder to write into. Default: the run folder.")
     flags.DEFINE_float("temperature", 1.0, "Of samples and reconstructions.")
     flags.DEFINE_integer("train_rows", 200_000, "Training rows to look for copies in; 0: all.")
@@ -97,10 +94,7 @@ def main(argv: Sequence[str]) -> None:
     """Analyse and print the summary."""
     del argv
     compile_cache.switch_on()
-    if not flags.FLAGS.run_dir:
-        raise InputError("--run_dir is needed")
-    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
-    print(analyze(Options(**given)))
+    print(analyze(run_options.given(Options)))
 
 
 if __name__ == "__main__":

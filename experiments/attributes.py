@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from data_pipeline import command
 from data_pipeline.heatmaps import percent_heatmaps_png
-from experiments import compile_cache
+from experiments import compile_cache, run_options
 from experiments.evaluate import open_data, without_nan
 from musicvae_jax import attributes, checkpoints, data, run_folder
 from musicvae_jax.attributes import Vectors
@@ -256,9 +256,7 @@ def run(options: Options) -> str:
 
 def define_flags() -> None:
     """Define this entry point's flags."""
-    flags.DEFINE_string("run_dir", None, "Folder of the run.")
-    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    run_options.define()
     flags.DEFINE_integer("rows", 50_000, "Training rows to take, spread over all; 0 takes all.")
     flags.DEFINE_integer("num", 256, "Draws from the prior for the table.")
     flags.DEFINE_float("temperature", 1.0, "1 as the model was trained, 0 takes the best token.")
@@ -270,10 +268,7 @@ def main(argv: Sequence[str]) -> None:
     """Measure and print the table."""
     del argv
     compile_cache.switch_on()
-    if not flags.FLAGS.run_dir:
-        raise InputError("run_dir: --run_dir is needed")
-    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
-    print(run(Options(**given)))
+    print(run(run_options.given(Options)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipeline import command
-from experiments import compile_cache
+from experiments import compile_cache, run_options
 from musicvae_jax import checkpoints, data, evaluation, run_folder
 from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
@@ -167,10 +167,8 @@ def _score_line(found: Evaluation, score: str, track: str) -> str:
 
 def define_flags() -> None:
     """Define this entry point's flags."""
-    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    run_options.define()
     flags.DEFINE_string("split", "test", "Rows to score: train, validation or test.")
-    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
     flags.DEFINE_integer("draws", 3, "How often each row is sampled.")
     flags.DEFINE_integer("seed", 0, "Of the draws.")
 
@@ -179,10 +177,7 @@ def main(argv: Sequence[str]) -> None:
     """Evaluate and print the table."""
     del argv
     compile_cache.switch_on()
-    if not flags.FLAGS.run_dir:
-        raise InputError("--run_dir is needed")
-    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
-    print(evaluate(Options(**given)))
+    print(evaluate(run_options.given(Options)))
 
 
 if __name__ == "__main__":

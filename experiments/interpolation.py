@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import command, plots
-from experiments import compile_cache
+from experiments import compile_cache, run_options
 from experiments.analysis_material import decode
 from experiments.evaluate import open_data
 from musicvae_jax import data, run_folder, sampling
@@ -267,12 +267,10 @@ def run(options: Options) -> str:
 
 def define_flags() -> None:
     """Define this entry point's flags."""
-    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    run_options.define()
     flags.DEFINE_integer("num", 256, "Pairs of held-out rows, at most.")
     flags.DEFINE_integer("steps", 11, "Points of a way, both ends included.")
     flags.DEFINE_string("split", "test", "Held-out rows: test or validation.")
-    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
     flags.DEFINE_string("output", None, "Folder to write into. Default: the run folder.")
     flags.DEFINE_float("temperature", 0.0, "Of decoding; 0 takes the best token.")
     flags.DEFINE_integer("train_rows", 50_000, "Rows of the 5-gram model; 0: all.")
@@ -283,10 +281,7 @@ def main(argv: Sequence[str]) -> None:
     """Make the experiment and print the table."""
     del argv
     compile_cache.switch_on()
-    if not flags.FLAGS.run_dir:
-        raise InputError("--run_dir is needed")
-    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
-    print(run(Options(**given)))
+    print(run(run_options.given(Options)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""What every command about a trained run begins with: its flags, and its options from them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from absl import flags
+
+from musicvae_jax.config import InputError
+
+T = TypeVar("T")
+
+
+def define() -> None:
+    """Define which run, which of its checkpoints, and which rows."""
+    # The flags are the caller's, so that its --help lists them.
+    flags.disclaim_key_flags()
+    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
+
+
+def given(options: type[T]) -> T:
+    """Make a command's options, a NamedTuple, from the flags of the same names.
+
+    Raises:
+      InputError: --run_dir is missing.
+    """
+    if not flags.FLAGS.run_dir:
+        raise InputError("run_dir: --run_dir is needed")
+    fields: tuple[str, ...] = getattr(options, "_fields", ())
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in fields}
+    return options(**values)
