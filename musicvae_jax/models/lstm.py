@@ -100,32 +100,50 @@ def _recur(
     start: State,
 ) -> jax.Array:
     weights = kernel.astype(static.dtype)
+    kept = None if gate_inputs is None else _stored(gate_inputs)
 
     def step(t: jax.Array, carry: tuple[State, jax.Array | None]) -> Any:
         state, sequence = carry
-        x = None if gate_inputs is None else _at(gate_inputs, t)
+        x = None if kept is None else _at(kept, t)
         state, _ = advance(state, _gates(x, constant, weights, state.h))
         return state, None if sequence is None else _put(sequence, state.h, t)
 
     sequence = _buffer(static, start.h) if static.keep_sequence else None
     last, sequence = lax.fori_loop(0, static.num_steps, step, (start, sequence))
-    return last.h if sequence is None else sequence
+    return last.h if sequence is None else _restored(sequence)
 
 
 def _buffer(static: _Static, like: jax.Array, dtype: Any = None) -> jax.Array:
     """Make room for an array [N, B, D] at every step: [N, T, B, D]."""
     N, B, D = like.shape
-    return jnp.zeros((N, static.num_steps, B, D), dtype or static.dtype)
+    return _stored(jnp.zeros((N, static.num_steps, B, D), dtype or static.dtype))
+
+
+def _stored(x: jax.Array) -> jax.Array:
+    """Return an array as a loop keeps it: bfloat16, on a CPU, as its bits.
+
+    XLA's CPU back end writes bfloat16 into a buffer element by element by way of float32,
+    which takes ten times as long as the rest of the step; whole numbers it copies.
+    """
+    if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+        return lax.bitcast_convert_type(x, jnp.uint16)
+    return x
+
+
+def _restored(x: jax.Array) -> jax.Array:
+    """Undo `_stored`."""
+    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 
 def _at(sequence: jax.Array, t: jax.Array) -> jax.Array:
     """Read step t: [N, T, B, D] -> [N, B, D]."""
-    return lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
+    return _restored(lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False))
 
 
 def _put(sequence: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     """Write [N, B, D] at step t of [N, T, B, D]."""
-    return lax.dynamic_update_index_in_dim(sequence, x.astype(sequence.dtype), t, axis=1)
+    dtype = jnp.bfloat16 if sequence.dtype == jnp.uint16 else sequence.dtype
+    return lax.dynamic_update_index_in_dim(sequence, _stored(x.astype(dtype)), t, axis=1)
 
 
 def _gates(x: jax.Array | None, constant: jax.Array, weights: jax.Array, h: jax.Array) -> jax.Array:
@@ -158,7 +176,7 @@ def advance(state: State, gates: jax.Array) -> tuple[State, jax.Array]:
 
 
 class _Saved(NamedTuple):
-    """What the backward loop needs of the forward one."""
+    """What the backward loop needs of the forward one; the sequences as the loops keep them."""
 
     active: jax.Array  # [N, T, B, 4H], the gates after their nonlinearities
     c: jax.Array  # [N, T, B, H]
@@ -189,11 +207,11 @@ def _recur_forward(
         N, B, H = start.h.shape
         gates = _buffer(static, jnp.zeros((N, B, 4 * H)))
     else:
-        gates = gate_inputs
+        gates = _stored(gate_inputs)
     carry = (start, gates, _buffer(static, start.c, jnp.float32), _buffer(static, start.h))
     last, active, c, h = lax.fori_loop(0, static.num_steps, step, carry)
     saved = _Saved(active, c, h, constant, kernel, start)
-    return (h if static.keep_sequence else last.h), (saved, has_inputs)
+    return (_restored(h) if static.keep_sequence else last.h), (saved, has_inputs)
 
 
 def _recur_backward(
@@ -201,6 +219,7 @@ def _recur_backward(
 ) -> tuple[jax.Array | None, jax.Array, jax.Array, State]:
     saved, has_inputs = residual
     weights = jnp.swapaxes(saved.kernel, 1, 2).astype(static.dtype)
+    grads = _stored(grad)
 
     def step(k: jax.Array, carry: Any) -> Any:
         # Each step's gate gradients take the place of its activations. The next step's are
@@ -208,7 +227,7 @@ def _recur_backward(
         t = static.num_steps - 1 - k
         dstate, gates, active, dconstant = carry
         if static.keep_sequence:
-            dstate = dstate._replace(h=dstate.h + _at(grad, t))
+            dstate = dstate._replace(h=dstate.h + _at(grads, t))
         c_before = jnp.where(t > 0, _at(saved.c, jnp.maximum(t - 1, 0)), saved.start.c)
         dgates, dc = _gate_gradients(active, _at(saved.c, t), c_before, dstate)
         dh = multiply("nbg,ngh->nbh", dgates.astype(static.dtype), weights)
@@ -218,11 +237,10 @@ def _recur_backward(
     zeros = jnp.zeros_like(saved.start.c)
     dlast = State(zeros, zeros if static.keep_sequence else grad)
     N, _, B, G = saved.active.shape
-    carry = (dlast, saved.active, saved.active[:, -1], jnp.zeros((N, B, G)))
-    dstart, dgates, _, dconstant = lax.fori_loop(0, static.num_steps, step, carry)
-    h_before = jnp.concatenate(
-        [saved.start.h[:, None].astype(static.dtype), saved.h[:, :-1]], axis=1
-    )
+    carry = (dlast, saved.active, _restored(saved.active[:, -1]), jnp.zeros((N, B, G)))
+    dstart, gates, _, dconstant = lax.fori_loop(0, static.num_steps, step, carry)
+    dgates, h = _restored(gates), _restored(saved.h)
+    h_before = jnp.concatenate([saved.start.h[:, None].astype(static.dtype), h[:, :-1]], axis=1)
     dkernel = multiply("ntbh,ntbg->nhg", h_before, dgates)
     if saved.constant.shape[1] == 1:
         dconstant = dconstant.sum(axis=1, keepdims=True)

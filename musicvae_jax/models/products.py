@@ -6,6 +6,7 @@ Every product of the models goes through here, so that the type it runs in is ch
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -80,13 +81,38 @@ def multiply(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
         product = lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
         return jnp.transpose(product, order)
 
-    def widened(x: jax.Array, y: jax.Array) -> jax.Array:
-        return direct(x.astype(jnp.float32), y.astype(jnp.float32))
-
     if x.dtype == jnp.float32:
         return direct(x, y)
-    # XLA's CPU back end has no product of bfloat16 into float32 for every shape.
-    return lax.platform_dependent(x, y, cpu=widened, default=direct)
+
+    def on_cpu(x: jax.Array, y: jax.Array) -> jax.Array:
+        if not cpu_multiplies_bfloat16():
+            return direct(x.astype(jnp.float32), y.astype(jnp.float32))
+        # XLA's CPU back end has no bfloat16 product with an axis of length 1 in some places.
+        size = dict(zip(left + right, x.shape + y.shape, strict=True))
+        kept = [
+            "".join(letter for letter in part if size[letter] > 1) for part in (left, right, out)
+        ]
+        if kept == [left, right, out]:
+            return direct(x, y)
+        narrow = [jnp.squeeze(a, [n for n, s in enumerate(a.shape) if s == 1]) for a in (x, y)]
+        product = multiply(f"{kept[0]},{kept[1]}->{kept[2]}", *narrow)
+        return product.reshape([size[letter] for letter in out])
+
+    return lax.platform_dependent(x, y, cpu=on_cpu, default=direct)
+
+
+@functools.cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Tell whether this machine's CPU has instructions for bfloat16 products.
+
+    Without them a product of bfloat16 operands is computed in float32. Only Linux on x86 is
+    asked (AVX512-BF16, AMX-BF16).
+    """
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def _contract_forward(
