@@ -37,6 +37,26 @@ def test_sample_at_temperature_0_takes_the_best(key: jax.Array) -> None:
         assert [column.tolist() for column in found] == best
 
 
+def test_best_is_the_first_largest_and_always_a_token() -> None:
+    x = jnp.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [-jnp.inf, -jnp.inf, 0.0], [jnp.nan, 1, 2]])
+    (found,) = decoders.best((x,))
+    assert found.dtype == jnp.int32
+    assert found.tolist()[:3] == [1, 0, 2]
+    assert 0 <= int(found[3]) < 3
+
+
+def test_noise_drawn_for_many_steps_is_that_of_each(
+    key: jax.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task in ("mel_2bar", "trio_16bar"):
+        case = model_cases.case(task, "flat")
+        together = case.model.generate(case.params, case.z, key, 1.0)
+        with monkeypatch.context() as patched:
+            patched.setattr(decoders, "STEPS_OF_NOISE", 1)
+            apart = case.model.generate(case.params, case.z, key, 1.0)
+        np.testing.assert_array_equal(together, apart)
+
+
 def test_sample_follows_the_softmax(key: jax.Array) -> None:
     logits = jnp.log(jnp.array([0.1, 0.2, 0.7]))
     n, temperature = 20_000, 2.0

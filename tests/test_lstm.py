@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -139,6 +140,31 @@ def test_products_round_their_operands(key: jax.Array) -> None:
     lowered = run.trace(x, y).lower(lowering_platforms=("cuda",)).as_text()
     (product,) = [line for line in lowered.splitlines() if "dot_general" in line]
     assert "(tensor<3x5xbf16>, tensor<5x2xbf16>) -> tensor<3x2xf32>" in product
+
+
+@pytest.mark.parametrize("size_one", ["", "n", "b", "nb", "o", "nboi"])
+@pytest.mark.parametrize(
+    "subscripts", ["nbi,nio->nbo", "bi,nio->nbo", "bi,nbo->nio", "bo,nio->nbi"]
+)
+@pytest.mark.parametrize("by_instruction", sorted({False, products.cpu_multiplies_bfloat16()}))
+def test_bfloat16_products_on_a_cpu(
+    key: jax.Array,
+    monkeypatch: pytest.MonkeyPatch,
+    subscripts: str,
+    size_one: str,
+    by_instruction: bool,
+) -> None:
+    monkeypatch.setattr(products, "cpu_multiplies_bfloat16", lambda: by_instruction)
+    sizes = {"n": 2, "b": 3, "i": 64, "o": 48} | dict.fromkeys(size_one, 1)
+    left, right = subscripts.split("->")[0].split(",")
+    x, y = (
+        jax.random.normal(jax.random.fold_in(key, n), [sizes[c] for c in term], jnp.bfloat16)
+        for n, term in enumerate((left, right))
+    )
+    found = jax.jit(functools.partial(products.multiply, subscripts))(x, y)
+    exact = np.einsum(subscripts, np.asarray(x, np.float64), np.asarray(y, np.float64))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("subscripts", ["ntbi,nio->ntbo", "bi,nio->nbo", "tbi,io->bto"])

@@ -11,6 +11,7 @@ SplitMultiOutLstmDecoder in magenta/models/music_vae/lstm_models.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from musicvae_jax.models.encoders import split_columns
 from musicvae_jax.models.initialisation import GLOROT, Initialisation
 
 Columns = tuple[jax.Array, ...]  # K arrays
+STEPS_OF_NOISE = 16
 
 
 class Sampling(NamedTuple):
@@ -258,15 +260,29 @@ class CategoricalDecoder(nn.Module):
         Returns:
           The last tokens, K arrays [B] int32, and all tokens, K arrays [T, B] int32.
         """
+        takes_best = _is_zero(temperature)
+        depths = [depth for stream in self.depths for depth in stream]
 
-        def step(carry: tuple[Any, Columns], key: jax.Array) -> tuple[tuple[Any, Columns], Columns]:
+        def draw(key: jax.Array) -> Columns:
+            return gumbel_noise(key, first[0].shape[0], depths)
+
+        def step(carry: tuple[Any, Columns], noise: Any) -> tuple[tuple[Any, Columns], Columns]:
             states, fed = carry
             states, logits = self._step(weights, start.gates, states, fed)
-            drawn = sample(logits, key, temperature)
+            drawn = best(logits) if takes_best else best(perturbed(logits, noise, temperature))
             return (states, drawn), drawn
 
-        (_, last), tokens = lax.scan(step, (start.states, first), keys)
-        return last, tokens
+        def steps(carry: Any, keys: jax.Array) -> tuple[Any, Columns]:
+            # Noise of some steps at once: one large draw instead of many small ones.
+            noise = None if takes_best else jax.vmap(draw)(keys)
+            return lax.scan(step, carry, noise, length=len(keys))
+
+        T = len(keys)
+        chunk = math.gcd(T, STEPS_OF_NOISE)
+        (_, last), tokens = lax.scan(
+            steps, (start.states, first), keys.reshape(T // chunk, chunk, *keys.shape[1:])
+        )
+        return last, tuple(column.reshape(T, -1) for column in tokens)
 
     def cast_weights(self, weights: Weights) -> Weights:
         """Return the weights of the sequential loops in the type of the products."""
@@ -314,14 +330,38 @@ def sample(logits: Columns, key: jax.Array, temperature: jax.Array | float) -> C
     With g a Gumbel draw, argmax(logits / t + g) is argmax(logits + t * g): one formula for
     every temperature.
     """
-    if isinstance(temperature, float | int) and temperature == 0:
-        return tuple(jnp.argmax(column, axis=-1).astype(jnp.int32) for column in logits)
-    keys = jax.random.split(key, len(logits))
-    noisy = [
-        column + temperature * jax.random.gumbel(k, column.shape)
-        for k, column in zip(keys, logits, strict=True)
-    ]
-    return tuple(jnp.argmax(column, axis=-1).astype(jnp.int32) for column in noisy)
+    if _is_zero(temperature):
+        return best(logits)
+    B, depths = logits[0].shape[0], [column.shape[1] for column in logits]
+    return best(perturbed(logits, gumbel_noise(key, B, depths), temperature))
+
+
+def gumbel_noise(key: jax.Array, batch_size: int, depths: Sequence[int]) -> Columns:
+    """Draw the noise of one step: K arrays [B, V_k] float32."""
+    keys = jax.random.split(key, len(depths))
+    return tuple(jax.random.gumbel(k, (batch_size, V)) for k, V in zip(keys, depths, strict=True))
+
+
+def perturbed(logits: Columns, noise: Columns, temperature: jax.Array | float) -> Columns:
+    """Return logits whose largest is a draw from their distribution: K arrays [B, V_k]."""
+    return tuple(x + temperature * g for x, g in zip(logits, noise, strict=True))
+
+
+def best(logits: Columns) -> Columns:
+    """Return the first largest of each column [B, V_k]: K arrays [B] int32."""
+    # XLA's CPU back end computes argmax one element at a time; these two run as vectors.
+    return tuple(_first_largest(x) for x in logits)
+
+
+def _first_largest(x: jax.Array) -> jax.Array:
+    last = x.shape[-1] - 1  # the answer where nothing equals itself: a token in any case
+    index = jnp.arange(last + 1, dtype=jnp.int32)
+    return jnp.where(x == x.max(axis=-1, keepdims=True), index, last).min(axis=-1)
+
+
+def _is_zero(temperature: jax.Array | float) -> bool:
+    """Tell whether a temperature is known to be 0 before the program runs."""
+    return isinstance(temperature, float | int) and temperature == 0
 
 
 def shift(columns: Columns, first: Columns) -> Columns:
