@@ -6,7 +6,8 @@ Example:
 Ours is one compiled loop: z goes in, tokens come out. PyTorch's is the loop its users write,
 one call per layer and step, eager, without gradients. Both have equal parameters; before
 anything is timed both decode greedily, and the share of equal tokens is printed (a tie that
-rounding decides otherwise changes what follows it). `first` is the seconds until the first
+rounding decides otherwise changes what follows it; bfloat16 decides many). In bfloat16 PyTorch
+runs with and without autocast, and the faster counts. `first` is the seconds until the first
 samples of this shape are there, compilation included, the rest medians over the rounds. The
 floor is the matrix products alone at the measured rate of a large product; a loop of small
 dependent products cannot reach it.
@@ -76,18 +77,26 @@ def measure(name: str, config: Config, num: int, rounds: int, matrix_rate: float
     equal = float(np.mean(theirs.sample(torch_z, 0.0).cpu().numpy() == greedy))
     if config.train.dtype == "float32" and equal < FEWEST_EQUAL:
         raise InputError(f"{name}: only {equal:.3f} of the greedy tokens are equal")
+
+    def torch_samples(low: bool) -> object:
+        with torch.autocast(device, torch.bfloat16, enabled=low):
+            return theirs.sample(torch_z, 1.0).cpu()
+
     calls: dict[str, Callable[[], object]] = {
         "ours": lambda: jax.block_until_ready(generate(params, z, key, 1.0)),
-        "torch": lambda: theirs.sample(torch_z, 1.0).cpu(),
+        "torch": lambda: torch_samples(False),
     }
+    if config.train.dtype != "float32":
+        calls["torch autocast"] = lambda: torch_samples(True)
     times = machine.in_turns(calls, rounds)
+    best = min(list(calls)[1:], key=lambda way: statistics.median(times[way]))
     return Row(
         name=name,
         num=num,
         first_seconds=first,
         examples_per_second=num / statistics.median(times["ours"]),
-        torch_examples_per_second=num / statistics.median(times["torch"]),
-        ratio=machine.median_ratio(times["torch"], times["ours"]),
+        torch_examples_per_second=num / statistics.median(times[best]),
+        ratio=machine.median_ratio(times[best], times["ours"]),
         equal_greedy_tokens=equal,
         floor_examples_per_second=matrix_rate * 1e12 / counts.count(config).decoding,
     )
@@ -114,6 +123,7 @@ def define_flags() -> None:
     flags.DEFINE_list("only", [], "Configurations to time, by name.")
     flags.DEFINE_list("nums", ["1", "64"], "Samples per call.")
     flags.DEFINE_integer("rounds", 5, "How often each side generates in turn.", 1)
+    flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Type of the products.")
     flags.DEFINE_boolean("json", False, "Print one JSON line per measurement instead.")
 
 
@@ -128,14 +138,17 @@ def main(argv: Sequence[str]) -> None:
             raise InputError(f"--only: {name!r} is not one of {', '.join(configs)}")
     if not all(num.isdigit() and int(num) > 0 for num in values.nums):
         raise InputError(f"--nums: {','.join(values.nums)!r} are not whole numbers above 0")
-    rate = machine.matrix_rate("float32")
+    rate = machine.matrix_rate(values.dtype)
     if not values.json:
         print(machine.describe("jaxlib", "flax", "torch"))
-        print(f"float32 products; a large one runs at {rate:.3f} TFLOP/s; {values.rounds} rounds")
+        print(
+            f"{values.dtype} products; a large one runs at {rate:.3f} TFLOP/s; "
+            f"{values.rounds} rounds"
+        )
         print(HEADER, flush=True)
     for name in names:
         for num in values.nums:
-            config = configs[name].replace(dtype="float32")
+            config = configs[name].replace(dtype=values.dtype)
             row = measure(name, config, int(num), values.rounds, rate)
             print(json.dumps(dataclasses.asdict(row)) if values.json else line(row), flush=True)
 
