@@ -24,6 +24,7 @@ VALIDATION_METRICS = ("loss", "loss_reference", "reconstruction_nats", "kl_bits"
 DATA_PLACEMENTS = ("auto", "device", "host")
 FREEZES = ("none", "encoder", "decoder")
 DTYPES = ("auto", "float32", "bfloat16")
+LSTM_BACKENDS = ("auto", "xla", "cudnn")
 PARAM_SHARDINGS = ("replicated", "fsdp")
 
 
@@ -240,6 +241,8 @@ class RunConfig:
         when they take at most a quarter of its memory, and one process has all devices).
       remat: keep less of the forward pass and compute the rest again in the backward pass: about
         a third more work for less memory.
+      lstm_backend: what runs the LSTMs over whole sequences: "xla" (a loop), "cudnn" (one NVIDIA
+        GPU, dtype float32, no remat) or "auto", for now xla (`models/cudnn.py` says why).
       stop_patience: training ends when this many validations in turn brought nothing better than
         the best one before; 0: it does not end early.
       stop_metric: figure of a validation that decides: loss, loss_reference,
@@ -259,6 +262,7 @@ class RunConfig:
     eval_examples: int = 4096
     data_placement: str = "auto"
     remat: bool = False
+    lstm_backend: str = "auto"
     stop_patience: int = 0
     stop_metric: str = "loss"
     stop_min_delta: float = 0.0
@@ -275,6 +279,9 @@ class RunConfig:
         _require_choice("stop_metric", self.stop_metric, VALIDATION_METRICS)
         _require_choice("data_placement", self.data_placement, DATA_PLACEMENTS)
         _require_choice("param_sharding", self.param_sharding, PARAM_SHARDINGS)
+        _require_choice("lstm_backend", self.lstm_backend, LSTM_BACKENDS)
+        ok = not (self.remat and self.lstm_backend == "cudnn")
+        _require(ok, "remat", self.remat, "false with lstm_backend=cudnn")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -285,6 +292,11 @@ class Config:
     model: ModelConfig
     train: TrainConfig
     run: RunConfig
+
+    def __post_init__(self) -> None:
+        """Check what one part asks of another."""
+        ok = self.run.lstm_backend != "cudnn" or self.train.dtype == "float32"
+        _require(ok, "dtype", self.train.dtype, "float32 with lstm_backend=cudnn")
 
     def replace(self, **fields: Any) -> Config:
         """Return a copy with fields of any part replaced by name.

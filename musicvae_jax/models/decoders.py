@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from musicvae_jax.models import lstm, products
+from musicvae_jax.models import cudnn, lstm, products
 from musicvae_jax.models.encoders import split_columns
 from musicvae_jax.models.initialisation import GLOROT, Initialisation
 
@@ -78,10 +78,12 @@ class Prepared(NamedTuple):
     Attributes:
       gates: [N, B, 4H], the context's part of the lowest gates, bias included.
       states: initial state of each layer.
+      context: [B, C], itself.
     """
 
     gates: jax.Array
     states: tuple[lstm.State, ...]
+    context: jax.Array
 
 
 class Stream(nn.Module):
@@ -123,6 +125,7 @@ class CategoricalDecoder(nn.Module):
       initial: draws the parameters.
       dtype: type of the products.
       remat: compute each layer again in the backward pass.
+      run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
     """
 
     depths: tuple[tuple[int, ...], ...]
@@ -131,6 +134,7 @@ class CategoricalDecoder(nn.Module):
     initial: Initialisation
     dtype: Any = jnp.float32
     remat: bool = False
+    run_layer: cudnn.RunLayer | None = None
 
     def setup(self) -> None:
         """Declare the streams."""
@@ -174,7 +178,7 @@ class CategoricalDecoder(nn.Module):
         kernel, bias = weights.initial
         flat = products.contract("bc,nco->nbo", context, kernel, self.dtype) + bias[:, None, :]
         states = lstm.split_states(jnp.tanh(flat), self.sizes)
-        return Prepared(gates + weights.layers[0].bias[:, None, :], states)
+        return Prepared(gates + weights.layers[0].bias[:, None, :], states, context)
 
     def teacher_forced(self, weights: Weights, start: Prepared, previous: Columns) -> Columns:
         """Compute the logits of all steps from the tokens before them.
@@ -187,15 +191,18 @@ class CategoricalDecoder(nn.Module):
         Returns:
           K arrays [B, T, V_k] float32.
         """
-        hidden = lstm.run_stack(
-            weights.layers,
-            lambda: self._token_gates(weights, previous),
-            start.gates,
-            start.states,
-            len(previous[0]),
-            self.dtype,
-            self.remat,
-        )
+        if self.run_layer is not None:
+            hidden = cudnn.run_decoder(self.run_layer, weights, start, previous, self.depths)
+        else:
+            hidden = lstm.run_stack(
+                weights.layers,
+                lambda: self._token_gates(weights, previous),
+                start.gates,
+                start.states,
+                len(previous[0]),
+                self.dtype,
+                self.remat,
+            )
         logits: list[jax.Array] = []
         for n, (kernel, bias) in enumerate(weights.outputs):
             flat = products.contract("tbh,hv->btv", hidden[n], kernel, self.dtype)

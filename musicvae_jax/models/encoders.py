@@ -6,7 +6,7 @@ Reference: BidirectionalLstmEncoder in magenta/models/music_vae/lstm_models.py.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -72,6 +72,7 @@ class BidirectionalEncoder(nn.Module):
       num_steps: T, how long the cells are to remember at first.
       dtype: type of the products.
       remat: compute each layer again in the backward pass.
+      run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
     """
 
     tracks: tuple[Track, ...]
@@ -81,6 +82,7 @@ class BidirectionalEncoder(nn.Module):
     num_steps: int
     dtype: Any = jnp.float32
     remat: bool = False
+    run_layer: Callable[..., jax.Array] | None = None
 
     def setup(self) -> None:
         """Declare the cells and the two output layers."""
@@ -105,7 +107,7 @@ class BidirectionalEncoder(nn.Module):
         columns = split_columns(tokens)
         both = [jnp.stack([column, reverse(column, lengths)]) for column in columns]
         first = lstm.recomputed(
-            lambda: self._layer(0, self._token_gates(both), lengths), self.remat
+            lambda: self._layer(0, self._token_inputs(both), lengths), self.remat
         )
         hidden = first()
         for n in range(1, len(self.sizes)):
@@ -114,6 +116,17 @@ class BidirectionalEncoder(nn.Module):
         embedding = jnp.concatenate([hidden[0], hidden[1]], axis=-1)
         mu = self.mu(embedding, self.dtype)
         return Posterior(mu, jax.nn.softplus(self.sigma(embedding, self.dtype)))
+
+    def _token_inputs(self, columns: Sequence[jax.Array]) -> jax.Array:
+        """Return what `_layer` takes of the tokens [2, T, B]."""
+        if self.run_layer is None:
+            return self._token_gates(columns)
+        pairs = zip(self.tracks, columns, strict=True)
+        dense = [
+            drum_roll(tokens) if track.encoder_roll else jax.nn.one_hot(tokens, track.encoder_depth)
+            for track, tokens in pairs
+        ]
+        return jnp.concatenate(dense, axis=-1)
 
     def _token_gates(self, columns: Sequence[jax.Array]) -> jax.Array:
         """Multiply the one-hot (or roll) inputs [2, T, B] by their kernel rows: [2, T, B, 4H]."""
@@ -134,30 +147,37 @@ class BidirectionalEncoder(nn.Module):
         # The second direction comes out in its own order, last step first.
         inputs = jnp.concatenate([hidden[0], reverse(hidden[1], lengths)], axis=-1)
         inputs = jnp.stack([inputs, reverse(inputs, lengths)])
-        kernel = self.cells[n].stacked()[0][:, : inputs.shape[-1]]
-        gates = products.contract("ntbi,nig->ntbg", inputs, kernel, self.dtype)
-        return self._layer(n, gates, lengths)
+        if self.run_layer is None:
+            kernel = self.cells[n].stacked()[0][:, : inputs.shape[-1]]
+            inputs = products.contract("ntbi,nig->ntbg", inputs, kernel, self.dtype)
+        return self._layer(n, inputs, lengths)
 
-    def _layer(self, n: int, gates: jax.Array, lengths: jax.Array | None) -> jax.Array:
-        """Run layer n in both directions.
+    def _layer(self, n: int, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+        """Run layer n in both directions on its gate inputs; with `run_layer`, on its inputs.
 
         Returns h of every step, [2, T, B, H], or of the last layer h after the last step
         that counts, [2, B, H]. Steps beyond an example's length touch nothing that is read.
         """
-        _, T, B, _ = gates.shape
+        _, T, B, _ = x.shape
         H = self.sizes[n]
         kernel, bias = self.cells[n].stacked()
         zeros = jnp.zeros((2, B, H), jnp.float32)
+        start = lstm.State(zeros, zeros)
         is_last = n == len(self.sizes) - 1
-        hidden = lstm.recur(
-            gates,
-            bias[:, None, :],
-            kernel[:, -H:],
-            lstm.State(zeros, zeros),
-            num_steps=T,
-            dtype=self.dtype,
-            keep_sequence=not is_last or lengths is not None,
-        )
+        keep_sequence = not is_last or lengths is not None
+        if self.run_layer is not None:
+            hidden = self.run_layer(x, kernel, bias, start)
+            hidden = hidden if keep_sequence else hidden[:, -1]
+        else:
+            hidden = lstm.recur(
+                x,
+                bias[:, None, :],
+                kernel[:, -H:],
+                start,
+                num_steps=T,
+                dtype=self.dtype,
+                keep_sequence=keep_sequence,
+            )
         if is_last and lengths is not None:
             steps = lengths[None, None, :, None] - 1
             return jnp.take_along_axis(hidden, steps, axis=1)[:, 0]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from musicvae_jax.models import lstm, products
+from musicvae_jax.models import cudnn, lstm, products
 from musicvae_jax.models.decoders import (
     CategoricalDecoder,
     Columns,
@@ -41,6 +41,7 @@ class Conductor(nn.Module):
       initial: draws the parameters.
       num_bars: U, how long the cells are to remember at first.
       dtype: type of the products.
+      run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
     """
 
     z_size: int
@@ -48,6 +49,7 @@ class Conductor(nn.Module):
     initial: Initialisation
     num_bars: int
     dtype: Any = jnp.float32
+    run_layer: cudnn.RunLayer | None = None
 
     def setup(self) -> None:
         """Declare the initial states and the cells."""
@@ -70,6 +72,9 @@ class Conductor(nn.Module):
             lstm.Layer(cell.kernel[None, :-size], cell.kernel[None, -size:], cell.bias[None])
             for cell, size in zip(self.cells, self.sizes, strict=True)
         ]
+        if self.run_layer is not None:
+            nothing = jnp.zeros((1, self.num_bars, z.shape[0], 1))
+            return cudnn.run_stack(self.run_layer, nothing, layers, states)[0]
         constant = layers[0].bias[:, None, :]
         hidden = lstm.run_stack(layers, lambda: None, constant, states, self.num_bars, self.dtype)
         return hidden[0].astype(jnp.float32)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from musicvae_jax.config import Config
+from musicvae_jax.models import cudnn
 from musicvae_jax.models.decoders import (
     CategoricalDecoder,
     Columns,
@@ -52,7 +53,7 @@ def build_model(config: Config) -> Model:
     """Return the model that a configuration describes.
 
     Raises:
-      InputError: the task is unknown.
+      InputError: the task is unknown, or cuDNN is asked for and cannot run here.
     """
     module = _module(config)
 
@@ -106,6 +107,14 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
+def _run_layer(config: Config) -> cudnn.RunLayer | None:
+    """Return what runs a layer from its dense inputs; None for the loop of `lstm.recur`."""
+    if config.run.lstm_backend != "cudnn":
+        return None
+    cudnn.check_device()
+    return cudnn.run_layer
+
+
 def _module(config: Config) -> VariationalAutoencoder:
     """Build the Flax module."""
     task, model = get_task(config.task), config.model
@@ -119,6 +128,7 @@ def _module(config: Config) -> VariationalAutoencoder:
         task.num_steps,
         dtype,
         config.run.remat,
+        _run_layer(config),
     )
     make = _flat if model.architecture == "flat" else _hierarchical
     decoder = make(config, task, initial)
@@ -130,8 +140,9 @@ def _flat(config: Config, task: Task, initial: Initialisation) -> FlatDecoder:
     depths = (tuple(track.num_classes for track in task.tracks),)
     dtype = compute_dtype(config.train.dtype)
     sizes = config.model.decoder_sizes
-    remat = config.run.remat
-    core = CategoricalDecoder(depths, config.model.z_size, sizes, initial, dtype, remat)
+    core = CategoricalDecoder(
+        depths, config.model.z_size, sizes, initial, dtype, config.run.remat, _run_layer(config)
+    )
     return FlatDecoder(core)
 
 
@@ -141,8 +152,9 @@ def _hierarchical(config: Config, task: Task, initial: Initialisation) -> Hierar
     dtype = compute_dtype(config.train.dtype)
     model = config.model
     sizes = model.resolved_conductor_sizes
-    remat = config.run.remat
-    core = CategoricalDecoder(depths, sizes[-1], model.decoder_sizes, initial, dtype, remat)
-    return HierarchicalDecoder(
-        Conductor(model.z_size, sizes, initial, task.num_bars, dtype), core, task.num_bars
+    run_layer = _run_layer(config)
+    core = CategoricalDecoder(
+        depths, sizes[-1], model.decoder_sizes, initial, dtype, config.run.remat, run_layer
     )
+    conductor = Conductor(model.z_size, sizes, initial, task.num_bars, dtype, run_layer)
+    return HierarchicalDecoder(conductor, core, task.num_bars)
