@@ -173,9 +173,9 @@ def score(
             about = scoring._asdict() | {"data": store.fingerprint, "last_step": end["step"]}
             scores = _kept(task.folder / SCORES, about)
             if scores is None:
+                config, params, step = checkpoints.restore_params(task.folder, "best")
                 if evaluator is None:
-                    evaluator = evaluation.Evaluator(task.config, rows, draws=scoring.draws)
-                _, params, step = checkpoints.restore_params(task.folder, "best")
+                    evaluator = evaluation.Evaluator(config, rows, draws=scoring.draws)
                 scores = about | {"step": step} | _figures(evaluator(params))
                 text = json.dumps(without_nan(scores), indent=1)
                 run_folder.write_text(task.folder / SCORES, text + "\n")

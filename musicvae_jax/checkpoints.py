@@ -340,6 +340,9 @@ def restore_params(
 ) -> tuple[Config, Tree, int]:
     """Read what use after training needs: (configuration, parameters, step).
 
+    The back end of the LSTMs is "auto": the machine that uses a model may not have the one that
+    it was trained with.
+
     Args:
       run_dir: a run folder.
       which: "best" (lowest validation loss), "latest" or a saved step.
@@ -351,4 +354,4 @@ def restore_params(
     with Checkpoints(run_dir) as checkpoints:
         step = checkpoints.find(which)
         config, params = checkpoints.restore_params(step)
-    return config, params, step
+    return config.replace(lstm_backend="auto"), params, step

@@ -18,7 +18,7 @@ import jax
 
 from musicvae_jax import data, loop, patience, sharding, training
 from musicvae_jax.checkpoints import Checkpoints
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.dispatch import Validation
 from musicvae_jax.grid_program import GridProgram, most_points, program_key
 from musicvae_jax.models.registry import Model, build_model
@@ -86,11 +86,17 @@ def fit_points(
 
     Raises:
       ValueError: the points do not share a program.
-      InputError: the store has too few rows.
+      InputError: the store has too few rows, or the LSTMs are to run in cuDNN, which cannot be
+        vectorised.
     """
     configs = [point.config for point in points]
     if len({program_key(config) for config in configs}) > 1:
         raise ValueError("points: they differ in more than numbers, group them by program_key")
+    if configs[0].run.lstm_backend == "cudnn":
+        raise InputError(
+            "lstm_backend: cudnn cannot train points in one program; take the executor local, or "
+            "lstm_backend=xla"
+        )
     for config in configs:
         loop.check_rows(config, store)
     devices = list(devices or jax.devices())

@@ -18,7 +18,8 @@ from jax.experimental import rnn
 from model_cases import BATCH, case
 from synthetic_store import write_store
 
-from musicvae_jax import objectives
+from experiments.progress import Silent
+from musicvae_jax import checkpoints, data, grid, objectives
 from musicvae_jax.config import Config, InputError, differing_fields
 from musicvae_jax.models import cudnn, lstm
 from musicvae_jax.models.registry import Model, build_model
@@ -252,6 +253,23 @@ def test_only_one_nvidia_gpu_will_do(
         return
     with pytest.raises(InputError, match=f"^{message}.*$"):
         cudnn.check_device()
+
+
+def test_points_in_one_program_are_refused(tmp_path: pathlib.Path) -> None:
+    config = get_task("mel_2bar").config.replace(lstm_backend="cudnn", dtype="float32")
+    write_store(tmp_path, "mel_2bar")
+    point = grid.Point(config, str(tmp_path / "run"), Silent())
+    with pytest.raises(
+        InputError, match=r"^lstm_backend: cudnn cannot train points in one program.*$"
+    ):
+        grid.fit_points([point], data.open_store(tmp_path))
+
+
+def test_a_model_trained_with_it_is_used_without(tmp_path: pathlib.Path) -> None:
+    config = case("mel_2bar", "flat").config.replace(lstm_backend="cudnn")
+    with checkpoints.Checkpoints(tmp_path, create=True) as saved:
+        saved.save(1, {"a": np.ones(1)}, {"count": np.zeros(1)}, config)
+    assert checkpoints.restore_params(tmp_path)[0] == config.replace(lstm_backend="auto")
 
 
 def test_without_a_gpu_training_ends_with_one_line_and_exit_code_2(tmp_path: pathlib.Path) -> None:
