@@ -8,6 +8,7 @@ must give equal losses before anything is timed. PyTorch runs eagerly and compil
 is against the faster of the two, round by round. In bfloat16 PyTorch runs each way with autocast
 and without, then with TF32 where there is such a thing, and the faster counts. Without --only:
 on a CPU the two small configurations and the demo, on an accelerator all published ones, too.
+--lstm_backend=cudnn --dtype=float32 measures cuDNN's LSTM (one NVIDIA GPU) in the place of ours.
 Needs PyTorch: pip install 'musicvae-jax[bench]'.
 """
 
@@ -247,6 +248,7 @@ def define_flags() -> None:
     flags.DEFINE_list("only", [], "Configurations to time, by name.")
     flags.DEFINE_integer("rounds", 7, "How often each side makes a step in turn.", 1)
     flags.DEFINE_string("dtype", "auto", "Type of the products: auto, float32, bfloat16.")
+    flags.DEFINE_string("lstm_backend", "auto", "What runs the LSTMs: auto, xla, cudnn.")
     flags.DEFINE_boolean("json", False, "Print one JSON line per configuration instead.")
 
 
@@ -260,13 +262,16 @@ def main(argv: Sequence[str]) -> None:
         if name not in configs:
             raise InputError(f"--only: {name!r} is not one of {', '.join(configs)}")
     dtype = ("float32" if on_cpu else "bfloat16") if values.dtype == "auto" else values.dtype
+    how = {"dtype": dtype, "lstm_backend": values.lstm_backend}
+    chosen = {name: configs[name].replace(**how) for name in names}
     rate = machine.matrix_rate(dtype)
     if not values.json:
         print(machine.describe("jaxlib", "flax", "torch"))
         print(f"{dtype} products; a large one runs at {rate:.3f} TFLOP/s; {values.rounds} rounds")
+        print(f"lstm_backend {values.lstm_backend}")
         print(HEADER, flush=True)
-    for name in names:
-        row = measure(name, configs[name].replace(dtype=dtype), values.rounds, rate)
+    for name, config in chosen.items():
+        row = measure(name, config, values.rounds, rate)
         whole = dataclasses.asdict(row) | {
             "torch_examples_per_second": row.torch_examples_per_second
         }
