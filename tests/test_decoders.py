@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from model_cases import CASES
 
-from musicvae_jax.models import decoders
+from musicvae_jax.models import decoders, draws
 from musicvae_jax.models.encoders import split_columns
 from musicvae_jax.models.initialisation import REFERENCE
 
@@ -33,13 +33,13 @@ def test_sample_at_temperature_0_takes_the_best(key: jax.Array) -> None:
     logits = (jax.random.normal(key, (50, 7)), jax.random.normal(key, (50, 3)))
     best = [column.argmax(-1).tolist() for column in logits]
     for temperature in (0, 0.0, jnp.float32(0.0)):
-        found = decoders.sample(logits, key, temperature)
+        found = draws.sample(logits, key, temperature)
         assert [column.tolist() for column in found] == best
 
 
 def test_best_is_the_first_largest_and_always_a_token() -> None:
     x = jnp.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [-jnp.inf, -jnp.inf, 0.0], [jnp.nan, 1, 2]])
-    (found,) = decoders.best((x,))
+    (found,) = draws.best((x,))
     assert found.dtype == jnp.int32
     assert found.tolist()[:3] == [1, 0, 2]
     assert 0 <= int(found[3]) < 3
@@ -52,7 +52,7 @@ def test_noise_drawn_for_many_steps_is_that_of_each(
         case = model_cases.case(task, "flat")
         together = case.model.generate(case.params, case.z, key, 1.0)
         with monkeypatch.context() as patched:
-            patched.setattr(decoders, "STEPS_OF_NOISE", 1)
+            patched.setattr(draws, "STEPS_OF_NOISE", 1)
             apart = case.model.generate(case.params, case.z, key, 1.0)
         np.testing.assert_array_equal(together, apart)
 
@@ -60,7 +60,7 @@ def test_noise_drawn_for_many_steps_is_that_of_each(
 def test_sample_follows_the_softmax(key: jax.Array) -> None:
     logits = jnp.log(jnp.array([0.1, 0.2, 0.7]))
     n, temperature = 20_000, 2.0
-    (tokens,) = decoders.sample((jnp.broadcast_to(logits, (n, 3)),), key, temperature)
+    (tokens,) = draws.sample((jnp.broadcast_to(logits, (n, 3)),), key, temperature)
     expected = np.sqrt([0.1, 0.2, 0.7]) / np.sqrt([0.1, 0.2, 0.7]).sum()
     shares = np.bincount(tokens, minlength=3) / n
     assert np.abs(shares - expected).max() < 5 * np.sqrt(0.25 / n)

@@ -20,12 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from musicvae_jax.models import cudnn, lstm, products
+from musicvae_jax.models import cudnn, draws, lstm, products
+from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import split_columns
 from musicvae_jax.models.initialisation import GLOROT, Initialisation
-
-Columns = tuple[jax.Array, ...]  # K arrays
-STEPS_OF_NOISE = 16
 
 
 class Sampling(NamedTuple):
@@ -237,7 +235,7 @@ class CategoricalDecoder(nn.Module):
             states, fed = carry
             true_next, use, key = x
             states, logits = self._step(fast, start.gates, states, fed)
-            drawn = sample(logits, key, sampling.temperature)
+            drawn = draws.sample(logits, key, sampling.temperature)
             after = tuple(jnp.where(u, d, t) for u, d, t in zip(use, drawn, true_next, strict=True))
             return (states, after), fed
 
@@ -267,25 +265,24 @@ class CategoricalDecoder(nn.Module):
         Returns:
           The last tokens, K arrays [B] int32, and all tokens, K arrays [T, B] int32.
         """
-        takes_best = _is_zero(temperature)
-        depths = [depth for stream in self.depths for depth in stream]
-
-        def draw(key: jax.Array) -> Columns:
-            return gumbel_noise(key, first[0].shape[0], depths)
+        takes_best = draws.is_zero(temperature)
+        B, depths = len(first[0]), [depth for stream in self.depths for depth in stream]
 
         def step(carry: tuple[Any, Columns], noise: Any) -> tuple[tuple[Any, Columns], Columns]:
             states, fed = carry
             states, logits = self._step(weights, start.gates, states, fed)
-            drawn = best(logits) if takes_best else best(perturbed(logits, noise, temperature))
+            if not takes_best:
+                logits = draws.perturbed(logits, noise, temperature)
+            drawn = draws.best(logits)
             return (states, drawn), drawn
 
         def steps(carry: Any, keys: jax.Array) -> tuple[Any, Columns]:
-            # Noise of some steps at once: one large draw instead of many small ones.
-            noise = None if takes_best else jax.vmap(draw)(keys)
+            draw = jax.vmap(lambda key: draws.gumbel_noise(key, B, depths))
+            noise = None if takes_best else draw(keys)
             return lax.scan(step, carry, noise, length=len(keys))
 
         T = len(keys)
-        chunk = math.gcd(T, STEPS_OF_NOISE)
+        chunk = math.gcd(T, draws.STEPS_OF_NOISE)
         (_, last), tokens = lax.scan(
             steps, (start.states, first), keys.reshape(T // chunk, chunk, *keys.shape[1:])
         )
@@ -329,46 +326,6 @@ class CategoricalDecoder(nn.Module):
         """Return the tokens before the first step: K arrays [B] that mean "none"."""
         depths = [depth for stream in self.depths for depth in stream]
         return tuple(jnp.full((batch_size,), depth, jnp.int32) for depth in depths)
-
-
-def sample(logits: Columns, key: jax.Array, temperature: jax.Array | float) -> Columns:
-    """Draw a token per example from each column's logits [B, V_k]; temperature 0 takes the best.
-
-    With g a Gumbel draw, argmax(logits / t + g) is argmax(logits + t * g): one formula for
-    every temperature.
-    """
-    if _is_zero(temperature):
-        return best(logits)
-    B, depths = logits[0].shape[0], [column.shape[1] for column in logits]
-    return best(perturbed(logits, gumbel_noise(key, B, depths), temperature))
-
-
-def gumbel_noise(key: jax.Array, batch_size: int, depths: Sequence[int]) -> Columns:
-    """Draw the noise of one step: K arrays [B, V_k] float32."""
-    keys = jax.random.split(key, len(depths))
-    return tuple(jax.random.gumbel(k, (batch_size, V)) for k, V in zip(keys, depths, strict=True))
-
-
-def perturbed(logits: Columns, noise: Columns, temperature: jax.Array | float) -> Columns:
-    """Return logits whose largest is a draw from their distribution: K arrays [B, V_k]."""
-    return tuple(x + temperature * g for x, g in zip(logits, noise, strict=True))
-
-
-def best(logits: Columns) -> Columns:
-    """Return the first largest of each column [B, V_k]: K arrays [B] int32."""
-    # XLA's CPU back end computes argmax one element at a time; these two run as vectors.
-    return tuple(_first_largest(x) for x in logits)
-
-
-def _first_largest(x: jax.Array) -> jax.Array:
-    last = x.shape[-1] - 1  # the answer where nothing equals itself: a token in any case
-    index = jnp.arange(last + 1, dtype=jnp.int32)
-    return jnp.where(x == x.max(axis=-1, keepdims=True), index, last).min(axis=-1)
-
-
-def _is_zero(temperature: jax.Array | float) -> bool:
-    """Tell whether a temperature is known to be 0 before the program runs."""
-    return isinstance(temperature, float | int) and temperature == 0
 
 
 def shift(columns: Columns, first: Columns) -> Columns:
