@@ -129,6 +129,24 @@ def test_bfloat16_products_and_float32_sums(key: jax.Array) -> None:
         assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
 
 
+@pytest.mark.parametrize("keep_sequence", [True, False])
+def test_bits_in_the_buffers_are_the_numbers(
+    key: jax.Array, monkeypatch: pytest.MonkeyPatch, keep_sequence: bool
+) -> None:
+    options = {"num_steps": T, "dtype": jnp.bfloat16, "keep_sequence": keep_sequence}
+
+    def gradients() -> Any:
+        def loss(*args: Any) -> jax.Array:
+            return jnp.sum(lstm.recur(*args, **options).astype(jnp.float32) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(*arguments(key))
+
+    as_bits = gradients()
+    monkeypatch.setattr(lstm, "_stored", lambda x: x)
+    for a, b in zip(jax.tree.leaves(as_bits), jax.tree.leaves(gradients()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_products_round_their_operands(key: jax.Array) -> None:
     x, y = jax.random.normal(key, (3, 5)), jax.random.normal(key, (5, 2))
     found = products.contract("bi,io->bo", x, y, jnp.bfloat16)
