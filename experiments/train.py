@@ -128,6 +128,7 @@ def train(values: flags.FlagValues) -> None:
     """
     compile_cache.switch_on()
     store, config = checked_inputs(values)
+    loop.check_fits(config, store)  # with the devices, before anything is written
     folder = open_folder(values.run_dir, config, store)
     params = first_params(config, folder, values.init_from)
     if multihost.is_first():

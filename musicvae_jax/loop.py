@@ -49,6 +49,23 @@ class Outcome(NamedTuple):
     diverged: bool = False
 
 
+def check_fits(
+    config: Config, store: data.Store, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Check that a run can begin on these devices (all by default); return their mesh.
+
+    Raises:
+      InputError: too few rows for a batch, a batch that the devices cannot share, no validation
+        rows for a schedule or early stopping that needs them, or LSTMs that cannot run here.
+    """
+    mesh = sharding.make_mesh(devices, config.run.model_parallel)
+    part = config.train.batch_size // config.train.accumulation
+    sharding.check_divides(mesh, part, "batch_size / accumulation")
+    check_rows(config, store)
+    build_model(config)
+    return mesh
+
+
 def fit(
     config: Config,
     store: data.Store,
@@ -73,13 +90,9 @@ def fit(
       params: what a new run starts from in place of random parameters; of the same shapes.
 
     Raises:
-      InputError: too few rows for a batch, a batch that the devices cannot share, or no
-        validation rows for a schedule or early stopping that needs them.
+      InputError: see `check_fits`.
     """
-    mesh = sharding.make_mesh(devices, config.run.model_parallel)
-    part = config.train.batch_size // config.train.accumulation
-    sharding.check_divides(mesh, part, "batch_size / accumulation")
-    check_rows(config, store)
+    mesh = check_fits(config, store, devices)
     model = build_model(config)
     init = functools.partial(training.init_state, model, config)
     with Checkpoints(run_dir, create=True) as checkpoints:

@@ -288,3 +288,4 @@ def test_without_a_gpu_training_ends_with_one_line_and_exit_code_2(tmp_path: pat
         "error: lstm_backend: cudnn needs an NVIDIA GPU, JAX runs on cpu; lstm_backend=xla runs "
         "everywhere\n"
     )
+    assert not (tmp_path / "run").exists()
