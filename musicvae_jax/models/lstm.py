@@ -123,7 +123,7 @@ def _stored(x: jax.Array) -> jax.Array:
     """Return an array as a loop keeps it: bfloat16, on a CPU, as its bits.
 
     XLA's CPU back end writes bfloat16 into a buffer element by element by way of float32,
-    which takes ten times as long as the rest of the step; whole numbers it copies.
+    which takes several times as long as the rest of the step; whole numbers it copies.
     """
     if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
         return lax.bitcast_convert_type(x, jnp.uint16)
