@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -183,6 +184,51 @@ def test_bfloat16_products_on_a_cpu(
     exact = np.einsum(subscripts, np.asarray(x, np.float64), np.asarray(y, np.float64))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+
+
+# Every form that the models use, those of gradients included.
+FORMS = [
+    "nbh,nhg->nbg",
+    "nbg,ngh->nbh",
+    "ntbh,ntbg->nhg",
+    "ntbi,nig->ntbg",
+    "ntbg,nig->ntbi",
+    "ntbi,ntbg->nig",
+    "tbh,hv->btv",
+    "btv,hv->tbh",
+    "tbh,btv->hv",
+    "bi,io->bo",
+    "bo,io->bi",
+    "bi,bo->io",
+    "bc,ncg->nbg",
+    "nbg,ncg->bc",
+    "bc,nbg->ncg",
+]
+
+
+@pytest.mark.parametrize("points", ["neither", "left", "right", "both"])
+@pytest.mark.parametrize("size_one", ["", "n", "b", "nb"])
+def test_bfloat16_products_of_real_size_run_on_a_cpu(size_one: str, points: str) -> None:
+    # What XLA cannot run, and says only then, depends on the size and on a grid's axis.
+    sizes = {"n": 3, "t": 4, "b": 64, "v": 90} | dict.fromkeys("ihc", 256) | {"g": 512, "o": 512}
+    sizes |= dict.fromkeys(size_one, 1)
+    for subscripts in FORMS:
+        terms = subscripts.split("->")[0].split(",")
+        x, y = (
+            jnp.ones((2,) * (points in (side, "both")) + tuple(sizes[c] for c in term))
+            for side, term in zip(("left", "right"), terms, strict=True)
+        )
+
+        def product(x: jax.Array, y: jax.Array, subscripts: str = subscripts) -> jax.Array:
+            # Scaled first: what comes before a product decides how it is run, too.
+            return products.contract(subscripts, x * 2, y * 2, jnp.bfloat16)
+
+        if points != "neither":
+            axes = (0 if points != "right" else None, 0 if points != "left" else None)
+            product = jax.vmap(product, axes)
+        out = subscripts.split("->")[1]
+        summed = (sizes[c] for c in set(terms[0]) & set(terms[1]) - set(out))
+        assert float(jnp.max(jax.jit(product)(x, y))) == 4 * math.prod(summed)
 
 
 @pytest.mark.parametrize("subscripts", ["ntbi,nio->ntbo", "bi,nio->nbo", "tbi,io->bto"])

@@ -84,19 +84,21 @@ def multiply(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
     if x.dtype == jnp.float32:
         return direct(x, y)
 
+    def widened(x: jax.Array, y: jax.Array) -> jax.Array:
+        return direct(x.astype(jnp.float32), y.astype(jnp.float32))
+
     def on_cpu(x: jax.Array, y: jax.Array) -> jax.Array:
-        if not cpu_multiplies_bfloat16():
-            return direct(x.astype(jnp.float32), y.astype(jnp.float32))
-        # XLA's CPU back end has no bfloat16 product with an axis of length 1 in some places.
         size = dict(zip(left + right, x.shape + y.shape, strict=True))
         kept = [
             "".join(letter for letter in part if size[letter] > 1) for part in (left, right, out)
         ]
-        if kept == [left, right, out]:
-            return direct(x, y)
-        narrow = [jnp.squeeze(a, [n for n, s in enumerate(a.shape) if s == 1]) for a in (x, y)]
-        product = multiply(f"{kept[0]},{kept[1]}->{kept[2]}", *narrow)
-        return product.reshape([size[letter] for letter in out])
+        if kept != [left, right, out]:  # without axes of length 1 more forms can be run
+            narrow = [jnp.squeeze(a, [n for n, s in enumerate(a.shape) if s == 1]) for a in (x, y)]
+            product = multiply(f"{kept[0]},{kept[1]}->{kept[2]}", *narrow)
+            return product.reshape([size[letter] for letter in out])
+        # XLA's CPU back end fails on some bfloat16 products that sum over one leading axis.
+        runs = left.endswith("".join(summed)) or len(summed) > 1
+        return direct(x, y) if runs and cpu_multiplies_bfloat16() else widened(x, y)
 
     return lax.platform_dependent(x, y, cpu=on_cpu, default=direct)
 
