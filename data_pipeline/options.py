@@ -12,10 +12,10 @@ from typing import Any
 
 from absl import flags
 
-from data_pipeline.engines import ENGINES, FAST
-from data_pipeline.pieces import METERS
-from data_pipeline.sources import CORPORA
-from data_pipeline.splits import SPLITS
+from data_pipeline.extraction.engines import ENGINES, FAST
+from data_pipeline.inputs.sources import CORPORA
+from data_pipeline.reading.segments import METERS
+from data_pipeline.selection.splits import SPLITS
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS, get_task
 

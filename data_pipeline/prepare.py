@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline import command, page, report, store
+from data_pipeline import cli as command
 from data_pipeline import options as options_module
-from data_pipeline.gather import (
+from data_pipeline.conversion.gather import (
     Executor,
     Gathering,
     gather,
@@ -37,12 +37,14 @@ from data_pipeline.gather import (
     read_source_records,
     source_records,
 )
-from data_pipeline.journal import Journal
-from data_pipeline.manifest import sort_key, write_manifest
-from data_pipeline.nearness import near_duplicates
+from data_pipeline.conversion.journal import Journal
+from data_pipeline.conversion.manifest import sort_key, write_manifest
+from data_pipeline.inputs.sources import Source, open_sources
 from data_pipeline.options import BY_FILE, BY_SONG, RAY, Options, define_flags, options_from_flags
-from data_pipeline.sources import Source, open_sources
-from data_pipeline.splits import SPLITS, Selection, row_hashes, select_rows, split_of
+from data_pipeline.reporting import page, report
+from data_pipeline.selection import store
+from data_pipeline.selection.near_duplicates import near_duplicates
+from data_pipeline.selection.splits import SPLITS, Selection, row_hashes, select_rows, split_of
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import get_task
 
@@ -202,7 +204,7 @@ def _executor(options: Options) -> Executor:
     if options.executor != RAY:
         return local_executor(options.num_workers)
     # Loaded here: Ray comes with an extra.
-    from data_pipeline.cluster import ray_executor
+    from data_pipeline.conversion.cluster import ray_executor
 
     return ray_executor(options.ray_address, options.num_workers)
 

@@ -15,14 +15,16 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from data_pipeline import command
-from experiments import analysis_page, compile_cache, run_options
-from experiments.analysis_material import Options, gather, look_at_latents
-from experiments.analysis_report import as_json, table
-from musicvae_jax import data, run_folder
+from data_pipeline import cli as command
+from experiments.analysis import page as analysis_page
+from experiments.analysis.material import Options, gather, look_at_latents
+from experiments.analysis.report import as_json, table
+from experiments.cli import compile_cache, run_options
+from musicvae_jax import data
 from musicvae_jax.analysis import comparison, originality, sets
 from musicvae_jax.config import InputError
-from musicvae_jax.facade import MusicVAE
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import run_folder
 
 
 def check(options: Options) -> None:

@@ -30,15 +30,17 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipeline import command
-from data_pipeline.heatmaps import percent_heatmaps_png
-from experiments import compile_cache, run_options
+from data_pipeline import cli as command
+from data_pipeline.reporting.heatmaps import percent_heatmaps_png
+from experiments.cli import compile_cache, run_options
 from experiments.evaluate import open_data, without_nan
-from musicvae_jax import attributes, checkpoints, data, run_folder
-from musicvae_jax.attributes import Vectors
-from musicvae_jax.batches import MAX_BATCH
+from musicvae_jax import data
 from musicvae_jax.config import InputError
-from musicvae_jax.facade import MusicVAE
+from musicvae_jax.latent import attributes
+from musicvae_jax.latent.attributes import Vectors
+from musicvae_jax.latent.batches import MAX_BATCH
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import checkpoints, run_folder
 
 MATRIX = "attribute_matrix"
 SIGNS = {"subtracted": -1.0, "added": 1.0}

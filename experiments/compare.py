@@ -11,11 +11,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline import command
-from experiments.progress import METRICS
-from experiments.run_record import read_starts
-from musicvae_jax import data, run_folder
+from data_pipeline import cli as command
+from experiments.cli.progress import METRICS
+from experiments.cli.run_record import read_starts
+from musicvae_jax import data
 from musicvae_jax.config import InputError
+from musicvae_jax.storage import run_folder
 
 # Figures of an evaluation file: label -> path in it.
 _SCORES = {

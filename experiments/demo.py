@@ -22,7 +22,7 @@ from types import FrameType
 
 from absl import flags
 
-from data_pipeline import command
+from data_pipeline import cli as command
 
 FLAGFILE = pathlib.Path(__file__).parent / "flagfiles" / "demo.flags"
 NUM_SAMPLES, NUM_RECONSTRUCTIONS, NUM_STEPS = 8, 4, 9

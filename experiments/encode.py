@@ -33,16 +33,18 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipeline import command
-from data_pipeline.pieces import METERS
-from experiments import compile_cache
-from experiments import encode_shards as shards
-from experiments.encode_inputs import Corpus, open_corpus
-from experiments.stopping import StopSignal
-from musicvae_jax import checkpoints, data, sharding
+from data_pipeline import cli as command
+from data_pipeline.reading.segments import METERS
+from experiments.cli import compile_cache
+from experiments.cli.signals import StopSignal
+from experiments.encoding import shards
+from experiments.encoding.inputs import Corpus, open_corpus
+from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.devices import mesh as sharding
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_model
+from musicvae_jax.storage import checkpoints
 from musicvae_jax.tasks import get_task
 
 Encode = Callable[[np.ndarray], shards.Latents]

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 from absl import flags
 from tqdm import tqdm
 
-from data_pipeline import command
-from experiments import compile_cache, run_options
-from musicvae_jax import checkpoints, data, evaluation, run_folder
+from data_pipeline import cli as command
+from experiments.cli import compile_cache, run_options
+from musicvae_jax import data, evaluation
 from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
+from musicvae_jax.storage import checkpoints, run_folder
 
 SCORES = {
     "accuracy": "accuracy",

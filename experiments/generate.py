@@ -35,15 +35,18 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline import command, render
-from experiments import compile_cache
-from experiments.generate_files import write
-from experiments.generate_inputs import read_inputs
-from experiments.generate_modes import make
-from experiments.generate_options import MODES, Options
-from musicvae_jax import attributes, checkpoints, data, paths
+from data_pipeline import cli as command
+from data_pipeline.render import files as render
+from experiments.cli import compile_cache
+from experiments.generation.files import write
+from experiments.generation.inputs import read_inputs
+from experiments.generation.modes import make
+from experiments.generation.options import MODES, Options
+from musicvae_jax import data
 from musicvae_jax.config import InputError
-from musicvae_jax.facade import MusicVAE
+from musicvae_jax.latent import attributes, paths
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import checkpoints
 from musicvae_jax.tasks import Task
 
 # What starts from draws of z; the best tokens of such a z have too few notes, and a chain of them

@@ -22,14 +22,19 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from data_pipeline import cluster, command
-from experiments import compile_cache, grid_executors, grid_report, run_record, train
-from experiments.grid_axes import Axis, GridPoint, make_points, parse_axes, shown
-from experiments.grid_points import Scoring, Task, ended, groups_of, open_folders, score
-from experiments.progress import duration
-from experiments.stopping import StopSignal
-from musicvae_jax import data, grid
+from data_pipeline import cli as command
+from data_pipeline.conversion import cluster
+from experiments import train
+from experiments.cli import compile_cache, run_record
+from experiments.cli.progress import duration
+from experiments.cli.signals import StopSignal
+from experiments.sweep import executors as grid_executors
+from experiments.sweep import report as grid_report
+from experiments.sweep.axes import Axis, GridPoint, make_points, parse_axes, shown
+from experiments.sweep.points import Scoring, Task, ended, groups_of, open_folders, score
+from musicvae_jax import data
 from musicvae_jax.config import InputError
+from musicvae_jax.sweep import runs as grid
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -26,15 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import command, plots
-from experiments import compile_cache, run_options
-from experiments.analysis_material import decode
+from data_pipeline import cli as command
+from data_pipeline.reporting import plots
+from experiments.analysis.material import decode
+from experiments.cli import compile_cache, run_options
 from experiments.evaluate import open_data
-from musicvae_jax import data, run_folder, sampling
+from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
 from musicvae_jax.analysis.events import columns_of
 from musicvae_jax.config import InputError
-from musicvae_jax.facade import MusicVAE
+from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import Task
 
 ORDER = 5

@@ -21,22 +21,17 @@ from typing import Any
 import jax
 from absl import flags
 
-from data_pipeline import command
-from experiments import compile_cache, config_flags, machines, run_record
-from experiments.progress import Recorder, Silent
-from experiments.stopping import StopSignal
-from musicvae_jax import (
-    checkpoints,
-    data,
-    fine_tuning,
-    full_disk,
-    loop,
-    multihost,
-    run_folder,
-    training,
-)
+from data_pipeline import cli as command
+from experiments.cli import compile_cache, config_flags, machines, run_record
+from experiments.cli.progress import Recorder, Silent
+from experiments.cli.signals import StopSignal
+from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.devices import processes as multihost
 from musicvae_jax.models.registry import build_model
+from musicvae_jax.storage import checkpoints, full_disk, run_folder
+from musicvae_jax.training import fine_tuning, loop
+from musicvae_jax.training import step as training
 
 # Written into the folder of a run that began with another's parameters.
 INIT_FROM = "init_from.json"

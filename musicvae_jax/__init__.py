@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from musicvae_jax.config import Config, InputError, ModelConfig, RunConfig, TrainConfig
-    from musicvae_jax.facade import MusicVAE
+    from musicvae_jax.latent.musicvae import MusicVAE
     from musicvae_jax.tasks import TASKS, Task, get_task
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
 
 _MODULES = {
     "musicvae_jax.config": ("Config", "InputError", "ModelConfig", "RunConfig", "TrainConfig"),
-    "musicvae_jax.facade": ("MusicVAE",),
+    "musicvae_jax.latent.musicvae": ("MusicVAE",),
     "musicvae_jax.tasks": ("TASKS", "Task", "get_task"),
 }
 

@@ -57,11 +57,13 @@ def test_a_run_written_earlier_is_restored(
     earlier: pathlib.Path, expected: dict[str, np.ndarray]
 ) -> None:
     vae = MusicVAE.restore(earlier / "run")
-    rows = np.load(earlier / "store" / "test.npy")
-    mu, sigma = vae.encode(rows)
+    rows = np.asarray(np.load(earlier / "store" / "test.npy"))
+    mu, sigma = map(np.asarray, vae.encode(rows))
     np.testing.assert_allclose(mu, expected["mu"], atol=1e-5)
     np.testing.assert_allclose(sigma, expected["sigma"], atol=1e-5)
-    np.testing.assert_allclose(vae.logits(mu, rows)[:, ::8], expected["logits"], atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(vae.logits(mu, rows))[:, ::8], expected["logits"], atol=1e-5
+    )
     np.testing.assert_array_equal(vae.decode(mu), expected["greedy"])
 
 

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import machine
+from data_pipeline import cli as command
+from experiments.benchmarks.support import machine
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, originality, sets
 from musicvae_jax.analysis.comparison import Interval

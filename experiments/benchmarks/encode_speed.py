@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
+from data_pipeline import cli as command
 from experiments import encode
-from experiments.benchmarks import counts, input_cost, machine
-from experiments.encode_inputs import open_corpus
-from experiments.stopping import StopSignal
+from experiments.benchmarks.data import input_cost
+from experiments.benchmarks.support import counts, machine
+from experiments.cli.signals import StopSignal
+from experiments.encoding.inputs import open_corpus
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import Params, build_model

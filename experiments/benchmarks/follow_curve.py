@@ -28,13 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from musicvae_jax import training
+from data_pipeline import cli as command
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.tasks import RECIPES, get_task
-from musicvae_jax.training import Batch
+from musicvae_jax.training import step as training
+from musicvae_jax.training.step import Batch
 
 TASK = "drums_2bar"
 ALL_STEPS, BATCH_SIZE, EVAL_EVERY, EVAL_BATCHES = 1250, 128, 50, 13

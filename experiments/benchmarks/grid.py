@@ -28,16 +28,18 @@ from typing import Any
 import jax
 from absl import flags
 
-from data_pipeline import command
-from experiments import config_flags, grid_search
-from experiments.benchmarks import machine
-from experiments.grid_axes import GridPoint, make_points, parse_axes
-from experiments.grid_executors import Options, train
-from experiments.grid_points import open_folders
-from experiments.grid_worker import train_folder
-from experiments.progress import METRICS
-from musicvae_jax import data, run_folder
+from data_pipeline import cli as command
+from experiments import grid_search
+from experiments.benchmarks.support import machine
+from experiments.cli import config_flags
+from experiments.cli.progress import METRICS
+from experiments.sweep.axes import GridPoint, make_points, parse_axes
+from experiments.sweep.executors import Options, train
+from experiments.sweep.points import open_folders
+from experiments.sweep.worker import train_folder
+from musicvae_jax import data
 from musicvae_jax.config import InputError
+from musicvae_jax.storage import run_folder
 
 FLAGFILE = pathlib.Path(__file__).parents[1] / "flagfiles" / "demo.flags"
 AXES = ("beta=0.02,0.08,0.2", "free_bits=0,16,48")

@@ -26,12 +26,13 @@ import jax
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import machine
-from musicvae_jax import checkpoints, training
-from musicvae_jax.checksums import CHECKSUMS
+from data_pipeline import cli as command
+from experiments.benchmarks.support import machine
 from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import build_model
+from musicvae_jax.storage import checkpoints
+from musicvae_jax.storage.checksums import CHECKSUMS
+from musicvae_jax.training import step as training
 
 SAVE_EVERY = 6
 # Most steps of a process that is going to be killed.

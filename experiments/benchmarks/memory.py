@@ -27,13 +27,14 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import counts, machine
+from data_pipeline import cli as command
+from experiments.benchmarks.support import counts, machine
 from experiments.benchmarks.train_step import all_configs, random_batch
-from musicvae_jax import dispatch, training
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
+from musicvae_jax.training import program as dispatch
+from musicvae_jax.training import step as training
 
 MEASURED = ("drums_2bar_256", "mel_16bar_256")
 LIMIT_GIGABYTES = 80.0

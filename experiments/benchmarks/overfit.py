@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import machine
-from musicvae_jax import data, training
+from data_pipeline import cli as command
+from experiments.benchmarks.support import machine
+from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.training import step as training
 
 NUM_ROWS, TARGET = 64, 0.99
 REDUCED = {

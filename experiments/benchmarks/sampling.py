@@ -25,8 +25,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import counts, machine
+from data_pipeline import cli as command
+from experiments.benchmarks.support import counts, machine
 from experiments.benchmarks.train_step import all_configs
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
@@ -59,7 +59,7 @@ def measure(name: str, config: Config, num: int, rounds: int, matrix_rate: float
     """
     import torch
 
-    from experiments.benchmarks import torch_model
+    from experiments.benchmarks.support import torch_model
 
     # The scale of trained models: the reference's start, near 0, decodes every z alike.
     model = build_model(config.replace(init="default"))

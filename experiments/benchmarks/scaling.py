@@ -26,13 +26,14 @@ from multiprocessing.connection import Connection
 import jax
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import counts, machine
+from data_pipeline import cli as command
+from experiments.benchmarks.support import counts, machine
 from experiments.benchmarks.train_step import all_configs, random_batch
-from musicvae_jax import sharding, training
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.devices import mesh as sharding
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import TASKS
+from musicvae_jax.training import step as training
 
 TABLES = ("batch", "length", "devices")
 BATCHES = (64, 128, 256, 512, 1024, 2048, 4096)

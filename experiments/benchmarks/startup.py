@@ -26,8 +26,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import machine
+from data_pipeline import cli as command
+from experiments.benchmarks.support import machine
 from experiments.benchmarks.train_step import random_batch, small_configs
 from musicvae_jax.config import Config, ModelConfig, TrainConfig
 

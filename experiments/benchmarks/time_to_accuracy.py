@@ -22,12 +22,14 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import machine
+from data_pipeline import cli as command
 from experiments.benchmarks.follow_curve import TASK, curve_config
-from musicvae_jax import data, evaluation, loop, observer
+from experiments.benchmarks.support import machine
+from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import RECIPES, get_task
+from musicvae_jax.training import callbacks as observer
+from musicvae_jax.training import loop
 
 TARGET = 0.45
 ROWS = 1664  # of the recorded task's evaluation rows

@@ -26,13 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import command
-from experiments.benchmarks import counts, machine
-from musicvae_jax import objectives, training
+from data_pipeline import cli as command
+from experiments.benchmarks.support import counts, machine
+from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.models.variables import variables_from_params
 from musicvae_jax.tasks import TASKS, get_task
+from musicvae_jax.training import step as training
 
 LOSS_TOLERANCE = 1e-4  # relative
 
@@ -144,7 +145,7 @@ class TorchStep:
     ):
         import torch
 
-        from experiments.benchmarks import torch_model
+        from experiments.benchmarks.support import torch_model
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = torch_model.model_of(config, variables).to(self.device)

@@ -1,0 +1,179 @@
+"""Trio tokens: one column each for melody, bass and drums, wherever all three play.
+
+Reference: magenta/models/music_vae/data.py (TrioConverter).
+
+Differences from the reference:
+- At most MAX_ROWS rows per piece; the reference has no limit. No file of the golden set
+  comes near it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipeline.codecs import drums, melody
+from data_pipeline.reading.segments import STEP_DTYPE, Piece
+from musicvae_jax.tasks import NOTE_OFF, STEPS_PER_BAR
+
+BASS_INSTRUMENT = 1
+BASS_PROGRAM = 33
+
+MAX_BARS = 1024
+GAP_BARS = 2  # a bar counts as played if any bar this near is
+MAX_INSTRUMENT = 127  # higher instrument numbers are left out
+# The triples of a crowded file multiply; this is 50 MB of rows.
+MAX_ROWS = 32768
+
+_MELODY, _BASS, _DRUMS, _OTHER = range(4)
+TYPE_NAMES = ("melody", "bass", "drums")
+
+NOT_TOGETHER = "no band: not together for a whole row"
+
+
+def encode(
+    piece: Piece, num_steps: int, melody_programs: range | None, bass_programs: range | None
+) -> np.ndarray | str:
+    """Take every window, hop one bar, in which a melody, a bass and drums all play.
+
+    Args:
+      piece: quantised notes.
+      num_steps: T, steps per window: whole bars.
+      melody_programs: General MIDI programs of a melody instrument.
+      bass_programs: General MIDI programs of a bass instrument.
+
+    Returns:
+      Tokens uint16 [N, T, 3], N = 0 if the piece is shorter; or the reason why there are none.
+    """
+    by_type = instruments_by_type(piece, melody_programs, bass_programs)
+    missing = [name for name, found in zip(TYPE_NAMES, by_type, strict=True) if not found]
+    if missing:
+        return "no band: no " + ", no ".join(missing)
+    if piece.total_steps <= num_steps - STEPS_PER_BAR:
+        return np.zeros((0, num_steps, 3), np.uint16)
+    rows: list[np.ndarray] = []
+    for found in group_windows(piece, by_type, num_steps):
+        rows.append(found.rows)
+        if sum(map(len, rows)) >= MAX_ROWS:
+            break
+    return np.concatenate(rows)[:MAX_ROWS] if rows else NOT_TOGETHER
+
+
+class GroupWindows(NamedTuple):
+    """The windows in which a melody, a bass and a drum instrument play together.
+
+    Attributes:
+      instruments: numbers of the three.
+      bars: first bar of each window, int [N], N is at least 1.
+      rows: tokens uint16 [N, T, 3].
+    """
+
+    instruments: tuple[int, ...]
+    bars: np.ndarray
+    rows: np.ndarray
+
+
+def group_windows(
+    piece: Piece, by_type: Sequence[Sequence[int]], num_steps: int
+) -> Iterator[GroupWindows]:
+    """Yield the windows of every triple of instruments that has any.
+
+    Args:
+      piece: quantised notes.
+      by_type: instrument numbers of melodies, basses and drums.
+      num_steps: T, steps per window: whole bars.
+    """
+    num_bars = min(-(-piece.total_steps // STEPS_PER_BAR), MAX_BARS)
+    num_window_bars = num_steps // STEPS_PER_BAR
+    if num_bars < num_window_bars:
+        return
+    coverage, columns = {}, {}
+    for kind, instruments in enumerate(by_type):
+        for instrument in instruments:
+            own = piece.notes[piece.notes["instrument"] == instrument]
+            column = _column(own, kind, num_bars * STEPS_PER_BAR)
+            if column is not None:
+                columns[instrument] = column
+                coverage[instrument] = _coverage(own, num_bars)
+    playable = [[i for i in instruments if i in columns] for instruments in by_type]
+    for group in itertools.product(*playable):
+        bars = _window_bars([coverage[i] for i in group], num_window_bars)
+        if len(bars):
+            track = np.stack([columns[i] for i in group], axis=1)
+            steps = bars[:, None] * STEPS_PER_BAR + np.arange(num_steps)[None, :]
+            yield GroupWindows(group, bars, track[steps])
+
+
+def instruments_by_type(
+    piece: Piece, melody_programs: range | None, bass_programs: range | None
+) -> list[list[int]]:
+    """List the instruments of melody, bass and drums; those of two types are in none."""
+    notes = piece.notes[piece.notes["instrument"] <= MAX_INSTRUMENT]
+    pitched = [melody.has_program(notes, allowed) for allowed in (melody_programs, bass_programs)]
+    kinds = np.select([notes["is_drum"], *pitched], [_DRUMS, _MELODY, _BASS], _OTHER)
+    by_type: list[list[int]] = [[], [], []]
+    pairs = np.unique(np.stack([notes["instrument"], kinds], axis=1), axis=0).tolist()
+    for instrument, same in itertools.groupby(pairs, key=lambda pair: pair[0]):
+        types = [kind for _, kind in same]
+        if len(types) == 1 and types[0] != _OTHER:
+            by_type[types[0]].append(instrument)
+    return by_type
+
+
+def _coverage(notes: np.ndarray, num_bars: int) -> np.ndarray:
+    """Tell in which bars, or near which, a note sounds: bool [num_bars]."""
+    first = notes["start_step"] // STEPS_PER_BAR
+    stop = -(-notes["end_step"] // STEPS_PER_BAR)
+    edges = np.zeros(num_bars + 1, np.int64)
+    np.add.at(edges, np.minimum(np.maximum(first - GAP_BARS, 0), num_bars), first < num_bars)
+    np.subtract.at(edges, np.minimum(stop + GAP_BARS, num_bars), first < num_bars)
+    return np.cumsum(edges[:num_bars]) > 0
+
+
+def _column(notes: np.ndarray, kind: int, total_steps: int) -> np.ndarray | None:
+    """Write one instrument from step 0 to `total_steps`; None if no note has a token."""
+    column = np.zeros(total_steps, np.uint16)
+    if kind == _DRUMS:
+        steps, values = drums.hits(notes)
+        inside = steps < total_steps
+        column[steps[inside]] = values[inside]
+        return column if len(steps) else None
+    notes = melody.monophonic(notes)
+    starts, ends = notes["start_step"], notes["end_step"]
+    column[ends[melody.heard_offs(notes) & (ends < total_steps)]] = NOTE_OFF
+    inside = starts < total_steps
+    column[starts[inside]] = melody.tokens(notes)[inside]
+    return column if len(notes) else None
+
+
+def _window_bars(coverage: list[np.ndarray], num_window_bars: int) -> np.ndarray:
+    """Return the first bar of every window in which all instruments are covered, int [N]."""
+    stacked = np.stack(coverage)
+    covered: np.ndarray = np.all(stacked, axis=0)
+    # The reference is lenient at both ends, so that a window, written and read again, passes.
+    covered[:GAP_BARS] = stacked[:, :GAP_BARS].any()
+    covered[-GAP_BARS:] = stacked[:, -GAP_BARS:].any()
+    runs = np.lib.stride_tricks.sliding_window_view(covered, num_window_bars)
+    return np.flatnonzero(runs.all(axis=1))
+
+
+def decode(row: np.ndarray, *, program: int = 0) -> np.ndarray:
+    """Read the notes of one row: melody, bass (program 33), drums.
+
+    Args:
+      row: tokens [T, 3].
+      program: General MIDI program of the melody.
+
+    Returns:
+      Notes of STEP_DTYPE, instrument by instrument.
+    """
+    row = np.asarray(row)
+    parts = [
+        melody.decode(row[:, 0], program=program),
+        melody.decode(row[:, 1], program=BASS_PROGRAM, instrument=BASS_INSTRUMENT),
+        drums.decode(row[:, 2]),
+    ]
+    return np.concatenate(parts).astype(STEP_DTYPE)

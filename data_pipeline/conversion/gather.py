@@ -1,0 +1,216 @@
+"""All inputs to rows on disk: read, convert elsewhere, note what became of each file."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import hashlib
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import tqdm
+
+from data_pipeline.conversion import workers
+from data_pipeline.conversion.convert import SONGS, Converted, Job, convert, warm_up
+from data_pipeline.conversion.journal import Journal
+from data_pipeline.conversion.manifest import Unit, settle_copies
+from data_pipeline.inputs import sources
+from data_pipeline.inputs.archives import Entry
+from data_pipeline.inputs.sources import Source
+from data_pipeline.selection.songs import Songs, find_songs
+from musicvae_jax.tasks import get_task
+
+# Imported once, for all children: they take more than a second each.
+_PRELOAD = ("note_seq", "data_pipeline.fast.rows")
+_NOBODY = -1  # a record whose file is no longer in the inputs
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere: yields (key, outcome of `convert(job)`) in any order."""
+
+    def __call__(
+        self, jobs: Iterable[tuple[int, Job]]
+    ) -> Generator[tuple[int, workers.Outcome], None, None]:
+        """Draw from `jobs` only as fast as they are done."""
+        ...
+
+
+def local_executor(num_workers: int) -> Executor:
+    """Return an executor of child processes on this machine."""
+
+    def run(
+        jobs: Iterable[tuple[int, Job]],
+    ) -> Generator[tuple[int, workers.Outcome], None, None]:
+        return workers.run_isolated(
+            convert, jobs, num_workers=num_workers, preload=_PRELOAD, setup=warm_up
+        )
+
+    return run
+
+
+def open_journal(folder: pathlib.Path, tasks: Iterable[str], header: Mapping[str, Any]) -> Journal:
+    """Open the journal of a conversion to some tasks."""
+    types = {name: (get_task(name).token_dtype, get_task(name).row_shape) for name in tasks}
+    return Journal(folder, {**types, SONGS: ("uint64", ())}, header)
+
+
+class Gathering:
+    """Everything read so far.
+
+    Attributes:
+      units: one for each file, or tune of a tunebook, in order of reading.
+      num_files: files met, whatever they hold.
+      file_md5s: for each source, the hashes of its music files.
+      journal: what is converted, with its rows.
+      position: bytes of all sources read so far.
+      songs: which units are one song; known when all is settled.
+    """
+
+    def __init__(self, journal: Journal, meter: str, engine: str) -> None:
+        self.units: list[Unit] = []
+        self.num_files = 0
+        self.file_md5s: list[list[str]] = []
+        self.journal = journal
+        self.position = 0
+        self.songs: Songs
+        self._how = (tuple(name for name in journal.spools if name != SONGS), meter, engine)
+        self._copies: list[tuple[int, int]] = []
+        self._first_with: dict[tuple[str, str], int] = {}
+        self._unit_of_record = array.array("q", [_NOBODY] * len(journal.records))
+
+    def jobs(self, inputs: list[Source]) -> Iterator[tuple[int, Job]]:
+        """Yield what is to be converted; note what is not."""
+        before = 0
+        for source in inputs:
+            self.file_md5s.append([])
+            for entry in sources.entries(source):
+                self.num_files += 1
+                self.position = before + entry.position
+                if entry.data is not None:
+                    self.file_md5s[-1].append(sources.md5(entry.data))
+                for part in sources.units(entry):
+                    yield from self._job(part)
+            before += source.size
+        self.position = before
+
+    def _job(self, part: Entry) -> Iterator[tuple[int, Job]]:
+        """Note a unit; yield its job if it can be read and has not been."""
+        index = len(self.units)
+        unit = Unit(name=part.name, reason=part.reason, detail=part.detail)
+        self.units.append(unit)
+        if part.data is None:
+            return
+        unit.md5 = sources.md5(part.data)
+        key = (unit.md5, _kind(part.name))
+        first = self._first_with.setdefault(key, index)
+        if first != index:
+            self._copies.append((index, first))
+        elif (record := self.journal.find(key)) is not None:
+            self._note(index, record)
+        else:
+            yield index, Job(part.name, part.data, *self._how)
+
+    def take(self, index: int, outcome: workers.Outcome) -> None:
+        """Keep what a job gave."""
+        unit = self.units[index]
+        converted = outcome.value or Converted(reason=outcome.reason, detail=outcome.detail)
+        key = (str(unit.md5), _kind(unit.name))
+        self._unit_of_record.append(_NOBODY)
+        self._note(index, self.journal.add(key, converted.rows, converted.facts()))
+
+    def _note(self, index: int, record: int) -> None:
+        """Fill in what the journal says of a unit."""
+        self._unit_of_record[record] = index
+        unit, facts = self.units[index], self.journal.records[record]
+        unit.reason, unit.detail = facts["reason"], facts["detail"]
+        unit.why_empty, unit.pieces_dropped = facts["why_empty"], facts["pieces_dropped"]
+        unit.engine, unit.fast_refusal = facts["engine"], facts["fast_refusal"]
+        if unit.reason is None:
+            unit.rows = {task: facts["rows"][task] for task in self._how[0]}
+
+    def units_of_rows(self, kind: str) -> np.ndarray:
+        """Return the unit of each row of a spool, -1 for none, int32 [N]."""
+        units = np.array(self._unit_of_record, np.int32)
+        return np.repeat(units, np.array(self.journal.spools[kind].counts, np.int64))
+
+    def settle(self, scratch: pathlib.Path) -> None:
+        """Decide, when all is read, what depends on all: copies and songs.
+
+        Args:
+          scratch: folder to make and delete.
+        """
+        settle_copies(self.units, self._copies)
+        spool, of_record = self.journal.spools[SONGS], np.array(self._unit_of_record, np.int64)
+        counts = np.zeros(len(self.units), np.int64)
+        counts[of_record[of_record != _NOBODY]] = np.array(spool.counts)[of_record != _NOBODY]
+        # As the spool is ordered: units without a record last, their counts are 0.
+        live = of_record[of_record != _NOBODY]
+        others = np.setdiff1d(np.arange(len(self.units)), live)
+        order = [i for i in np.concatenate([live, others]).tolist() if self.units[i].md5]
+        hashes = spool.rows()
+        if len(live) < len(of_record):
+            hashes = hashes[np.repeat(of_record != _NOBODY, np.array(spool.counts))]
+        md5s = [str(self.units[i].md5) for i in order]
+        self.songs = find_songs(md5s, hashes, counts[order], scratch)
+
+
+def gather(
+    inputs: list[Source], journal: Journal, meter: str, engine: str, executor: Executor
+) -> Gathering:
+    """Convert every file of the inputs, with a progress line on standard error."""
+    found = Gathering(journal, meter, engine)
+    results = executor(found.jobs(inputs))
+    start, num_rows = time.monotonic(), sum(sum(r["rows"].values()) for r in journal.records)
+    with _progress(sum(source.size for source in inputs)) as bar, contextlib.closing(results):
+        for index, outcome in results:
+            found.take(index, outcome)
+            num_rows += sum(found.units[index].rows.values())
+            rate = (len(journal.records) - journal.num_found) / max(time.monotonic() - start, 1e-9)
+            state = f"{len(found.units):,} files or tunes, {rate:,.0f}/s, {num_rows:,} rows"
+            bar.set_postfix_str(state, refresh=False)
+            bar.update(found.position - bar.n)
+    journal.flush()
+    return found
+
+
+def _kind(name: str) -> str:
+    """Return the ending that decides how a unit is read."""
+    return os.path.splitext(name.partition("#")[0])[1].lower()
+
+
+def _progress(num_bytes: int) -> Any:
+    """Return a progress line that counts bytes; in a log file it moves rarely."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm.tqdm(
+        total=num_bytes,
+        bar_format="{percentage:3.0f}%{postfix} [{elapsed}, {remaining} left]",
+        mininterval=interval,
+        delay=interval,
+        leave=False,
+    )
+
+
+def source_records(inputs: list[Source], file_md5s: list[list[str]]) -> list[dict[str, Any]]:
+    """Describe the sources by what is in them; sorted, so that the order given does not count."""
+    records = []
+    for source, found in zip(inputs, file_md5s, strict=True):
+        digest = hashlib.md5("".join(sorted(found)).encode(), usedforsecurity=False).hexdigest()
+        record = {"name": source.name, "files": len(found), "md5": digest}
+        if source.corpus is not None:
+            record |= {"licence": source.corpus.licence, "citation": source.corpus.citation}
+        records.append(record)
+    return sorted(records, key=lambda record: (record["name"], record["md5"]))
+
+
+def read_source_records(inputs: list[Source]) -> list[dict[str, Any]]:
+    """Read the inputs, without converting them, to see whether they are still the same."""
+    file_md5s = [
+        [sources.md5(entry.data) for entry in sources.entries(source) if entry.data is not None]
+        for source in inputs
+    ]
+    return source_records(inputs, file_md5s)

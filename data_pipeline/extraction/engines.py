@@ -1,0 +1,86 @@
+"""Which engine reads which file: the compiled one where it can, note-seq for all else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from data_pipeline.extraction import extract
+from data_pipeline.extraction.extract import Extraction
+from data_pipeline.reading import notes
+from data_pipeline.reading.notes import ReadError
+from musicvae_jax.config import InputError
+
+FAST, NOTE_SEQ = "fast", "note_seq"
+ENGINES = (FAST, NOTE_SEQ)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileExtraction:
+    """What one file gave.
+
+    Attributes:
+      parts: for each unit of music that could be read (one, but for tunebooks), its
+        extraction by task.
+      engine: which engine read the file.
+      fast_refusal: why the fast engine left a MIDI file to note-seq, else None.
+    """
+
+    parts: list[dict[str, Extraction]]
+    engine: str
+    fast_refusal: str | None = None
+
+
+def extract_file(
+    name: str,
+    data: bytes,
+    task_names: Sequence[str],
+    *,
+    meter: str = "4/4",
+    dedupe: bool = True,
+    engine: str = FAST,
+) -> FileExtraction:
+    """Extract the rows of several tasks from one file.
+
+    Args:
+      name: the file's name; its ending decides where the content does not.
+      data: its bytes.
+      task_names: keys of `TASKS`.
+      meter: "4/4" as the reference; "any" ignores time signatures.
+      dedupe: remove duplicates within a piece, as the reference does (never for trios).
+      engine: "fast" gives what it cannot read to note-seq: MusicXML, ABC and MIDI that it
+        refuses; "note_seq" reads all with note-seq. Both give the same rows.
+
+    Raises:
+      InputError: unknown task, meter or engine; ReadError (an InputError): no engine can
+        read the file.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
+    refusal = None
+    if engine == FAST and notes.kind_of(name, data) == notes.MIDI:
+        # Loaded here: the other engine needs no compiler.
+        from data_pipeline.fast import rows as fast_rows
+
+        try:
+            part = fast_rows.extract_fast(data, task_names, meter=meter, dedupe=dedupe)
+        except fast_rows.FastReadError as error:
+            refusal = error.reason
+        else:
+            return FileExtraction([part], FAST)
+    try:
+        parts = _by_note_seq(name, data, task_names, meter, dedupe)
+    except ReadError as error:
+        raise ReadError(error.reason, error.detail, refusal) from error
+    return FileExtraction(parts, NOTE_SEQ, refusal)
+
+
+def _by_note_seq(
+    name: str, data: bytes, task_names: Sequence[str], meter: str, dedupe: bool
+) -> list[dict[str, Extraction]]:
+    """Extract every unit of a file that note-seq can read."""
+    units = notes.read_pieces(name, data)
+    sequences = [unit.sequence for unit in units if unit.sequence is not None]
+    if not sequences:
+        raise next(unit.error for unit in units if unit.error is not None)
+    return [extract.extract_tasks(s, task_names, meter=meter, dedupe=dedupe) for s in sequences]

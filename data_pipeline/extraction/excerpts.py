@@ -1,0 +1,284 @@
+"""The rows of one file with where they come from: which tracks, which bars, how many notes.
+
+`extract` gives rows to train on and forgets their origin; a person who hands over a file
+wants to hear which bars of it were taken.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from data_pipeline.codecs import drums, melody, trio
+from data_pipeline.codecs.windows import Layout, lay_out, windows
+from data_pipeline.extraction import extract
+from data_pipeline.reading import notes
+from data_pipeline.reading.segments import NOT_4_4, Piece, split_pieces
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
+
+
+@dataclasses.dataclass(frozen=True)
+class Passage:
+    """One row of a file and its origin.
+
+    Attributes:
+      name: the file's name, with "#" and a number for a tune of a tunebook.
+      row: tokens [T] or [T, 3].
+      start_bar: first bar, counted from 1 at `start_seconds`.
+      start_seconds: begin of the stretch of one tempo and meter that bars are counted in.
+      instruments: numbers of the tracks x channels x programs that were used, in the order
+        of the task's tracks; empty for drums, which are taken together.
+      num_notes: notes of these instruments that begin in these bars.
+      num_kept: how many of them the row holds.
+      silence: bars of silence added before and after what the file has.
+    """
+
+    name: str
+    row: np.ndarray
+    start_bar: int
+    start_seconds: float
+    instruments: tuple[int, ...]
+    num_notes: int
+    num_kept: int
+    silence: tuple[int, int] = (0, 0)
+
+    def describe(self) -> str:
+        """Say in one line what was taken, what was left out and what was added."""
+        last = self.start_bar + len(self.row) // STEPS_PER_BAR - sum(self.silence) - 1
+        numbers = ", ".join(map(str, self.instruments))
+        used = f"instruments {numbers}" if len(self.instruments) > 1 else f"instrument {numbers}"
+        since = f" of the part from {self.start_seconds:.1f} s" if self.start_seconds else ""
+        kept = f"{self.num_kept} of {self.num_notes} notes kept"
+        used = used if self.instruments else "drums"
+        added = "".join(
+            f", shorter than the window: {num} bar{'s' * (num > 1)} of silence added {where} it"
+            for num, where in zip(self.silence, ("before", "after"), strict=True)
+            if num
+        )
+        return f"{self.name}: bars {self.start_bar}-{last}{since}, {used}, {kept}{added}"
+
+
+def read_passage(
+    path: str | os.PathLike[str],
+    task_name: str,
+    *,
+    start_bar: int | None = None,
+    meter: str = "4/4",
+    at_end: bool = False,
+    pad: bool = False,
+) -> Passage:
+    """Take one row from a file, from the track with the most notes.
+
+    Of a tunebook the first tune that has rows is taken.
+
+    Args:
+      path: MIDI, MusicXML or ABC file.
+      task_name: key of `TASKS`.
+      start_bar: first bar, from 1; None takes the first at which the track has a row.
+      meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
+      at_end: take the last row of the track in place of the first, where `start_bar` is None.
+      pad: music shorter than a row is filled up with silence: after it, with `at_end` before.
+
+    Raises:
+      InputError: the file cannot be read, holds no row of the task, or none from that bar on.
+    """
+    path = pathlib.Path(path)
+    found = _first_with_rows(path, get_task(task_name), meter, pad, at_end)
+    fitting = [p for p in found if start_bar in (None, p.start_bar)]
+    if not fitting:
+        bars = _ranges(sorted({p.start_bar for p in found}))
+        raise InputError(
+            f"start_bar: no row of {path} begins at bar {start_bar}; those that do: {bars}"
+        )
+    kept: collections.Counter[tuple[float, tuple[int, ...]]] = collections.Counter()
+    for passage in fitting:
+        kept[passage.start_seconds, passage.instruments] += passage.num_kept
+    track, _ = kept.most_common(1)[0]
+    of_track = [p for p in fitting if (p.start_seconds, p.instruments) == track]
+    return of_track[-1 if at_end else 0]
+
+
+def _first_with_rows(
+    path: pathlib.Path, task: Task, meter: str, pad: bool, at_end: bool
+) -> list[Passage]:
+    """List the passages of the file's first unit that has any."""
+    try:
+        units = notes.read_pieces(path.name, path.read_bytes())
+    except OSError as error:
+        raise InputError(f"input: {path} cannot be read: {error.strerror}") from error
+    except notes.ReadError as error:
+        raise InputError(f"input: {path} cannot be read: {error}") from error
+    reasons = []
+    for unit in units:
+        if unit.sequence is None:
+            reasons.append(str(unit.error))
+            continue
+        arrays = notes.notes_from_sequence(unit.sequence)
+        pieces = split_pieces(arrays, meter)
+        found = [p for piece in pieces for p in passages(piece, task)]
+        if not found and pad:
+            found = _shorter(pieces, task, at_end)
+        if found:
+            return [dataclasses.replace(passage, name=unit.name) for passage in found]
+        reasons.append(extract.rows_from_notes(arrays, task.name, meter=meter).why_empty or "")
+    why = ", ".join(sorted(set(reasons)))
+    if NOT_4_4 in reasons:
+        why += " (--meter=any ignores time signatures)"
+    raise InputError(f"input: {path} has no row of {task.name}: {why}")
+
+
+def file_passages(
+    name: str, data: bytes, task: Task, *, meter: str = "4/4"
+) -> tuple[list[Passage], list[tuple[str, str]]]:
+    """List all passages of a file, of every tune of a tunebook in order.
+
+    Args:
+      name: the file's name.
+      data: its bytes.
+      task: whose rows to take.
+      meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
+
+    Returns:
+      The passages, and (name, reason) of the file or each tune that has none.
+    """
+    try:
+        units = notes.read_pieces(name, data)
+    except notes.ReadError as error:
+        return [], [(name, error.reason)]
+    found: list[Passage] = []
+    empty = []
+    for unit in units:
+        if unit.sequence is None:
+            reason = unit.error.reason if unit.error else extract.NO_NOTES
+            empty.append((unit.name, reason))
+            continue
+        arrays = notes.notes_from_sequence(unit.sequence)
+        own = [p for piece in split_pieces(arrays, meter) for p in passages(piece, task)]
+        found += [dataclasses.replace(passage, name=unit.name) for passage in own]
+        if not own:
+            why = extract.rows_from_notes(arrays, task.name, meter=meter).why_empty
+            empty.append((unit.name, why or extract.NO_NOTES))
+    return found, empty
+
+
+def _shorter(pieces: list[Piece], task: Task, at_end: bool) -> list[Passage]:
+    """List the longest passages shorter than a row, filled up with silence."""
+    for num_bars in range(task.num_bars - 1, 0, -1):
+        shorter = dataclasses.replace(task, num_bars=num_bars)
+        found = [p for piece in pieces for p in passages(piece, shorter)]
+        if found:
+            return [_filled(passage, task, at_end) for passage in found]
+    return []
+
+
+def _filled(passage: Passage, task: Task, before: bool) -> Passage:
+    """Add bars of silence to a passage; notes that sound at its end are ended there."""
+    num_bars = task.num_bars - len(passage.row) // STEPS_PER_BAR
+    silence = np.zeros((num_bars * STEPS_PER_BAR, *task.row_shape[1:]), passage.row.dtype)
+    if before:
+        row = np.concatenate([silence, passage.row])
+        return dataclasses.replace(passage, row=row, silence=(num_bars, 0))
+    row = np.concatenate([passage.row, silence])
+    columns = row.reshape(len(row), -1)
+    for track, column in zip(task.tracks, columns.T, strict=True):
+        heard = column[: len(passage.row)]
+        events = heard[heard != NO_EVENT]
+        if track.kind == "melody" and len(events) and events[-1] >= FIRST_NOTE_ON:
+            column[len(passage.row)] = NOTE_OFF
+    return dataclasses.replace(passage, row=row, silence=(0, num_bars))
+
+
+def passages(piece: Piece, task: Task) -> list[Passage]:
+    """List the rows of a piece, of each track in order of time; duplicates stay in.
+
+    Returns:
+      The same rows as `extract` gives; `name` is empty.
+    """
+    if piece.reason is not None or not len(piece.notes):
+        return []
+    if len(task.tracks) == 3:
+        return list(_trio_passages(piece, task))
+    if task.tracks[0].kind == "drums":
+        return list(_drum_passages(piece, task))
+    return list(_melody_passages(piece, task))
+
+
+def _melody_passages(piece: Piece, task: Task) -> Iterator[Passage]:
+    for instrument in np.unique(piece.notes["instrument"]).tolist():
+        own = dataclasses.replace(piece, notes=_of(piece.notes, instrument))
+        rows = melody.encode(own, task.num_steps, task.tracks[0].programs)
+        if isinstance(rows, str) or not len(rows):
+            continue
+        heard = melody.monophonic(own.notes[~own.notes["is_drum"]])
+        heard = heard[melody.has_program(heard, task.tracks[0].programs)]
+        layout = lay_out(heard["start_step"], heard["end_step"], heard["instrument"])
+        for row, bar in zip(rows, _first_bars(layout, task.num_steps), strict=True):
+            yield _passage(row, bar, piece, own.notes, (instrument,), task)
+
+
+def _drum_passages(piece: Piece, task: Task) -> Iterator[Passage]:
+    rows = drums.encode(piece, task.num_steps)
+    if isinstance(rows, str) or not len(rows):
+        return
+    hit = piece.notes[piece.notes["is_drum"]]
+    steps, _ = drums.hits(hit)
+    layout = lay_out(steps, steps + 1, np.zeros(len(steps), np.int64))
+    for row, bar in zip(rows, _first_bars(layout, task.num_steps), strict=True):
+        yield _passage(row, bar, piece, hit, (), task)
+
+
+def _trio_passages(piece: Piece, task: Task) -> Iterator[Passage]:
+    programs = [track.programs for track in task.tracks[:2]]
+    by_type = trio.instruments_by_type(piece, *programs)
+    for group in trio.group_windows(piece, by_type, task.num_steps):
+        own = np.concatenate([_of(piece.notes, number) for number in group.instruments])
+        for row, bar in zip(group.rows, group.bars.tolist(), strict=True):
+            yield _passage(row, bar, piece, own, group.instruments, task)
+
+
+def _of(all_notes: np.ndarray, instrument: int) -> np.ndarray:
+    return all_notes[all_notes["instrument"] == instrument]
+
+
+def _first_bars(layout: Layout, num_steps: int) -> list[int]:
+    """Return the first bar of each row that `windows` cuts, in its order."""
+    spans = zip(layout.origins, layout.lengths, strict=True)
+    steps = np.concatenate([np.arange(origin, origin + length) for origin, length in spans])
+    return (windows(steps, layout, num_steps)[:, 0] // STEPS_PER_BAR).tolist()
+
+
+def _passage(
+    row: np.ndarray,
+    bar: int,
+    piece: Piece,
+    own: np.ndarray,
+    instruments: tuple[int, ...],
+    task: Task,
+) -> Passage:
+    """Count what begins in the row's bars and what the row holds of it."""
+    first = bar * STEPS_PER_BAR
+    begins = (own["start_step"] >= first) & (own["start_step"] < first + task.num_steps)
+    columns = row[:, None] if row.ndim == 1 else row
+    kept = sum(
+        int(np.bitwise_count(column).sum() if track.kind == "drums" else (column > NOTE_OFF).sum())
+        for track, column in zip(task.tracks, columns.T, strict=True)
+    )
+    origin = (bar + 1, piece.start_seconds, instruments)
+    return Passage("", row, *origin, int(begins.sum()), kept)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write ascending numbers shortly: 1-4, 7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

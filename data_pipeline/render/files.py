@@ -1,0 +1,166 @@
+"""Rows of tokens to files: MIDI, scores, sound, pictures. Each appears only when it is whole.
+
+All writers are called alike: (path, rows, task name, tempo, program, bars of rest). What they
+draw on can be imported from here or from its own module.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_pipeline.atomic_write import write_whole
+from data_pipeline.codecs.words import pitch_name, row_to_text
+from data_pipeline.reading.notes import import_note_seq
+from data_pipeline.reading.segments import DEFAULT_QPM
+from data_pipeline.render import audio, engraving, scores
+from data_pipeline.render.pictures import piano_roll_png
+from data_pipeline.render.sequences import check_sound, concatenate, decode, row_to_sequence
+
+if TYPE_CHECKING:
+    from note_seq import NoteSequence
+
+__all__ = [
+    "FORMATS",
+    "check_formats",
+    "check_sound",
+    "concatenate",
+    "decode",
+    "midi_bytes",
+    "piano_roll_png",
+    "pitch_name",
+    "row_to_sequence",
+    "row_to_text",
+    "write_midi",
+    "write_musicxml",
+    "write_score_svg",
+    "write_wav",
+]
+
+Rows = np.ndarray | Sequence[np.ndarray]
+# What a result can be written as; "png" draws a group of rows, the others take one or several.
+FORMATS = ("midi", "png", "musicxml", "svg", "wav")
+
+
+def check_formats(
+    formats: Collection[str], soundfont: str | os.PathLike[str] | None = None
+) -> None:
+    """Check, before anything is made, that all formats can be written.
+
+    Pictures are left out: without matplotlib they can be done without.
+
+    Args:
+      formats: some of `FORMATS`.
+      soundfont: as in `write_wav`.
+
+    Raises:
+      InputError: what a format needs is not installed, or the SoundFont cannot be played.
+    """
+    if "svg" in formats:
+        engraving.import_verovio()
+    if "wav" in formats and soundfont is not None:
+        audio.check_soundfont(soundfont)
+
+
+def midi_bytes(sequence: NoteSequence) -> bytes:
+    """Return a MIDI file's content; equal sequences give equal bytes."""
+    buffer = io.BytesIO()
+    import_note_seq().note_sequence_to_pretty_midi(sequence).write(buffer)
+    return buffer.getvalue()
+
+
+def write_midi(
+    path: str | os.PathLike[str],
+    rows: Rows,
+    task_name: str,
+    *,
+    qpm: float = DEFAULT_QPM,
+    program: int | None = None,
+    rest_bars: int = 1,
+) -> None:
+    """Write one row, or several with rests between them, as one MIDI file.
+
+    The file appears under its name only when it is whole.
+
+    Args:
+      path: file to write.
+      rows: one row, or a list or array of rows (input and output of a reconstruction).
+      task_name: key of `TASKS`.
+      qpm: quarters per minute.
+      program: General MIDI program of the melody; None takes 0.
+      rest_bars: bars of silence between two rows.
+
+    Raises:
+      InputError: a row does not fit the task, or `qpm` or `program` is out of range.
+    """
+    sequence = concatenate(rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program)
+    write_whole(path, midi_bytes(sequence))
+
+
+def write_musicxml(
+    path: str | os.PathLike[str],
+    rows: Rows,
+    task_name: str,
+    *,
+    qpm: float = DEFAULT_QPM,
+    program: int | None = None,
+    rest_bars: int = 1,
+) -> None:
+    """Write one row, or several with rests between them, as one score in MusicXML.
+
+    Arguments and errors are those of `write_midi`.
+    """
+    text = scores.musicxml(rows, task_name, qpm=qpm, program=program, rest_bars=rest_bars)
+    write_whole(path, text.encode())
+
+
+def write_score_svg(
+    path: str | os.PathLike[str],
+    rows: Rows,
+    task_name: str,
+    *,
+    qpm: float = DEFAULT_QPM,
+    program: int | None = None,
+    rest_bars: int = 1,
+) -> None:
+    """Engrave one row, or several with rests between them, as one picture of a score.
+
+    Arguments are those of `write_midi`.
+
+    Raises:
+      InputError: as `write_midi`, or verovio is not installed.
+    """
+    text = scores.musicxml(rows, task_name, qpm=qpm, program=program, rest_bars=rest_bars)
+    write_whole(path, engraving.engrave(text).encode())
+
+
+def write_wav(
+    path: str | os.PathLike[str],
+    rows: Rows,
+    task_name: str,
+    *,
+    qpm: float = DEFAULT_QPM,
+    program: int | None = None,
+    rest_bars: int = 1,
+    soundfont: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write one row, or several with rests between them, as sound: mono, 16 bits, 44.1 kHz.
+
+    Arguments are those of `write_midi`; `soundfont` names an .sf2 file to play with in place
+    of the built-in synthesiser.
+
+    Raises:
+      InputError: as `write_midi`, or what plays SoundFonts is not installed, or there is no
+        such file.
+    """
+    check_sound(qpm, program)
+    if soundfont is None:
+        sound = audio.synthesise(rows, task_name, qpm=qpm, program=program, rest_bars=rest_bars)
+    else:
+        sequence = concatenate(rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program)
+        sound = audio.play_soundfont(midi_bytes(sequence), soundfont)
+    write_whole(path, audio.wav_bytes(sound))

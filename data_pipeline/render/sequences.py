@@ -1,0 +1,177 @@
+"""Rows of tokens to notes in steps, and to NoteSequences.
+
+Reference: magenta/models/music_vae/data.py (from_tensors): velocity 80, 120 quarters per
+minute, melody on program 0, bass on program 33, drums one step long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from data_pipeline.codecs import drums, melody, trio
+from data_pipeline.reading.notes import import_note_seq
+from data_pipeline.reading.segments import DEFAULT_QPM, STEP_DTYPE
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
+
+if TYPE_CHECKING:
+    from note_seq import NoteSequence
+
+VELOCITY = 80
+TICKS_PER_QUARTER = 220
+
+
+class Layout(NamedTuple):
+    """Rows one after the other.
+
+    Attributes:
+      notes: of STEP_DTYPE, of all rows, in steps from the beginning.
+      num_steps: whole bars, up to the end of the last row.
+      origins: first step of each row.
+    """
+
+    notes: np.ndarray
+    num_steps: int
+    origins: tuple[int, ...]
+
+
+def row_to_sequence(
+    row: np.ndarray, task_name: str, *, qpm: float = DEFAULT_QPM, program: int | None = None
+) -> NoteSequence:
+    """Turn one row into a NoteSequence.
+
+    Args:
+      row: tokens [T], or [T, 3] for trios.
+      task_name: key of `TASKS`.
+      qpm: quarters per minute.
+      program: General MIDI program of the melody; None takes 0.
+
+    Raises:
+      InputError: the row does not fit the task, or `qpm` or `program` is out of range.
+    """
+    return concatenate([row], task_name, qpm=qpm, program=program)
+
+
+def concatenate(
+    rows: Sequence[np.ndarray] | np.ndarray,
+    task_name: str,
+    *,
+    rest_bars: int = 1,
+    qpm: float = DEFAULT_QPM,
+    program: int | None = None,
+) -> NoteSequence:
+    """Put rows one after the other with bars of rest between them, to listen A/B.
+
+    Args:
+      rows: rows as in `row_to_sequence`, lengths may differ.
+      task_name: key of `TASKS`.
+      rest_bars: bars of silence between two rows.
+      qpm: quarters per minute.
+      program: General MIDI program of the melody; None takes 0.
+
+    Raises:
+      InputError: as `row_to_sequence`.
+    """
+    check_sound(qpm, program)
+    layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
+    sequence = import_note_seq().NoteSequence(ticks_per_quarter=TICKS_PER_QUARTER)
+    sequence.tempos.add(qpm=qpm)
+    _add_notes(sequence, layout.notes, 60.0 / qpm / STEPS_PER_QUARTER)
+    return sequence
+
+
+def lay_out_rows(
+    rows: Sequence[np.ndarray] | np.ndarray,
+    task_name: str,
+    *,
+    rest_bars: int = 1,
+    program: int | None = None,
+) -> Layout:
+    """Read the notes of rows that follow one another with bars of rest between them.
+
+    Args:
+      rows: one row, or a list or array of rows; lengths may differ.
+      task_name: key of `TASKS`.
+      rest_bars: bars of silence between two rows.
+      program: General MIDI program of the melody; None takes 0.
+
+    Raises:
+      InputError: a row does not fit the task.
+    """
+    task = get_task(task_name)
+    if isinstance(rows, np.ndarray) and rows.ndim == len(task.row_shape):
+        rows = rows[None]
+    parts = [np.zeros(0, STEP_DTYPE)]
+    origins: list[int] = []
+    end = 0
+    for row in rows:
+        origins.append(end + rest_bars * STEPS_PER_BAR if origins else 0)
+        notes = decode(checked_row(row, task), task, program=program or 0)
+        notes["start_step"] += origins[-1]
+        notes["end_step"] += origins[-1]
+        parts.append(notes)
+        end = origins[-1] + -(-len(row) // STEPS_PER_BAR) * STEPS_PER_BAR
+    return Layout(np.concatenate(parts), end, tuple(origins))
+
+
+def check_sound(qpm: float, program: int | None) -> None:
+    """Refuse what no MIDI file can say.
+
+    Raises:
+      InputError: `qpm` (quarters per minute) or `program` (General MIDI) is out of range.
+    """
+    if not 1.0 <= qpm <= 1000.0:
+        raise InputError(f"qpm: {qpm!r} is out of range, it must be from 1 to 1000")
+    if program is not None and not 0 <= program <= 127:
+        raise InputError(f"program: {program!r} is out of range, it must be from 0 to 127")
+
+
+def decode(row: np.ndarray, task: Task, *, program: int = 0) -> np.ndarray:
+    """Read the notes of one row, in steps, as STEP_DTYPE."""
+    if len(task.tracks) == 3:
+        return trio.decode(row, program=program)
+    if task.tracks[0].kind == "drums":
+        return drums.decode(row)
+    return melody.decode(row, program=program)
+
+
+def checked_row(row: np.ndarray, task: Task) -> np.ndarray:
+    """Return the row as an array.
+
+    Raises:
+      InputError: it is no row of the task.
+    """
+    row = np.asarray(row)
+    if row.ndim != len(task.row_shape) or row.shape[1:] != task.row_shape[1:] or not len(row):
+        expected = ", ".join(["T", *map(str, task.row_shape[1:])])
+        raise InputError(f"row: its shape is {row.shape}, {task.name} has rows of [{expected}]")
+    for track, column in zip(task.tracks, columns_of(row), strict=True):
+        if column.min() < 0 or column.max() >= track.num_classes:
+            raise InputError(
+                f"row: {track.name} tokens of {task.name} go from 0 to {track.num_classes - 1}, "
+                f"this row has {column.min()}..{column.max()}"
+            )
+    return row
+
+
+def columns_of(row: np.ndarray) -> list[np.ndarray]:
+    """Split a row into its tracks, each [T]."""
+    return [row] if row.ndim == 1 else list(row.T)
+
+
+def _add_notes(sequence: NoteSequence, notes: np.ndarray, seconds_per_step: float) -> None:
+    """Append notes in steps to a NoteSequence."""
+    for note in notes:
+        sequence.notes.add(
+            start_time=int(note["start_step"]) * seconds_per_step,
+            end_time=int(note["end_step"]) * seconds_per_step,
+            pitch=int(note["pitch"]),
+            velocity=VELOCITY,
+            program=int(note["program"]),
+            instrument=int(note["instrument"]),
+            is_drum=bool(note["is_drum"]),
+        )
+        sequence.total_time = max(sequence.total_time, sequence.notes[-1].end_time)

@@ -1,0 +1,180 @@
+"""What an analysis is made from: rows a trained model makes, held-out rows, and latents."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+from experiments.evaluate import open_data
+from musicvae_jax import data
+from musicvae_jax.analysis import comparison, latent
+from musicvae_jax.analysis.events import columns_of, onsets
+from musicvae_jax.analysis.sets import Analysis, Rows
+from musicvae_jax.config import InputError
+from musicvae_jax.latent.batches import MAX_BATCH
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.tasks import STEPS_PER_BAR, Task
+
+SAMPLES, RECONSTRUCTIONS = "samples", "reconstructions"
+PROBED_UNITS = 32
+PROBE_AMOUNT = 2.0
+_PROBE_STARTS = 4
+_MAPPED = 1000
+
+
+class Options(NamedTuple):
+    """What to analyse.
+
+    Attributes:
+      run_dir: folder of the run.
+      num: samples to draw, and held-out rows to compare with, at most.
+      split: the held-out rows: "test" or "validation".
+      data_dir: token store; None takes the run's own.
+      checkpoint: "best", "latest" or a saved step.
+      output: folder to write into; None takes the run folder.
+      temperature: of samples and reconstructions.
+      train_rows: training rows to look for copies in, spread over all; 0 takes all.
+      seed: of all that is drawn.
+    """
+
+    run_dir: str
+    num: int = 1000
+    split: str = "test"
+    data_dir: str | None = None
+    checkpoint: str = "best"
+    output: str | None = None
+    temperature: float = 1.0
+    train_rows: int = 200_000
+    seed: int = 0
+
+
+class Latents(NamedTuple):
+    """What is known of the latent space.
+
+    Attributes:
+      units: of the held-out rows' posteriors.
+      active_units: how many have a mean that varies by more than 0.01.
+      probed: the units that carry most, int64 [P].
+      effects: share of steps that each of them changes, float64 [P].
+      against_prior: posterior draws beside draws of the prior.
+      compared: means of all sets of rows beside those of the held-out rows.
+      places: the held-out rows on the first two principal components, float64 [N, 2].
+      variance_share: of these two.
+      density: onsets per bar of those rows, float64 [N].
+    """
+
+    units: latent.Units
+    active_units: int
+    probed: np.ndarray
+    effects: np.ndarray
+    against_prior: dict[str, dict[str, comparison.Interval]]
+    compared: comparison.Compared
+    places: np.ndarray
+    variance_share: np.ndarray
+    density: np.ndarray
+
+
+class Material(NamedTuple):
+    """Rows and latents that one analysis is made from.
+
+    Attributes:
+      task: what tokens mean.
+      real: held-out rows.
+      others: samples and reconstructions.
+      train: training rows.
+      mu: of the held-out rows, [N, Z].
+      sigma: likewise.
+    """
+
+    task: Task
+    real: Rows
+    others: dict[str, Rows]
+    train: np.ndarray
+    mu: np.ndarray
+    sigma: np.ndarray
+
+
+def open_rows(options: Options, task: Task) -> tuple[data.Store, np.ndarray]:
+    """Open the store, and choose held-out rows spread over the split: their places.
+
+    Raises:
+      InputError: there is no such store, it is of another task, or it holds no such rows.
+    """
+    store = open_data(pathlib.Path(options.run_dir), options.data_dir)
+    if store.task != task:
+        raise InputError(f"data_dir: {store.path} holds {store.task.name}, the run {task.name}")
+    held_out = store.splits[options.split]
+    comparison.rows_per_side(len(held_out))
+    if not len(store.splits["train"]):
+        raise InputError(f"data_dir: {store.path} has no train rows to compare with")
+    return store, data.spread_rows(len(held_out), options.num)
+
+
+def gather(vae: MusicVAE, options: Options) -> Material:
+    """Draw samples, reconstruct held-out rows, and read what they are compared with."""
+    store, stored = open_rows(options, vae.task)
+    train = store.splits["train"]
+    chosen = data.spread_rows(len(train), options.train_rows)
+    real = np.asarray(store.splits[options.split][stored])
+    z_key, sample_key, again_key = jax.random.split(jax.random.key(options.seed), 3)
+    z = np.asarray(jax.random.normal(z_key, (options.num, vae.z_size)))
+    samples = decode(vae, z, sample_key, options.temperature, "samples")
+    mu, sigma = (np.asarray(part) for part in vae.encode(real))
+    again = decode(vae, mu, again_key, options.temperature, "reconstructions")
+    others = {SAMPLES: Rows(samples), RECONSTRUCTIONS: Rows(again, is_paired=True)}
+    return Material(vae.task, Rows(real, stored), others, np.asarray(train[chosen]), mu, sigma)
+
+
+def decode(
+    vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float, label: str
+) -> np.ndarray:
+    """Decode z [N, Z] in parts, with progress on standard error; rows of the task's type."""
+    parts = []
+    for start in tqdm.tqdm(range(0, len(z), MAX_BATCH), desc=label, unit="batch", leave=False):
+        part_key = jax.random.fold_in(key, start)
+        parts.append(vae.decode(z[start : start + MAX_BATCH], part_key, temperature))
+    return np.concatenate(parts).astype(vae.task.token_dtype)
+
+
+def look_at_latents(vae: MusicVAE, material: Material, analysis: Analysis, seed: int) -> Latents:
+    """Measure the latent space on the held-out rows."""
+    generator = np.random.default_rng([seed, 1])
+    mu, sigma = material.mu.astype(np.float64), material.sigma.astype(np.float64)
+    z = mu + sigma * generator.standard_normal(mu.shape)
+    units = latent.units(mu, sigma)
+    probed = np.argsort(-units.kl_nats, kind="stable")[:PROBED_UNITS]
+    starts = generator.standard_normal((_PROBE_STARTS, mu.shape[1]))
+    probes = latent.unit_probes(starts, probed, PROBE_AMOUNT)
+    flat = probes.reshape(-1, mu.shape[1])
+    tokens = decode(vae, flat, jax.random.key(0), 0.0, "units")
+    effects = latent.unit_effects(tokens.reshape(*probes.shape[:3], *material.task.row_shape))
+    axes = latent.principal_components(mu, latent.COMPONENTS)
+    encoded = {
+        name: np.asarray(vae.encode(rows.tokens).mu) for name, rows in material.others.items()
+    }
+    drawn = comparison.draw_distances(
+        latent.set_distances,
+        (axes.place(mu), analysis.halves),
+        {name: (axes.place(at), analysis.weights[name]) for name, at in encoded.items()},
+    )
+    density = [
+        onsets(column, track).sum(axis=1)
+        for column, track in zip(
+            columns_of(material.real.tokens, material.task), material.task.tracks, strict=True
+        )
+    ]
+    return Latents(
+        units=units,
+        active_units=int(np.sum(units.variance > 0.01)),
+        probed=probed,
+        effects=effects,
+        against_prior=latent.against_prior(z, analysis.halves, generator),
+        compared=comparison.summarise(drawn),
+        places=axes.place(mu)[:_MAPPED, :2],
+        variance_share=axes.variance_share[:2],
+        density=np.sum(density, axis=0)[:_MAPPED] / (material.real.tokens.shape[1] / STEPS_PER_BAR),
+    )

@@ -1,0 +1,181 @@
+"""Count operations and fewest bytes per example, and the time floor they give on a machine.
+
+Example:
+  python -m experiments.benchmarks.support.counts --tflops=790 --bandwidth=4.3
+
+One training step of every published configuration and of the demo.
+
+What is counted (a multiply-add is two operations):
+  forward    recurrent products; input products of layers that read activations; token
+             inputs are row lookups and count nothing (the encoder's drum roll, 10 wide, counts);
+             z and bar embeddings multiplied once, not per step; output projection.
+  backward   twice the forward products (gradient to the input and to the weights).
+  bytes      what the backward pass must find again, in 2-byte numbers: gates, cell and output
+             of each unit and step (6 per unit), written once and read once; logits written and
+             read once; parameters with Adam's two moments in 4-byte numbers, read and written
+             once per batch, gradients written and read once.
+The floor is the larger of operations over the matrix rate and bytes over the bandwidth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from data_pipeline import cli as command
+from experiments.cli import config_flags
+from musicvae_jax.config import Config
+from musicvae_jax.tasks import get_task
+
+FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flagfiles"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What one training step costs.
+
+    Attributes:
+      forward: operations per example, forward pass.
+      decoding: those of the decoder and conductor: what generating an example costs.
+      parameters: parameters of the model.
+      units: LSTM units times steps per example, over all layers.
+      logits: output numbers per example.
+      batch_size: examples per step.
+    """
+
+    forward: int
+    decoding: int
+    parameters: int
+    units: int
+    logits: int
+    batch_size: int
+
+    @property
+    def operations(self) -> int:
+        """Operations per example, forward and backward."""
+        return 3 * self.forward
+
+    @property
+    def bytes(self) -> float:
+        """Fewest bytes per example, the parameters' share included."""
+        kept = 2 * 2 * (6 * self.units + self.logits)
+        return kept + 4 * 8 * self.parameters / self.batch_size
+
+    def floor_seconds(self, tflops: float, terabytes_per_second: float) -> float:
+        """Seconds per example that no program on such a machine can go below."""
+        return max(self.operations / (tflops * 1e12), self.bytes / (terabytes_per_second * 1e12))
+
+
+def _lstm(width: int, hidden: int) -> tuple[int, int]:
+    """Return (operations per step, parameters) of one layer reading `width` activations."""
+    return 2 * (width + hidden) * 4 * hidden, (width + hidden + 1) * 4 * hidden
+
+
+class _Tally:
+    """Adds up the parts of a model."""
+
+    def __init__(self) -> None:
+        self.forward = 0
+        self.parameters = 0
+        self.units = 0
+
+    def layer(
+        self, hidden: int, steps: int, *, dense: int = 0, once: int = 0, table: int = 0
+    ) -> None:
+        """Add an LSTM layer; its input is `dense` per step, `once` per start, `table` looked up."""
+        operations, parameters = _lstm(dense, hidden)
+        self.forward += steps * operations
+        self.parameters += parameters + (once + table) * 4 * hidden
+        self.units += steps * hidden
+
+    def product(self, width: int, out: int, times: int) -> None:
+        """Add a dense layer used `times` times per example."""
+        self.forward += 2 * width * out * times
+        self.parameters += (width + 1) * out
+
+
+def count(config: Config) -> Counts:
+    """Count one training step of a configuration under teacher forcing."""
+    task, model, tally = get_task(config.task), config.model, _Tally()
+    T = task.num_steps
+    roll = task.tracks[0].encoder_roll
+    depth = sum(track.encoder_depth for track in task.tracks)
+    width = 0
+    for hidden in model.encoder_sizes:
+        first = width == 0
+        for _direction in range(2):
+            tally.layer(
+                hidden,
+                T,
+                dense=width if not first else (depth if roll else 0),
+                table=depth if first and not roll else 0,
+            )
+        width = 2 * hidden
+    tally.product(width, model.z_size, 1)
+    tally.product(width, model.z_size, 1)
+    encoding = tally.forward
+    starts, context = 1, model.z_size
+    if model.architecture == "hierdec":
+        starts = task.num_bars
+        tally.product(context, 2 * sum(model.resolved_conductor_sizes), 1)
+        below = 0
+        for hidden in model.resolved_conductor_sizes:
+            tally.layer(hidden, starts, dense=below, table=1 if below == 0 else 0)
+            below = hidden
+        context = below
+    groups = [[track] for track in task.tracks] if starts > 1 else [list(task.tracks)]
+    for tracks in groups:
+        depth = sum(track.num_classes for track in tracks)
+        tally.product(context, 2 * sum(model.decoder_sizes), starts)
+        below = 0
+        for hidden in model.decoder_sizes:
+            table, once = (depth, context) if below == 0 else (0, 0)
+            tally.layer(hidden, T, dense=below, once=once, table=table)
+            tally.forward += 2 * once * 4 * hidden * starts
+            below = hidden
+        tally.product(below, depth, T)
+    return Counts(
+        forward=tally.forward,
+        decoding=tally.forward - encoding,
+        parameters=tally.parameters,
+        units=tally.units,
+        logits=T * sum(track.num_classes for track in task.tracks),
+        batch_size=config.train.batch_size,
+    )
+
+
+def published() -> dict[str, Config]:
+    """Return every configuration that has a flagfile, by the file's name."""
+    return {
+        path.stem: config_flags.config_from_flagfile(path)
+        for path in sorted(FLAGFILES.glob("*.flags"))
+    }
+
+
+def define_flags() -> None:
+    """Define the machine's two rates."""
+    flags.DEFINE_float("tflops", 790.0, "Matrix rate of the machine, TFLOP/s.", 0.001)
+    flags.DEFINE_float("bandwidth", 4.3, "Memory bandwidth of the machine, TB/s.", 0.001)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print one line per configuration."""
+    del argv
+    rate, bandwidth = flags.FLAGS.tflops, flags.FLAGS.bandwidth
+    print(f"floor at {rate} TFLOP/s and {bandwidth} TB/s; per example, forward and backward")
+    print(f"{'configuration':22}{'batch':>6}{'params/M':>10}{'GFLOP':>9}{'MB':>8}{'floor/us':>10}"
+          f"{'bound by':>11}{'ex/s at floor':>15}")  # fmt: skip
+    for name, config in published().items():
+        c = count(config)
+        floor = c.floor_seconds(rate, bandwidth)
+        bound = "arithmetic" if c.operations / rate >= c.bytes / bandwidth else "memory"
+        print(f"{name:22}{c.batch_size:6}{c.parameters / 1e6:10.2f}{c.operations / 1e9:9.3f}"
+              f"{c.bytes / 1e6:8.2f}{floor * 1e6:10.2f}{bound:>11}{1 / floor:15,.0f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

@@ -1,0 +1,85 @@
+"""Flags of a run on several machines, and how its processes start and end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+import jax
+from absl import flags
+
+from experiments.cli import native_errors
+from musicvae_jax.config import InputError
+from musicvae_jax.devices import processes as multihost
+
+LOST = (
+    "error: another process of this run has ended, and this one with it; what was saved is kept: "
+    "start all of them again with the same command"
+)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Define the flags of several processes."""
+    text = (
+        "Train with several processes, one for each machine: this same command on all of them, "
+        "with data_dir and run_dir on a file system that they share."
+    )
+    flags.DEFINE_bool("multihost", False, text, flag_values=values)
+    text = "host:port of process 0, for --multihost. Default: SLURM's or the TPU pod's."
+    flags.DEFINE_string("coordinator_address", None, text, flag_values=values)
+    text = "How many processes, for --multihost. Default: SLURM's or the TPU pod's."
+    flags.DEFINE_integer("num_processes", None, text, lower_bound=1, flag_values=values)
+    text = "Number of this process, from 0, for --multihost. Default: SLURM's or the TPU pod's."
+    flags.DEFINE_integer("process_id", None, text, lower_bound=0, flag_values=values)
+
+
+@contextlib.contextmanager
+def joined(values: flags.FlagValues) -> Iterator[None]:
+    """Be one of several processes while entered, if the flags say so.
+
+    An error then ends this process at once, without the usual farewell: the others wait for it,
+    and must learn that it is gone. Exit code 2 for what the user gave, 1 for all else, also for
+    the end of another process.
+
+    Raises:
+      InputError: the flags do not fit, or the processes did not find each other.
+    """
+    given = {name: values[name].value for name in _NAMES}
+    if not values.multihost:
+        wrong = [name for name, value in given.items() if value is not None]
+        if wrong:
+            raise InputError(f"--{wrong[0]} is for --multihost")
+        yield
+        return
+    native_errors.start(LOST)
+    # What CPU devices of several processes compute together with.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    multihost.start(**given)
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException as error:
+        _end(error)
+
+
+_NAMES = ("coordinator_address", "num_processes", "process_id")
+
+
+def _end(error: BaseException) -> None:
+    """Say what is wrong, in a line if it is known, and end."""
+    code = 2 if isinstance(error, InputError) else 1
+    if isinstance(error, InputError):
+        text = f"error: {error}"
+    elif multihost.is_lost_process(error):
+        text = LOST
+    elif isinstance(error, KeyboardInterrupt):
+        text, code = "error: interrupted", 130
+    else:
+        text = "".join(traceback.format_exception(error)).rstrip()
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+    os._exit(code)

@@ -1,0 +1,186 @@
+"""What a run says and writes while it trains: lines, `metrics.jsonl`, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from musicvae_jax.storage import run_folder
+from musicvae_jax.training import callbacks as observer
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class Recorder:
+    """An observer of the training loop that prints and keeps what it hears.
+
+    Close it when training has ended.
+
+    Args:
+      run_dir: the run folder.
+      train_steps: steps in all.
+      say: is given each line, prints it by default.
+    """
+
+    def __init__(
+        self,
+        run_dir: pathlib.Path,
+        train_steps: int,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._run_dir, self._train_steps, self._say = run_dir, train_steps, say or _say
+        self._lines: Any = None
+        self._tensorboard: Any = None
+        self._has_validation = True
+
+    def close(self) -> None:
+        """Finish the files."""
+        if self._lines:
+            self._lines.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def started(self, summary: observer.Summary) -> None:
+        """Say what is about to run and open the files behind the step it goes on from."""
+        self._say(
+            f"device: {summary.devices}, {summary.dtype}; "
+            f"estimated memory: {_memory(summary.memory_bytes)} per device"
+        )
+        self._say(
+            f"parameters: {summary.parameters:,}; rows: {summary.train_rows:,} training "
+            f"(on the {summary.rows_on}), {summary.validation_rows:,} validation; "
+            f"steps per epoch: {summary.steps_per_epoch:,.1f}"
+        )
+        self._has_validation = summary.validation_rows > 0
+        if not self._has_validation:
+            self._say("no validation rows: the latest checkpoint is kept as the best")
+        if summary.first_step:
+            self._say(f"resuming after step {summary.first_step:,} of {self._train_steps:,}")
+        keep_until(self._run_dir / METRICS, summary.first_step)
+        self._lines = (self._run_dir / METRICS).open("a", buffering=1)
+        self._tensorboard = self._tensorboard_writer(summary.first_step)
+
+    def _tensorboard_writer(self, step: int) -> Any:
+        """Open a TensorBoard file; without tensorboardX say so and return None."""
+        try:
+            import tensorboardX
+        except ImportError:
+            self._say(
+                "tensorboardX is not installed: no TensorBoard files, metrics.jsonl has all figures"
+            )
+            return None
+        folder = os.fspath(self._run_dir / TENSORBOARD)
+        writer = tensorboardX.SummaryWriter(folder, purge_step=step + 1 if step else None)
+        config = self._run_dir / run_folder.CONFIG
+        if config.is_file():
+            writer.add_text("config", f"```\n{config.read_text()}```", step)
+        return writer
+
+    def trained(self, progress: observer.Progress) -> None:
+        """Print the progress line; keep it when it is a record."""
+        figures = progress.figures
+        self._say(
+            f"step {progress.step:>7,}/{self._train_steps:,}  loss {figures['loss']:8.3f}  "
+            f"accuracy {figures['accuracy']:.4f}  KL {figures['kl_bits']:7.2f} bits  "
+            f"{progress.examples_per_second:,.0f} examples/s  "
+            f"left {duration(progress.seconds_left)}{_troubles(figures)}"
+        )
+        if progress.is_record:
+            speed = {"examples_per_second": progress.examples_per_second}
+            self._record(progress.step, "train", figures | speed)
+
+    def validated(self, step: int, figures: dict[str, float]) -> None:
+        """Print and keep a validation."""
+        self._say(
+            f"step {step:>7,} validation  loss {figures['loss']:8.3f}  "
+            f"accuracy {figures['accuracy']:.4f}  KL {figures['kl_bits']:7.2f} bits"
+        )
+        self._record(step, "validation", figures)
+
+    def saved(self, step: int) -> None:
+        """Say that a checkpoint was written."""
+        self._say(f"step {step:>7,} saved")
+
+    def _record(self, step: int, split: str, figures: dict[str, float]) -> None:
+        """Write one record to both files; what is not finite is null."""
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        record = {"step": step, "split": split} | {name: finite.get(name) for name in figures}
+        self._lines.write(json.dumps(record) + "\n")
+        if self._tensorboard:
+            for name, value in finite.items():
+                self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+
+
+class Silent:
+    """An observer that says nothing: of the processes but the first of a run on several."""
+
+    def started(self, summary: observer.Summary) -> None:
+        """Hear it."""
+
+    def trained(self, progress: observer.Progress) -> None:
+        """Hear it."""
+
+    def validated(self, step: int, figures: dict[str, float]) -> None:
+        """Hear it."""
+
+    def saved(self, step: int) -> None:
+        """Hear it."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def keep_until(path: pathlib.Path, step: int) -> None:
+    """Drop the records after `step`: a resumed run makes those steps again.
+
+    A last line that was cut short is dropped, too.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            is_kept = json.loads(line)["step"] <= step and line.endswith("\n")
+        except ValueError:
+            is_kept = False
+        if is_kept:
+            kept.append(line)
+    run_folder.write_text(path, "".join(kept))
+
+
+def _troubles(figures: dict[str, float]) -> str:
+    """Name the steps so far that did not count as they should, if any."""
+    text = ""
+    if figures["zeroed"]:
+        text += f"  gradient too large, zeroed: {figures['zeroed']:.0f}"
+    if figures["skipped"]:
+        text += f"  not finite, skipped: {figures['skipped']:.0f}"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Write a time to go: 1h02m, 3m20s, 15s."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def _memory(size: int) -> str:
+    """Write a number of bytes."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _say(message: str) -> None:
+    """Print a line at once."""
+    print(message, flush=True)
+    sys.stdout.flush()

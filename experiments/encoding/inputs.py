@@ -1,0 +1,164 @@
+"""What `experiments.encode` reads: the rows of a store or of files, from any place on.
+
+A place is (unit, row): a split of a store or a file of a collection, and a row in it. Reading
+holds one file, or one part of a split, at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipeline.extraction.excerpts import Passage, file_passages
+from data_pipeline.inputs import sources
+from musicvae_jax import data
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import Task
+
+# Rows of a store that are read at once.
+STORE_PART = 8192
+NO_BAR = -1
+
+
+class Place(NamedTuple):
+    """Where in the input a row is: number of the split or file, number of the row in it."""
+
+    unit: int
+    row: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some rows of one unit.
+
+    Attributes:
+      first: place of the first row, or where it would be.
+      after: the place behind the last row.
+      rows: [N, *task.row_shape].
+      files: N names: of files (of tunes with "#" and a number), of a store's splits.
+      bars: int32 [N], first bar of each row from 1; NO_BAR for rows of a store.
+      skipped: (name, reason) of what has no rows.
+    """
+
+    first: Place
+    after: Place
+    rows: np.ndarray
+    files: list[str]
+    bars: np.ndarray
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """All that is to be encoded.
+
+    Attributes:
+      task: whose rows they are.
+      fingerprint: hexadecimal digest of what identifies the input.
+      total: number of rows, None where only reading tells.
+      store: the token store, or None.
+      files: the collections, if it is no store.
+      splits: of the store, in order.
+      meter: how files are read.
+    """
+
+    task: Task
+    fingerprint: str
+    total: int | None
+    store: data.Store | None = None
+    files: tuple[sources.Source, ...] = ()
+    splits: tuple[str, ...] = ()
+    meter: str = "4/4"
+
+    def blocks(self, start: Place) -> Iterator[Block]:
+        """Yield the rows in order, from a place on."""
+        return _store_blocks(self, start) if self.store else _file_blocks(self, start)
+
+
+def open_corpus(inputs: tuple[str, ...], split: str | None, meter: str, task: Task) -> Corpus:
+    """Look at the inputs: one token store, or files, folders and archives.
+
+    Raises:
+      InputError: there is nothing, the store is of another task, or a store comes with others.
+    """
+    stores = [path for path in inputs if os.path.isfile(os.path.join(path, "meta.json"))]
+    if stores and len(inputs) > 1:
+        raise InputError(f"input: {stores[0]} is a token store; encode it by itself")
+    if stores:
+        return _open_store(stores[0], split, task)
+    if split:
+        raise InputError("split: only a token store has splits, the input is music files")
+    found = tuple(sources.open_sources(inputs))
+    listed = [
+        [source.name, [[name, _size(path)] for name, path in source.files]] for source in found
+    ]
+    identity = {"task": task.name, "meter": meter, "files": listed}
+    return Corpus(task, _digest(identity), None, files=found, meter=meter)
+
+
+def _open_store(path: str, split: str | None, task: Task) -> Corpus:
+    """Look at a token store."""
+    store = data.open_store(path)
+    if store.task != task:
+        raise InputError(
+            f"input: {store.path} holds rows of {store.task.name}, the model is of {task.name}"
+        )
+    splits = (split,) if split else data.SPLITS
+    identity = _digest({"store": store.fingerprint, "splits": splits})
+    total = sum(len(store.splits[name]) for name in splits)
+    return Corpus(task, identity, total, store=store, splits=splits)
+
+
+def _store_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
+    """Read the splits, a part at a time."""
+    if corpus.store is None:
+        return
+    for unit, split in list(enumerate(corpus.splits))[start.unit :]:
+        rows = corpus.store.splits[split]
+        begin = start.row if unit == start.unit else 0
+        for first in range(begin, len(rows), STORE_PART):
+            part = np.asarray(rows[first : first + STORE_PART])
+            bars = np.full(len(part), NO_BAR, np.int32)
+            after = Place(unit, first + len(part))
+            yield Block(Place(unit, first), after, part, [split] * len(part), bars)
+
+
+def _file_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
+    """Read the files one by one; those before the place are passed over unread."""
+    entries = (entry for source in corpus.files for entry in sources.entries(source))
+    nothing = np.zeros((0, *corpus.task.row_shape), corpus.task.token_dtype)
+    for unit, entry in enumerate(entries):
+        if unit < start.unit:
+            continue
+        found: list[Passage] = []
+        skipped = [(entry.name, entry.reason or "")]
+        if entry.data is not None:
+            found, skipped = file_passages(entry.name, entry.data, corpus.task, meter=corpus.meter)
+        first = start.row if unit == start.unit else 0
+        # What has no rows was counted with the rows before this place.
+        skipped = [] if first else skipped
+        found = found[first:]
+        rows = np.stack([passage.row for passage in found]) if found else nothing
+        bars = np.array([passage.start_bar for passage in found], np.int32)
+        names = [passage.name for passage in found]
+        after = Place(unit + 1, 0)
+        yield Block(Place(unit, first), after, rows, names, bars, skipped)
+
+
+def _size(path: str) -> int:
+    """Return a file's size in bytes, -1 where it cannot be known."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
+
+
+def _digest(identity: Any) -> str:
+    """Return the hexadecimal digest of plain values."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

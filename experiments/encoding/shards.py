@@ -1,0 +1,179 @@
+"""The folder that `experiments.encode` writes: shards of latents, each there whole or not at all.
+
+OUTPUT/encode.json          which model and input the latents are of; whether all are there
+OUTPUT/latents-00000.npz    mu, sigma [N, Z] float32; file_name [N]; bar int32 [N]; row int64 [N]
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.encoding.inputs import Block, Place
+from musicvae_jax.config import InputError
+from musicvae_jax.storage import run_folder
+
+RECORD = "encode.json"
+FORMAT = "musicvae-latents-1"
+
+
+class Latents(NamedTuple):
+    """Mean and standard deviation of posteriors, each [N, Z] float32."""
+
+    mu: np.ndarray
+    sigma: np.ndarray
+
+
+class Shard(NamedTuple):
+    """Rows that are written together.
+
+    Attributes:
+      rows: [N, *task.row_shape].
+      files: N names.
+      bars: int32 [N].
+      numbers: int64 [N], number of each row in its file or split.
+      skipped: (name, reason) met on the way.
+      after: the place of the next row.
+    """
+
+    rows: np.ndarray
+    files: list[str]
+    bars: np.ndarray
+    numbers: np.ndarray
+    skipped: list[tuple[str, str]]
+    after: Place
+
+
+def cut(blocks: Iterable[Block], size: int) -> Iterator[Shard]:
+    """Cut blocks into shards of `size` rows; the last has fewer, perhaps none."""
+    held: list[Block] = []
+    skipped: list[tuple[str, str]] = []
+    count = 0
+    after: Place | None = None
+    for block in blocks:
+        skipped += block.skipped
+        rest = block
+        while count + len(rest.rows) >= size:
+            taken, rest = _divide(rest, size - count)
+            yield _join([*held, taken], skipped, rest.first)
+            held, skipped, count = [], [], 0
+        held.append(rest)
+        count, after = count + len(rest.rows), block.after
+    if after is not None:
+        yield _join(held, skipped, after)
+
+
+def _divide(block: Block, count: int) -> tuple[Block, Block]:
+    """Part a block after its first rows."""
+    middle = Place(block.first.unit, block.first.row + count)
+    files, bars = block.files, block.bars
+    return (
+        Block(block.first, middle, block.rows[:count], files[:count], bars[:count]),
+        Block(middle, block.after, block.rows[count:], files[count:], bars[count:]),
+    )
+
+
+def _join(blocks: list[Block], skipped: list[tuple[str, str]], after: Place) -> Shard:
+    """Put blocks together."""
+    numbers = [np.arange(len(b.rows), dtype=np.int64) + b.first.row for b in blocks]
+    return Shard(
+        np.concatenate([b.rows for b in blocks]),
+        [name for b in blocks for name in b.files],
+        np.concatenate([b.bars for b in blocks]),
+        np.concatenate(numbers),
+        skipped,
+        after,
+    )
+
+
+def open_output(folder: pathlib.Path, identity: dict[str, Any]) -> bool:
+    """Make the folder, or check that what is in it is the beginning of the same work.
+
+    Returns:
+      Whether all is done.
+
+    Raises:
+      InputError: the folder holds something else, or latents of other rows or another model.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: {folder} is a file, it must be a folder")
+    path = folder / RECORD
+    if path.is_file():
+        try:
+            record = json.loads(path.read_text())
+            differing = [name for name, value in identity.items() if record.get(name) != value]
+        except (ValueError, AttributeError):
+            record, differing = {}, ["format"]
+        if differing:
+            raise InputError(
+                f"output: {folder} holds latents with another {', '.join(differing)}; "
+                "name another folder"
+            )
+        return bool(record.get("done"))
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"output: {folder} holds something else than latents; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.write_text(path, json.dumps(identity | {"done": False}, indent=1) + "\n")
+    return False
+
+
+def shard_path(folder: pathlib.Path, number: int) -> pathlib.Path:
+    """Return the file of a shard."""
+    return folder / f"latents-{number:05}.npz"
+
+
+def next_place(folder: pathlib.Path) -> tuple[int, int, Place]:
+    """Return what is done: shards, rows in them, and the place to go on from."""
+    number, rows, place = 0, 0, Place(0, 0)
+    while shard_path(folder, number).is_file():
+        with np.load(shard_path(folder, number)) as arrays:
+            place = Place(*arrays["after"].tolist())
+            rows += len(arrays["bar"])
+        number += 1
+    return number, rows, place
+
+
+def write_shard(path: pathlib.Path, shard: Shard, latents: Latents) -> None:
+    """Write a shard under its name when it is whole."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(
+            temporary,
+            mu=latents.mu,
+            sigma=latents.sigma,
+            file_name=np.array(shard.files, np.str_),
+            bar=shard.bars,
+            row=shard.numbers,
+            after=np.array(shard.after, np.int64),
+            skipped=np.array(shard.skipped, np.str_).reshape(-1, 2),
+        )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def discard(folder: pathlib.Path) -> None:
+    """Remove what was written, and the folder if nothing else is in it."""
+    for path in [*folder.glob("latents-*.npz"), folder / RECORD]:
+        path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def finish(folder: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Count what the shards hold, mark the work as done, and return the record."""
+    reasons: collections.Counter[str] = collections.Counter()
+    num_shards, rows, _ = next_place(folder)
+    for number in range(num_shards):
+        with np.load(shard_path(folder, number)) as arrays:
+            reasons.update(arrays["skipped"][:, 1].tolist())
+    counts = {"rows": rows, "shards": num_shards, "skipped": dict(reasons.most_common())}
+    record = identity | counts | {"done": True}
+    run_folder.write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    return record

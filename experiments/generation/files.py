@@ -1,0 +1,105 @@
+"""What `experiments.generate` writes: music, scores, sound, arrays and a picture."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.render import files as render
+from experiments.generation.modes import Music
+from experiments.generation.options import Options
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import Task
+
+# Format -> the end of its files' names.
+_SUFFIXES = {"midi": ".mid", "musicxml": ".musicxml", "svg": ".svg", "wav": ".wav"}
+
+
+def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
+    """Write the files and return their paths: each row's, the arrays', the picture's.
+
+    Without matplotlib there is no picture, which is said in one line.
+
+    Raises:
+      InputError: the output is not a folder, tempo or program is out of range, or what a format
+        needs is not installed.
+    """
+    folder = pathlib.Path(options.output)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: {folder} is a file, it must be a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[pathlib.Path] = []
+    for name, rows in to_hear(music, options.mode):
+        for chosen in dict.fromkeys(options.formats):
+            if chosen in _SUFFIXES:
+                written.append(folder / (name + _SUFFIXES[chosen]))
+                _write_music(chosen, written[-1], rows, task, options)
+    written.append(_write_arrays(folder / f"{options.mode}.npz", music))
+    if "png" in options.formats:
+        picture = folder / f"{options.mode}.png"
+        try:
+            _draw(picture, music, task, options)
+            written.append(picture)
+        except InputError as error:  # the rows are fine, they were written: matplotlib is missing
+            print(f"no picture: {error}")
+    return written
+
+
+def to_hear(music: Music, mode: str) -> list[tuple[str, np.ndarray]]:
+    """List what becomes a file each: (name, one row or several [N, steps, ...])."""
+    if music.pieces is not None:
+        names = music.names if len(music.names) == len(music.pieces) else [mode]
+        return list(zip(names, music.pieces, strict=True))
+    found: list[tuple[str, np.ndarray]] = []
+    for number, (name, row) in enumerate(zip(music.names, music.tokens, strict=True)):
+        found.append((name, row))
+        if music.inputs is not None:
+            found.append((f"{name}_after_input", np.stack([music.inputs[number], row])))
+    if mode in ("interpolate", "attribute"):
+        found.append((f"{mode}_all", music.tokens))
+    return found
+
+
+def _write_music(
+    format_name: str, path: pathlib.Path, rows: np.ndarray, task: Task, options: Options
+) -> None:
+    """Write one row, or several with rests between them, in one format."""
+    sound: dict[str, Any] = {"qpm": options.qpm, "program": options.program}
+    if format_name == "midi":
+        render.write_midi(path, rows, task.name, **sound)
+    elif format_name == "musicxml":
+        render.write_musicxml(path, rows, task.name, **sound)
+    elif format_name == "svg":
+        render.write_score_svg(path, rows, task.name, **sound)
+    else:
+        render.write_wav(path, rows, task.name, soundfont=options.soundfont, **sound)
+
+
+def _write_arrays(path: pathlib.Path, music: Music) -> pathlib.Path:
+    """Write tokens, z and the inputs, under their name only when whole."""
+    arrays: dict[str, Any] = {"tokens": music.tokens, "z": music.z}
+    if music.inputs is not None:
+        arrays["inputs"] = music.inputs
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(temporary, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _draw(path: pathlib.Path, music: Music, task: Task, options: Options) -> None:
+    """Draw all rows; each reconstruction beside its input."""
+    rows, titles = music.tokens, music.titles
+    if music.pieces is not None:
+        rows = music.pieces
+        titles = titles if len(titles) == len(rows) else [f"{len(titles)} windows"]
+    elif music.inputs is not None:
+        pairs = np.stack([music.inputs, music.tokens], axis=1)
+        rows = pairs.reshape(-1, *task.row_shape)
+        titles = [text for n, title in enumerate(titles, 1) for text in (f"input {n}", title)]
+    render.piano_roll_png(path, rows, task.name, titles, columns=music.columns, qpm=options.qpm)

@@ -1,0 +1,80 @@
+"""The rows that `experiments.generate` starts from, and where each of them comes from."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+
+from data_pipeline.extraction.excerpts import read_passage
+from data_pipeline.render import files as render
+from experiments.generation.options import Options
+from musicvae_jax import data
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import Task
+
+_STORE_ROW = re.compile(rf"(?P<store>.+):(?P<split>{'|'.join(data.SPLITS)}):(?P<row>\d+)")
+
+
+def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
+    """Take the rows to start from, and say of each in a line where it comes from.
+
+    A piece to continue is read at its end, any other at its beginning.
+
+    Returns:
+      Rows [N, *task.row_shape], and N descriptions.
+
+    Raises:
+      InputError: a file has no such row, or the store is of another task or has too few rows.
+    """
+    if options.data_dir is not None:
+        rows, origins = _draw(options, task)
+    else:
+        bars: tuple[int | None, ...] = options.start_bars or (None,)
+        bars = bars * len(options.files) if len(bars) == 1 else bars
+        pairs = zip(options.files, bars, strict=True)
+        found = [_read(name, bar, options, task) for name, bar in pairs]
+        rows, origins = np.stack([row for row, _ in found]), [origin for _, origin in found]
+    for row, origin in zip(rows, origins, strict=True):
+        if not len(render.decode(row, task)):
+            raise InputError(f"input: {origin}: there are no notes")
+    return rows, origins
+
+
+def _read(name: str, bar: int | None, options: Options, task: Task) -> tuple[np.ndarray, str]:
+    """Read one input: a row of a store, or a passage of a file."""
+    match = _STORE_ROW.fullmatch(name)
+    if match is None or os.path.exists(name):
+        at_end = options.mode == "continue"
+        passage = read_passage(
+            name, task.name, start_bar=bar, meter=options.meter, at_end=at_end, pad=True
+        )
+        return passage.row, passage.describe()
+    if bar is not None:
+        raise InputError(f"start_bar: {name} is a row of a store, which has no bars to choose from")
+    rows = _open(match["store"], "input", task).splits[match["split"]]
+    number = int(match["row"])
+    if number >= len(rows):
+        raise InputError(f"input: {name}: the split has rows 0 to {len(rows) - 1}")
+    return np.asarray(rows[number]), f"{match['store']}: {match['split']} row {number}"
+
+
+def _draw(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
+    """Draw rows from the store."""
+    store = _open(str(options.data_dir), "data_dir", task)
+    rows, num = store.splits[options.split], options.num_drawn
+    if len(rows) < num:
+        raise InputError(f"num: {num} rows wanted, split {options.split} has {len(rows)}")
+    chosen = np.random.default_rng(options.seed).choice(len(rows), num, replace=False)
+    return rows[chosen], [f"{options.split} row {row}" for row in chosen]
+
+
+def _open(path: str, flag: str, task: Task) -> data.Store:
+    """Open a store of the model's task."""
+    store = data.open_store(path)
+    if store.task != task:
+        raise InputError(
+            f"{flag}: {store.path} holds rows of {store.task.name}, the model is of {task.name}"
+        )
+    return store

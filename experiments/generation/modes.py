@@ -1,0 +1,194 @@
+"""What each mode of `experiments.generate` makes: z, tokens, names and titles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from experiments.generation.options import Options
+from musicvae_jax.latent import batches, paths
+from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.tasks import STEPS_PER_BAR
+
+
+class Music(NamedTuple):
+    """What one call made.
+
+    Attributes:
+      tokens: [N, *task.row_shape] of the task's token type; of a continuation only what is
+        new, [N, steps, ...].
+      z: [N, Z] float32; of a continuation that of the ends it goes on from.
+      titles: one per row, for the picture.
+      names: one per row, for its file.
+      inputs: the rows that were reconstructed or continued, or None.
+      pieces: what is heard as one: the input with its continuation, or all windows of a long
+        piece, [M, steps, ...]; None for rows that stand by themselves.
+      columns: how many rows are drawn side by side.
+    """
+
+    tokens: np.ndarray
+    z: np.ndarray
+    titles: list[str]
+    names: list[str]
+    inputs: np.ndarray | None = None
+    pieces: np.ndarray | None = None
+    columns: int = 3
+
+
+class Points(NamedTuple):
+    """Which z to decode, and what to call them."""
+
+    z: jax.Array
+    titles: list[str]
+    names: list[str]
+    columns: int = 3
+
+
+def make(
+    vae: MusicVAE, options: Options, rows: np.ndarray | None, vector: np.ndarray | None = None
+) -> Music:
+    """Run the model.
+
+    Args:
+      vae: the model.
+      options: what to make.
+      rows: inputs [N, *task.row_shape]; None to start from the prior.
+      vector: of the attribute, [Z]; None for other modes.
+    """
+    z_key, token_key = jax.random.split(jax.random.key(options.seed))
+    ends = None if rows is None else np.asarray(vae.encode(rows).mu)
+    if options.mode == "continue" and rows is not None:
+        return _continue(vae, options, rows)
+    if ends is None:
+        num = options.waypoints if options.mode == "long" else options.num
+        ends = np.asarray(jax.random.normal(z_key, (num, vae.z_size)))
+    points = _POINTS[options.mode](options, jnp.asarray(ends), z_key, vector)
+    z = np.asarray(points.z)
+    tokens = _decode(vae, z, token_key, options.temperature)
+    music = Music(tokens, z, points.titles, points.names, columns=points.columns)
+    if options.mode == "reconstruct":
+        return music._replace(inputs=rows)
+    if options.mode == "long":
+        piece = sampling.join_windows(jnp.asarray(tokens)[None], vae.task)
+        return music._replace(pieces=np.asarray(piece))
+    return music
+
+
+def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
+    """Decode z [N, Z] in one batch; more than the largest batch with a bar of progress."""
+    size, parts = batches.MAX_BATCH, []
+    starts = range(0, len(z), size)
+    for start in tqdm.tqdm(starts, unit=f" x {size} rows", disable=len(starts) == 1):
+        part_key = jax.random.fold_in(key, start)
+        parts.append(vae.decode(z[start : start + size], part_key, temperature))
+    return np.concatenate(parts).astype(vae.task.token_dtype)
+
+
+def _continue(vae: MusicVAE, options: Options, rows: np.ndarray) -> Music:
+    """Chain windows after each row, as many bars as wanted."""
+    task, num_steps = vae.task, options.bars * STEPS_PER_BAR
+    windows = -(-num_steps // task.num_steps)
+    z = np.asarray(vae.encode(rows).mu)
+    key = jax.random.key(options.seed)
+    made = vae.continuation(z, windows, key, options.drift, options.temperature)
+    made = made.astype(task.token_dtype).reshape(len(rows), windows, *task.row_shape)
+    whole = jnp.asarray(np.concatenate([rows[:, None], made], axis=1))
+    pieces = np.asarray(sampling.join_windows(whole, task))[:, : task.num_steps + num_steps]
+    numbers = _numbers(len(rows))
+    titles = [f"input {number}, continued from bar {task.num_bars + 1}" for number in numbers]
+    names = [f"continue_{number}" for number in numbers]
+    return Music(pieces[:, task.num_steps :], z, titles, names, inputs=rows, pieces=pieces)
+
+
+def _sample(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
+    numbers = _numbers(len(ends))
+    titles = [f"sample {number}" for number in range(1, len(ends) + 1)]
+    return Points(ends, titles, [f"sample_{number}" for number in numbers])
+
+
+def _reconstruct(
+    options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None
+) -> Points:
+    titles = [f"reconstruction {number}" for number in range(1, len(ends) + 1)]
+    return Points(ends, titles, [f"reconstruct_{number}" for number in _numbers(len(ends))], 2)
+
+
+def _interpolate(
+    options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None
+) -> Points:
+    fractions = np.linspace(0.0, 1.0, options.steps)
+    z = paths.between(ends[0], ends[1], jnp.asarray(fractions, jnp.float32), options.path)
+    titles = [f"{100 * fraction:.0f}% of the way" for fraction in fractions]
+    return Points(z, titles, [f"interpolate_{number}" for number in _numbers(len(z))])
+
+
+def _grid(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
+    z = paths.grid(ends, options.rows, options.columns, options.path)
+    places = [
+        (row, column)
+        for row in range(1, options.rows + 1)
+        for column in range(1, options.columns + 1)
+    ]
+    titles = [f"row {row}, column {column}" for row, column in places]
+    names = [f"grid_{row:02}_{column:02}" for row, column in places]
+    return Points(z.reshape(-1, z.shape[-1]), titles, names, options.columns)
+
+
+def _similar(
+    options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None
+) -> Points:
+    amounts, num = options.all_amounts, options.num
+    shape = (len(ends), len(amounts), num)
+    made = list(np.ndindex(*shape))
+    index: np.ndarray = np.array(made)
+    noise = jax.random.normal(key, (len(made), ends.shape[-1]))
+    amount = jnp.asarray([amounts[a] for _, a, _ in made], jnp.float32)
+    z = paths.similar(ends[index[:, 0]], noise, amount)
+    titles = [f"{_of(e, ends)}amount {amounts[a]:g}, variation {n + 1}" for e, a, n in made]
+    names = [f"similar_{e + 1}_{amounts[a]:g}_{n + 1}" for e, a, n in made]
+    return Points(z, titles, names, min(num, 4))
+
+
+def _attribute(
+    options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None
+) -> Points:
+    amounts, name = options.all_amounts, options.attribute
+    z = paths.shifted(ends, jnp.asarray(vector), jnp.asarray(amounts, jnp.float32))
+    made = list(np.ndindex(len(ends), len(amounts)))
+    titles = [f"{_of(e, ends)}{name} {amounts[a]:+g}" for e, a in made]
+    names = [f"attribute_{e + 1}_{name}_{amounts[a]:+g}" for e, a in made]
+    return Points(z.reshape(-1, z.shape[-1]), titles, names, min(len(amounts), 4))
+
+
+def _long(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
+    z = paths.through(ends, options.windows, options.path)
+    numbers = _numbers(len(z))
+    titles = [f"window {number}" for number in range(1, len(z) + 1)]
+    return Points(z, titles, [f"long_{number}" for number in numbers])
+
+
+def _numbers(count: int) -> list[str]:
+    """Count from 1, all with as many digits as the last."""
+    return [f"{number:0{len(str(count))}}" for number in range(1, count + 1)]
+
+
+def _of(number: int, ends: jax.Array) -> str:
+    """Name an input where there are several."""
+    return f"input {number + 1}, " if len(ends) > 1 else ""
+
+
+_POINTS: dict[str, Callable[[Options, jax.Array, jax.Array, np.ndarray | None], Points]] = {
+    "sample": _sample,
+    "reconstruct": _reconstruct,
+    "interpolate": _interpolate,
+    "grid": _grid,
+    "similar": _similar,
+    "attribute": _attribute,
+    "long": _long,
+}

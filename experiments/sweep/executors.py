@@ -1,0 +1,188 @@
+"""The ways to train the points of a grid: in one program, in processes, on a cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+
+from data_pipeline.conversion import cluster
+from experiments.sweep.points import LOG, Board, PointRecorder, Task, ended, groups_of, write_end
+from experiments.sweep.worker import train_folder
+from musicvae_jax import data
+from musicvae_jax.config import InputError
+from musicvae_jax.sweep import runs as grid
+
+EXECUTORS = ("auto", "vmap", "local", "ray")
+_POLL_SECONDS = 0.2
+
+
+class Options(NamedTuple):
+    """How to train.
+
+    Attributes:
+      executor: "auto", "vmap", "local" or "ray".
+      side_by_side: for "vmap", points that a device computes at once; 0 chooses: on an
+        accelerator as many as its memory holds, on a CPU one after the other.
+      workers: processes of "local"; processors of a Ray cluster that is started here.
+      ray_address: of a running cluster, "auto" for this machine's; None starts one.
+    """
+
+    executor: str
+    side_by_side: int
+    workers: int
+    ray_address: str | None
+
+
+def train(
+    tasks: Sequence[Task],
+    store: data.Store,
+    options: Options,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> None:
+    """Train all points to their ends, or until it is asked to stop; what is done is kept.
+
+    Raises:
+      InputError: the executor does not exist or cannot run, or the data does not fit.
+    """
+    left = [task for task in tasks if ended(task) is None]
+    if len(left) < len(tasks):
+        say(f"{len(tasks) - len(left)} of {len(tasks)} points are finished and skipped")
+    if not left:
+        return
+    if options.executor == "local":
+        _train_in_processes(left, options.workers, should_stop, say)
+    elif options.executor == "ray":
+        _train_on_cluster(left, options, should_stop, say)
+    else:
+        for group in groups_of(left):
+            if not should_stop():
+                _train_in_one_program(group, store, options, should_stop, say)
+
+
+def _train_in_one_program(
+    group: Sequence[Task],
+    store: data.Store,
+    options: Options,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> None:
+    """Train the points of a group with their states stacked."""
+    board = Board(len(group), group[0].config.run.train_steps, say)
+    recorders = [PointRecorder(task, board) for task in group]
+    points = [
+        grid.Point(task.config, str(task.folder), recorder)
+        for task, recorder in zip(group, recorders, strict=True)
+    ]
+
+    def timed(timing: grid.Timing) -> None:
+        shown = ", ".join(f"{n} at once {s:.3f} s" for n, s in timing.seconds.items())
+        say(f"a step of all {len(group)} points, by points a device takes at once: {shown}")
+        say("taken: " + _described(timing.chosen))
+
+    side_by_side = _side_by_side(options)
+    devices = min(len(jax.devices()), len(group))
+    say(f"{len(group)} points in one program on {devices} device{'s' if devices > 1 else ''}")
+    if side_by_side is not None:
+        say(_described(side_by_side))
+    try:
+        outcomes = grid.fit_points(
+            points, store, side_by_side=side_by_side, should_stop=should_stop, timed=timed
+        )
+    finally:
+        for recorder in recorders:
+            recorder.close()
+    for task, outcome in zip(group, outcomes, strict=True):
+        write_end(task.folder, task.config, outcome)
+        if outcome.diverged:
+            say(f"{task.point.name} diverged and was frozen at step {outcome.step:,}")
+
+
+def _side_by_side(options: Options) -> int | None:
+    """Return what `grid.fit_points` takes."""
+    if options.executor == "auto":
+        return None
+    if options.side_by_side or jax.default_backend() != "cpu":
+        return options.side_by_side
+    return 1
+
+
+def _described(side_by_side: int) -> str:
+    """Say how a device goes through its points."""
+    if side_by_side == 1:
+        return "each device takes its points in turn (not vectorised: jax.lax.map)"
+    many = f"{side_by_side} points" if side_by_side else "as many points as its memory holds"
+    return f"each device takes {many} at once (jax.vmap)"
+
+
+def _train_in_processes(
+    tasks: Sequence[Task],
+    workers: int,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> None:
+    """Train each point in a process, some at a time, each on a core of its own."""
+    waiting, done = list(tasks), 0
+    running: dict[int, tuple[Task, subprocess.Popen[bytes]]] = {}
+    cores = sorted(os.sched_getaffinity(0))
+    asked = False
+    while running or (waiting and not asked):
+        if should_stop() and not asked:
+            asked = True
+            for _, process in running.values():
+                process.terminate()
+        for slot in range(workers):
+            if slot not in running and waiting and not asked:
+                core = cores[slot] if workers <= len(cores) else -1
+                running[slot] = waiting[0], _start(waiting.pop(0), core)
+        time.sleep(_POLL_SECONDS)
+        for slot, (task, process) in list(running.items()):
+            if process.poll() is None:
+                continue
+            del running[slot]
+            if ended(task) is not None:
+                done += 1
+                say(f"{task.point.name} ended, {done} of {len(tasks)}")
+            elif not asked:
+                _failed(task, f"exit code {process.returncode}, see {task.folder / LOG}")
+
+
+def _start(task: Task, core: int) -> subprocess.Popen[bytes]:
+    """Start the process of a point; what it prints goes to the point's log."""
+    command = [sys.executable, "-m", "experiments.sweep.worker", f"--run_dir={task.folder}"]
+    if core >= 0:
+        command.append(f"--core={core}")
+    # Processes share an accelerator: none may take all of its memory at its start.
+    env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    with (task.folder / LOG).open("ab") as log:
+        # Ctrl-C is answered here and handed on, once.
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env=env, stdin=subprocess.DEVNULL, process_group=0
+        )
+
+
+def _train_on_cluster(
+    tasks: Sequence[Task],
+    options: Options,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> None:
+    """Train each point on a processor of a Ray cluster."""
+    arguments = [(str(task.folder),) for task in tasks]
+    calls = cluster.call_on_cluster(
+        train_folder, arguments, options.ray_address, options.workers, should_stop
+    )
+    for done, (number, result) in enumerate(calls, start=1):
+        if isinstance(result, Exception):
+            _failed(tasks[number], str(result).strip().splitlines()[-1])
+        say(f"{tasks[number].point.name} ended, {done} of {len(tasks)}")
+
+
+def _failed(task: Task, reason: str) -> None:
+    raise InputError(f"point {task.point.name} failed: {reason}")

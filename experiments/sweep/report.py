@@ -1,0 +1,230 @@
+"""What came out of a grid: results.csv, results.json, a ranked table, report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.reporting import markup
+from experiments.cli.progress import METRICS
+from experiments.evaluate import without_nan
+from experiments.sweep import charts as grid_charts
+from experiments.sweep.axes import Axis, shown
+from experiments.sweep.points import Scoring, Task, ended
+from musicvae_jax.storage import run_folder
+
+# Figure -> its column in tables.
+FIGURES = {
+    "sampled_accuracy": "sampled",
+    "teacher_forced_accuracy": "teacher forced",
+    "greedy_accuracy": "greedy",
+    "kl_bits": "KL bits",
+    "elbo_nats": "ELBO nats",
+    "active_units": "active units",
+}
+_MAPS = ("sampled_accuracy", "teacher_forced_accuracy", "kl_bits", "active_units")
+_MOST_PANELS = 6
+
+Row = dict[str, Any]
+
+
+def results(tasks: Sequence[Task], scores: dict[str, dict[str, Any]]) -> list[Row]:
+    """Return a row for each point, the best sampled accuracy first, those that diverged last."""
+    rows = []
+    for task in tasks:
+        end = ended(task) or {"end": "not finished", "step": 0}
+        found = scores.get(task.point.name, {})
+        row: Row = {"point": task.point.name}
+        row |= {name: shown(value) for name, value in task.point.values.items()}
+        row |= {"end": end["end"], "steps": end["step"], "best_step": found.get("step")}
+        names = (*FIGURES, "sampled_error", "distortion_nats", "z_size")
+        row |= {name: found.get(name) for name in names}
+        rows.append(row | {"run_dir": str(task.folder)})
+    rows.sort(key=_order)
+    return [{"rank": n} | row for n, row in enumerate(rows, start=1)]
+
+
+def _order(row: Row) -> tuple[bool, float]:
+    accuracy = row["sampled_accuracy"]
+    return (accuracy is None, -accuracy if accuracy is not None else 0.0)
+
+
+def write(folder: pathlib.Path, rows: Sequence[Row], about: dict[str, Any], page_text: str) -> None:
+    """Write the three files, each whole or not at all."""
+    text = io.StringIO()
+    lines = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    run_folder.write_text(folder / "results.csv", text.getvalue())
+    whole = without_nan(about | {"points": list(rows)})
+    run_folder.write_text(folder / "results.json", json.dumps(whole, indent=1) + "\n")
+    run_folder.write_text(folder / "report.html", page_text)
+
+
+def table(rows: Sequence[Row], scoring: Scoring) -> str:
+    """Write the ranked table as text."""
+    width = max(len(row["point"]) for row in rows)
+    heads = "".join(f"{name:>16}" for name in FIGURES.values())
+    lines = [f"{'rank':>4}  {'point':{width}}{heads}"]
+    for row in rows:
+        cells = "".join(f"{cell:>16}" for cell in _cells(row))
+        mark = "" if row["end"] == "finished" else f"  {row['end']}"
+        lines.append(f"{row['rank']:>4}  {row['point']:{width}}{cells}{mark}")
+    return "\n".join([*lines, "", _how(rows, scoring)])
+
+
+def _how(rows: Sequence[Row], scoring: Scoring) -> str:
+    """Say what was scored."""
+    return (
+        f"{scoring.split} rows, best checkpoint of each point; sampled: temperature 1, "
+        f"{scoring.draws} draws of z and tokens, mean and standard error"
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    """Write a row's figures."""
+    cells = []
+    for name in FIGURES:
+        value = row[name]
+        if value is None:
+            cells.append("-")
+        elif name == "sampled_accuracy":
+            cells.append(f"{value:.4f} ± {row['sampled_error']:.4f}")
+        elif name == "active_units":
+            cells.append(f"{value} of {row['z_size']}")
+        else:
+            cells.append(f"{value:.4f}" if "accuracy" in name else f"{value:.2f}")
+    return cells
+
+
+def report(
+    rows: Sequence[Row], axes: Sequence[Axis], tasks: Sequence[Task], about: dict[str, Any]
+) -> str:
+    """Write the page: table, heat maps, rate and distortion, learning curves."""
+    scoring = Scoring(about["split"], about["examples"], about["draws"])
+    heads = ["point", "rank", *FIGURES.values(), "end", "steps"]
+    body = [
+        [
+            markup.escaped(row["point"]),
+            str(row["rank"]),
+            *_cells(row),
+            row["end"],
+            f"{row['steps']:,}",
+        ]
+        for row in rows
+    ]
+    parts = [
+        "<h1>Grid</h1>",
+        f"<p><code>{markup.escaped(about['command'])}</code></p>",
+        f"<p>{len(rows)} points; data: {markup.escaped(about['data'])}; "
+        f"{markup.escaped(_how(rows, scoring))}.</p>",
+        markup.table(heads, body),
+    ]
+    parts += [f'<p class="warning">{markup.escaped(text)}</p>' for text in _warnings(rows)]
+    parts += _maps(rows, axes)
+    parts += _rate_distortion(rows, axes)
+    parts += _curves(tasks)
+    return markup.document("Grid", "\n".join(parts))
+
+
+def _warnings(rows: Sequence[Row]) -> list[str]:
+    """Name the points that have no scores."""
+    return [f"{row['point']}: {row['end']}" for row in rows if row["sampled_accuracy"] is None]
+
+
+def _map_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
+    """Choose what heat maps are over: beta and free bits, or else the axes given first."""
+    named = {axis.name: axis for axis in axes}
+    first = [named[name] for name in ("beta", "free_bits") if name in named]
+    order = first + [axis for axis in axes if axis not in first]
+    return (order[0], order[1]) if len(order) > 1 else (Axis("", ("",)), order[0])
+
+
+def _maps(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
+    """Draw a heat map of each figure, for each value of the other axes."""
+    down, across = _map_axes(axes)
+    others = [axis for axis in axes if axis not in (down, across)]
+    names = f"{down.name} (down) x {across.name} (across)" if down.name else across.name
+    parts = [f"<h2>{markup.escaped(names)}</h2>"]
+    panels = list(itertools.product(*(axis.values for axis in others)))
+    for fixed in panels[:_MOST_PANELS]:
+        given = {axis.name: shown(v) for axis, v in zip(others, fixed, strict=True)}
+        if given:
+            title = ", ".join(f"{name}={value}" for name, value in given.items())
+            parts.append(f"<h3>{markup.escaped(title)}</h3>")
+        chosen = [row for row in rows if given.items() <= row.items()]
+        pictures = [_map(chosen, down, across, figure) for figure in _MAPS]
+        parts.append(f'<div class="grid">{"".join(pictures)}</div>')
+    if len(panels) > _MOST_PANELS:
+        parts.append(f"<p>{len(panels) - _MOST_PANELS} more combinations are in results.csv.</p>")
+    return parts
+
+
+def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str) -> str:
+    """Draw the heat map of one figure."""
+    names = [shown(v) for v in down.values], [shown(v) for v in across.values]
+    values = np.full((len(names[0]), len(names[1])), math.nan)
+    for row in rows:
+        r = names[0].index(row[down.name]) if down.name else 0
+        if row[figure] is not None:
+            values[r, names[1].index(row[across.name])] = row[figure]
+    label = FIGURES[figure]
+    axes_label = f"{down.name} x {across.name}" if down.name else across.name
+    return markup.figure(grid_charts.heat_map(values, *names, label, axes_label), label)
+
+
+def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
+    """Draw distortion over rate, the points that differ in beta alone joined."""
+    groups: dict[str, dict[str, tuple[float, float]]] = {}
+    orders = {a.name: [shown(value) for value in a.values] for a in axes}
+    for row in sorted(rows, key=lambda r: [order.index(r[n]) for n, order in orders.items()][::-1]):
+        if row["kl_bits"] is None:
+            continue
+        others = [f"{a.name}={row[a.name]}" for a in axes if a.name != "beta"] or ["all"]
+        beta = f"beta={row['beta']}" if "beta" in row else row["point"]
+        place = (row["kl_bits"], row["distortion_nats"])
+        groups.setdefault(", ".join(others), {})[f"{beta}, {row['point']}"] = place
+    if not groups:
+        return []
+    names = ("rate: KL, bits per example", "distortion: cross-entropy, nats per example")
+    drawn = grid_charts.scatter(groups, names)
+    caption = "what z costs against what it leaves unsaid; below and left is better"
+    return ["<h2>Rate and distortion</h2>", markup.figure(drawn, caption)]
+
+
+def _curves(tasks: Sequence[Task]) -> list[str]:
+    """Draw the validations of each point."""
+    parts = ["<h2>Learning curves</h2>", '<div class="grid">']
+    records = {task.point.name: _records(task.folder / METRICS) for task in tasks}
+    for split, figure, name in (
+        ("validation", "loss", "validation loss, nats per example"),
+        ("validation", "accuracy", "validation accuracy, teacher forced"),
+        ("validation", "kl_bits", "validation KL, bits per example"),
+        ("train", "loss_reference", "training loss, nats per example"),
+    ):
+        lines = {
+            point: [
+                (record["step"], record[figure])
+                for record in found
+                if record["split"] == split and record[figure] is not None
+            ]
+            for point, found in records.items()
+        }
+        if any(lines.values()):
+            parts.append(markup.figure(grid_charts.curves(lines, "step", name, name), name))
+    return [*parts, "</div>"]
+
+
+def _records(path: pathlib.Path) -> list[Row]:
+    """Read a run's records."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,66 @@
+"""Train the run of a folder that a grid has opened, to its end: one process, one point.
+
+python -m experiments.sweep.worker --run_dir=GRID/points/POINT
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from data_pipeline import cli as command
+from experiments.cli import compile_cache
+from experiments.cli.signals import StopSignal
+from experiments.sweep.axes import GridPoint
+from experiments.sweep.points import PointRecorder, Task, write_end
+from musicvae_jax import data
+from musicvae_jax.storage import run_folder
+from musicvae_jax.training import loop
+
+
+def train_folder(run_dir: str, should_stop: Callable[[], bool] = lambda: False) -> str:
+    """Train from the folder's latest checkpoint and write down how it ended.
+
+    Also what a worker of a cluster calls; the folder and the data must be where it can see them.
+
+    Returns:
+      the folder's name.
+    """
+    folder = pathlib.Path(run_dir)
+    config, known = run_folder.read_config(folder), run_folder.read_data(folder)
+    recorder = PointRecorder(Task(GridPoint(folder.name, {}, config), folder), None)
+    store = data.open_store(known["path"])
+    outcome = loop.fit(
+        config, store, str(folder), recorder, should_stop=should_stop, ends_diverged=True
+    )
+    recorder.close()
+    write_end(folder, config, outcome)
+    return folder.name
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("run_dir", None, "Folder of the run, with its config.json and data.json.")
+    flags.DEFINE_integer("core", -1, "Processor core to stay on; -1 for any.")
+    flags.mark_flag_as_required("run_dir")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train the folder."""
+    del argv
+    if flags.FLAGS.core >= 0:
+        os.sched_setaffinity(0, {flags.FLAGS.core})
+    compile_cache.switch_on()
+    with StopSignal() as signal:
+        train_folder(flags.FLAGS.run_dir, lambda: signal.received is not None)
+    if signal.received is not None:
+        sys.exit(signal.exit_code)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command.run(main)

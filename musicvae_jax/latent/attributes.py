@@ -1,0 +1,292 @@
+"""Attributes of music measured on tokens, and the directions in z that change them.
+
+Definitions of the paper, for melodies (a note is its onset; T steps of a 16th):
+
+* `c_diatonic`: share of the notes that are white keys.
+* `note_density`: notes per step.
+* `average_interval`: mean distance of consecutive notes, semitones.
+* `syncopation_16th`: share of the notes on an off 16th (steps 1, 3, 5, ...) without a note on
+  the 16th before.
+* `syncopation_8th`: share of the notes on an off 8th (steps 2, 6, 10, ...) without a note on the
+  8th before.
+
+For drums, of which the paper says nothing:
+
+* `hat_density`, `kick_density`, `snare_density`: steps with a hit of this class, per step;
+  closed and open hats count as one.
+* `syncopation`: of the steps with a kick or a snare, the share on an off 16th without a kick or
+  a snare on the 16th before.
+
+A trio has those of each track, named after it: `bass_note_density`. An attribute that a row has
+no notes for is nan.
+
+Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic".
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from musicvae_jax.config import InputError
+from musicvae_jax.storage import run_folder
+from musicvae_jax.tasks import DRUM_CLASS_NAMES, FIRST_NOTE_ON, MIN_PITCH, Task, Track
+
+MELODY = (
+    "c_diatonic",
+    "note_density",
+    "average_interval",
+    "syncopation_16th",
+    "syncopation_8th",
+)
+DRUMS = ("hat_density", "kick_density", "snare_density", "syncopation")
+VECTORS = "attribute_vectors.json"
+FORMAT = "musicvae-attributes-1"
+NUM_STRATA = 8  # parts of the rows that are alike in the attribute to be matched
+
+_WHITE_KEYS = (0, 2, 4, 5, 7, 9, 11)
+
+
+class PercentChange(NamedTuple):
+    """How a mean has changed: per cent of what it was, and the standard error of that."""
+
+    percent: float
+    standard_error: float
+
+
+class Vectors(NamedTuple):
+    """Attribute vectors of one checkpoint.
+
+    Attributes:
+      task: name of the task.
+      step: of the checkpoint whose encoder made them.
+      vectors: attribute to [Z] float32.
+      about: what else the file says: rows measured, values that part the quarters.
+    """
+
+    task: str
+    step: int
+    vectors: dict[str, np.ndarray]
+    about: dict[str, Any]
+
+
+def names(task: Task) -> tuple[str, ...]:
+    """List the attributes of a task."""
+    return tuple(
+        _prefix(track, task) + name
+        for track in task.tracks
+        for name in (DRUMS if track.kind == "drums" else MELODY)
+    )
+
+
+def check_name(name: str, task: Task, flag: str = "attribute") -> None:
+    """Refuse an attribute that the task does not have; the message begins with `flag`.
+
+    Raises:
+      InputError: it does not; the message lists those it has.
+    """
+    if name not in names(task):
+        known = ", ".join(names(task))
+        raise InputError(f"{flag}: {task.name} has no {name!r}; it has {known}")
+
+
+def measure(tokens: np.ndarray, task: Task) -> dict[str, np.ndarray]:
+    """Measure every attribute of a task.
+
+    Args:
+      tokens: [B, T] or [B, T, K] integer.
+      task: whose tokens they are.
+
+    Returns:
+      Attribute to [B] float64, nan where a row has too few notes for it.
+    """
+    columns = np.asarray(tokens).reshape(*np.shape(tokens)[:2], len(task.tracks))
+    values: dict[str, np.ndarray] = {}
+    for k, track in enumerate(task.tracks):
+        found = (_drums if track.kind == "drums" else _melody)(columns[..., k].astype(np.int64))
+        values |= {_prefix(track, task) + name: value for name, value in found.items()}
+    return values
+
+
+def quarters(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which rows are in the bottom and in the top quarter, both bool [N].
+
+    Where many rows share a value, a quarter holds more than a fourth of the rows; rows that
+    share a value are never parted, and those of the least or greatest value of all are never
+    in the top or the bottom quarter. nan is in neither.
+
+    Raises:
+      InputError: all rows have the same value.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known) or known.min() == known.max():
+        raise InputError("all rows have the same value, there are no quarters")
+    low, high = np.quantile(known, [0.25, 0.75])
+    bottom = (values <= low) & (values < known.max())
+    top = (values >= high) & (values > known.min())
+    return bottom, top
+
+
+def vectors(
+    mu: np.ndarray, values: Mapping[str, np.ndarray], match: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Compute the mean z of the top quarter minus that of the bottom quarter.
+
+    Attributes go together in music: rows with much syncopation have few notes, and so the
+    vector of syncopation also thins out. With `match`, quarters are taken among rows alike in
+    another attribute, and their differences averaged: what is left changes that one little.
+
+    Args:
+      mu: [N, Z] float, the encoded rows.
+      values: attribute to [N], measured on the same rows.
+      match: [N], attribute that both quarters are to have alike (in eighths of the rows), or
+        None to take quarters of all rows, as the paper does.
+
+    Returns:
+      Attribute to [Z] float32.
+
+    Raises:
+      InputError: an attribute is the same in all rows; the message names it.
+    """
+    strata = np.zeros(len(mu), np.int64)
+    if match is not None:
+        edges = np.unique(np.nanquantile(match, np.arange(1, NUM_STRATA) / NUM_STRATA))
+        strata = np.searchsorted(edges, match)
+    found = {}
+    for name, value in values.items():
+        total, count = np.zeros(mu.shape[1]), 0
+        for stratum in np.unique(strata):
+            rows = strata == stratum
+            try:
+                bottom, top = quarters(value[rows])
+            except InputError:
+                continue
+            part = mu[rows].astype(np.float64)
+            total += rows.sum() * (part[top].mean(axis=0) - part[bottom].mean(axis=0))
+            count += int(rows.sum())
+        if not count:
+            raise InputError(f"attribute: {name}: all rows have the same value; give more rows")
+        found[name] = (total / count).astype(np.float32)
+    return found
+
+
+def percent_change(before: np.ndarray, after: np.ndarray, min_pairs: int = 2) -> PercentChange:
+    """Compare means of the same samples before and after a change.
+
+    The mean after over the mean before, as the single samples' ratios are infinite where
+    there was nothing before; samples that are nan in either are left out. The standard error
+    is that of a ratio of means of paired samples (delta method). nan where the mean before
+    is 0 or too few samples are known both times.
+
+    Args:
+      before: [N].
+      after: [N], of the same samples.
+      min_pairs: fewest samples that say anything, 2 or more.
+    """
+    known = ~(np.isnan(before) | np.isnan(after))
+    before, after = before[known], after[known]
+    if len(before) < max(2, min_pairs) or before.mean() == 0:
+        return PercentChange(float("nan"), float("nan"))
+    ratio = after.mean() / before.mean()
+    residuals = after - ratio * before
+    error = residuals.std(ddof=1) / np.sqrt(len(before)) / abs(before.mean())
+    return PercentChange(float(100 * (ratio - 1)), float(100 * error))
+
+
+def save_vectors(run_dir: str | pathlib.Path, found: Vectors) -> pathlib.Path:
+    """Write the vectors into the run folder, whole or not at all; return the file."""
+    path = pathlib.Path(run_dir) / VECTORS
+    record = {
+        "format": FORMAT,
+        "task": found.task,
+        "step": found.step,
+        "about": found.about,
+        # float32 to the shortest decimals that give it back.
+        "vectors": {name: [float(str(x)) for x in v] for name, v in found.vectors.items()},
+    }
+    run_folder.write_text(path, json.dumps(record) + "\n")
+    return path
+
+
+def load_vectors(run_dir: str | pathlib.Path) -> Vectors:
+    """Read the vectors of a run folder.
+
+    Raises:
+      InputError: there are none, or the file is not one of ours.
+    """
+    path = pathlib.Path(run_dir) / VECTORS
+    advice = "make it with python -m experiments.attributes"
+    if not path.is_file():
+        raise InputError(f"attribute: there is no {path}; {advice}")
+    try:
+        record = json.loads(path.read_text())
+        if record["format"] != FORMAT:
+            raise ValueError(record["format"])
+        found = {name: np.array(v, np.float32) for name, v in record["vectors"].items()}
+        return Vectors(record["task"], record["step"], found, record["about"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"attribute: {path} is not of format {FORMAT}; {advice}") from error
+
+
+def _prefix(track: Track, task: Task) -> str:
+    """Return what a track's attributes are named after in tasks of several tracks."""
+    return "" if len(task.tracks) == 1 else f"{track.name}_"
+
+
+def _melody(tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure melodies, tokens int [B, T]."""
+    onset = tokens >= FIRST_NOTE_ON
+    pitch = tokens - FIRST_NOTE_ON + MIN_PITCH
+    num = onset.sum(axis=1)
+    white = (onset & np.isin(pitch % 12, _WHITE_KEYS)).sum(axis=1)
+    return {
+        "c_diatonic": _share(white, num),
+        "note_density": num / tokens.shape[1],
+        "average_interval": _average_interval(pitch, onset),
+        "syncopation_16th": _share(_off_beat(onset, 1).sum(axis=1), num),
+        "syncopation_8th": _share(_off_beat(onset, 2).sum(axis=1), num),
+    }
+
+
+def _drums(tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Measure drums, tokens int [B, T]."""
+
+    def hit(*classes: str) -> np.ndarray:
+        bits = sum(1 << DRUM_CLASS_NAMES.index(name) for name in classes)
+        return (tokens & bits) > 0
+
+    low = hit("kick", "snare")
+    return {
+        "hat_density": hit("closed hat", "open hat").mean(axis=1),
+        "kick_density": hit("kick").mean(axis=1),
+        "snare_density": hit("snare").mean(axis=1),
+        "syncopation": _share(_off_beat(low, 1).sum(axis=1), low.sum(axis=1)),
+    }
+
+
+def _off_beat(onset: np.ndarray, unit: int) -> np.ndarray:
+    """Tell which onsets lie on an odd multiple of `unit` steps, none a unit before: [B, T]."""
+    steps = np.arange(onset.shape[1])
+    before = np.zeros_like(onset)
+    before[:, unit:] = onset[:, :-unit]
+    return onset & (steps % (2 * unit) == unit)[None, :] & ~before
+
+
+def _average_interval(pitch: np.ndarray, onset: np.ndarray) -> np.ndarray:
+    """Average the distance of each note to the one before it, [B]; nan with fewer than two."""
+    steps = np.where(onset, np.arange(onset.shape[1])[None, :], -1)
+    # The step of the latest onset strictly before each step, -1 if there is none.
+    latest = np.maximum.accumulate(steps, axis=1)
+    latest = np.concatenate([np.full((len(steps), 1), -1), latest[:, :-1]], axis=1)
+    follows = onset & (latest >= 0)
+    distance = np.abs(pitch - np.take_along_axis(pitch, np.maximum(latest, 0), axis=1))
+    return _share((distance * follows).sum(axis=1), follows.sum(axis=1))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide; nan where the whole is 0."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

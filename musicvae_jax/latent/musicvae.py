@@ -1,0 +1,261 @@
+"""MusicVAE: a trained model, NumPy arrays in and out.
+
+    vae = MusicVAE.restore("runs/mel_2bar")
+    tokens = vae.sample(4, key=0, temperature=0.5)
+
+How rows may come:
+
+* Several rows are [B, T] (trio: [B, T, 3]), or a list of rows of different lengths. One row
+  is [T] (trio: [T, 3]); what comes out then has no B axis either.
+* A row shorter than the model's T is padded. The encoder reads its own steps only; likelihoods
+  count its own steps only. What is decoded has all T steps.
+* A row longer than T is cut after step T, with a warning.
+
+Batches of any size are cut into parts of at most `batches.MAX_BATCH` rows and padded to a power
+of two, so that few sizes are compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent.batches import (
+    Key,
+    Rows,
+    Tokens,
+    as_key,
+    check_points,
+    check_rows,
+    check_sampling,
+    in_parts,
+)
+from musicvae_jax.latent.latent_space import LatentSpace
+from musicvae_jax.models.encoders import Posterior
+from musicvae_jax.models.registry import Params, build_model
+from musicvae_jax.models.variables import params_from_variables
+from musicvae_jax.tasks import get_task
+
+
+class MusicVAE(LatentSpace):
+    """A model and its parameters.
+
+    Random keys are `jax.random.key(...)` or an int seed; temperature 0 needs none.
+
+    Attributes:
+      config: the configuration.
+      task: what a row of tokens means.
+      params: parameters, a nested dict of float32 arrays.
+    """
+
+    def __init__(self, config: Config, params: Params) -> None:
+        self.config = config
+        self.task = get_task(config.task)
+        self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+        model = build_model(config)
+        self._conductor = None if model.conductor is None else jax.jit(model.conductor)
+        self._encode = jax.jit(model.encode)
+        self._logits = jax.jit(lambda params, z, tokens: model.logits(params, z, tokens))
+        self._generate = jax.jit(model.generate)
+        self._greedy = jax.jit(lambda params, z, key: model.generate(params, z, key, 0.0))
+        self._log_likelihood = jax.jit(
+            lambda params, tokens, lengths, key, num: sampling.log_likelihood(
+                model, params, tokens, key, num, lengths
+            ),
+            static_argnums=4,
+        )
+        self._chain_windows = jax.jit(
+            lambda params, z, key, num, drift, warmth, greedy: (
+                sampling.continuation(
+                    model, params, z, num, drift, key, 0.0 if greedy else warmth
+                ).tokens
+            ),
+            static_argnums=(3, 6),
+        )
+
+    @classmethod
+    def restore(
+        cls, run_dir: str | pathlib.Path, checkpoint: str | int | None = "best"
+    ) -> MusicVAE:
+        """Load a trained model.
+
+        Args:
+          run_dir: run folder that `experiments.train` wrote.
+          checkpoint: "best" (lowest validation loss), "latest" or a saved step.
+
+        Raises:
+          InputError: the folder has no such checkpoint.
+        """
+        from musicvae_jax.storage import checkpoints  # orbax takes seconds to import
+
+        config, params, _ = checkpoints.restore_params(run_dir, checkpoint)
+        return cls(config, params)
+
+    @classmethod
+    def from_variables(cls, variables: Mapping[str, np.ndarray], task: str) -> MusicVAE:
+        """Build a model from the reference's variables.
+
+        Args:
+          variables: TensorFlow name to array; layer sizes are read from the shapes.
+          task: name of the task they were trained for.
+
+        Raises:
+          InputError: a name is missing or unknown, or a shape does not fit.
+        """
+        model, params = params_from_variables(variables, task)
+        return cls(dataclasses.replace(get_task(task).config, model=model), params)
+
+    @property
+    def z_size(self) -> int:
+        """Z, latent dimensions."""
+        return self.config.model.z_size
+
+    def encode(self, tokens: Tokens) -> Posterior:
+        """Encode rows: mu and sigma (standard deviation), each [B, Z] float32.
+
+        Raises:
+          InputError: the rows are not tokens of the model's task.
+        """
+        rows = self._rows(tokens)
+        mu, sigma = in_parts(
+            lambda part: self._encode(self.params, *part), (rows.tokens, rows.lengths)
+        )
+        return Posterior(mu[0], sigma[0]) if rows.is_single else Posterior(mu, sigma)
+
+    def decode(self, z: np.ndarray, key: Key = None, temperature: float = 0.0) -> np.ndarray:
+        """Decode z to tokens.
+
+        Args:
+          z: [B, Z] or [Z] float.
+          key: random key; needed if `temperature` is above 0.
+          temperature: divides the logits; 0 takes the best token.
+
+        Returns:
+          [B, T] or [B, T, K] int32; without B for one z.
+
+        Raises:
+          InputError: z has the wrong shape, or key and temperature do not fit.
+        """
+        points, is_single = self._points(z)
+        tokens = self._decode(points, check_sampling(key, temperature), temperature)
+        return tokens[0] if is_single else tokens
+
+    def conductor(self, z: np.ndarray) -> np.ndarray:
+        """Compute the bar embeddings [B, U, H] float32 of z [B, Z] or [Z].
+
+        Raises:
+          InputError: the model has no conductor, or z has the wrong shape.
+        """
+        points, is_single = self._points(z)
+        run = self._conductor
+        if run is None:
+            raise InputError("conductor: a flat model has none; hierarchical models do")
+        embeddings = in_parts(lambda part: run(self.params, *part), (points,))
+        return embeddings[0] if is_single else embeddings
+
+    def logits(self, z: np.ndarray, tokens: Tokens) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Compute teacher-forced logits.
+
+        Args:
+          z: [B, Z], or [Z] with one row.
+          tokens: B rows; step t sees the row's steps before t.
+
+        Returns:
+          [B, T, V] float32, for several tracks a tuple of them; without B for one row, and
+          with as many steps as the longest row given.
+
+        Raises:
+          InputError: z or the rows do not fit the model or each other.
+        """
+        rows = self._rows(tokens)
+        points, is_single = self._points(z)
+        if is_single != rows.is_single or len(points) != len(rows.tokens):
+            raise InputError(f"z: {np.shape(z)} holds not one z for each of the rows")
+        tracks = in_parts(lambda part: self._logits(self.params, *part), (points, rows.tokens))
+        steps = int(rows.lengths.max())
+        tracks = tuple(t[0, :steps] if is_single else t[:, :steps] for t in tracks)
+        return tracks[0] if len(tracks) == 1 else tracks
+
+    def sample(self, n: int, key: Key, temperature: float = 1.0) -> np.ndarray:
+        """Draw n rows from the prior: [n, T] or [n, T, K] int32.
+
+        Raises:
+          InputError: n is below 1, there is no key, or the temperature is negative.
+        """
+        if n < 1:
+            raise InputError(f"n: {n!r} is out of range, it must be 1 or more")
+        if key is None:
+            raise InputError("key: None; drawing from the prior needs a random key or a seed")
+        z_key, token_key = jax.random.split(check_sampling(key, temperature))
+        z = np.asarray(jax.random.normal(z_key, (n, self.z_size)))
+        return self._decode(z, token_key, temperature)
+
+    def reconstruct(self, tokens: Tokens, key: Key = None, temperature: float = 0.0) -> np.ndarray:
+        """Encode rows and decode the means: [B, T] or [B, T, K] int32, all T steps.
+
+        Raises:
+          InputError: the rows are not tokens of the task, or key and temperature do not fit.
+        """
+        return self.decode(np.asarray(self.encode(tokens).mu), key, temperature)
+
+    def log_likelihood(
+        self, tokens: Tokens, key: Key, num_samples: int = 1
+    ) -> sampling.LogLikelihood:
+        """Bound log p(row) from below, in nats: `elbo` and `importance_weighted`, [B] each.
+
+        Args:
+          tokens: rows.
+          key: random key of the z drawn.
+          num_samples: z drawn of each row's posterior.
+
+        Raises:
+          InputError: the rows are not tokens of the task, there is no key, or `num_samples` is
+            below 1.
+        """
+        if num_samples < 1:
+            raise InputError(f"num_samples: {num_samples!r} is out of range, it must be 1 or more")
+        if key is None:
+            raise InputError("key: None; drawing z needs a random key or a seed")
+        rows = self._rows(tokens)
+        bounds = in_parts(
+            lambda part, part_key: self._log_likelihood(self.params, *part, part_key, num_samples),
+            (rows.tokens, rows.lengths),
+            as_key(key),
+        )
+        return sampling.LogLikelihood(*(b[0] if rows.is_single else b for b in bounds))
+
+    def _decode(self, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
+        """Decode z [B, Z]."""
+
+        def run(part: tuple[np.ndarray, ...], part_key: jax.Array) -> jax.Array:
+            if temperature == 0:
+                return self._greedy(self.params, *part, part_key)
+            return self._generate(self.params, *part, part_key, temperature)
+
+        return in_parts(run, (z,), key)
+
+    def _chain(
+        self, z: np.ndarray, num: int, drift: float, key: jax.Array, temperature: float
+    ) -> np.ndarray:
+        """Decode `num` windows after each z [B, Z]: [B, num, T] or [B, num, T, K]."""
+        settings = (num, drift, temperature, temperature == 0)
+        return in_parts(
+            lambda part, part_key: self._chain_windows(self.params, *part, part_key, *settings),
+            (z,),
+            key,
+        )
+
+    def _rows(self, tokens: Tokens) -> Rows:
+        """Check rows, pad them and cut them to T steps."""
+        return check_rows(tokens, self.task)
+
+    def _points(self, z: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Check z: ([B, Z] float32, whether one was given)."""
+        return check_points(z, self.z_size)

@@ -1,0 +1,351 @@
+"""From the latent space to tokens and back: what can be made of a model, in tokens.
+
+Pure functions of a model and its parameters, each one batched call that can be jitted whole:
+all rows of a result are decoded together. Jit what is called often, with `temperature` static
+where it is 0. Where z is an argument, `model.encode(params, tokens).mu` gives that of a piece.
+
+Reference: magenta/models/music_vae/trained_model.py.
+
+Differences from the reference: a temperature of 0 takes the best token; see also `paths`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from musicvae_jax import objectives
+from musicvae_jax.latent import paths
+from musicvae_jax.latent.paths import slerp
+from musicvae_jax.models.registry import Model, Params
+from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, Task
+
+__all__ = [
+    "Decoded",
+    "LogLikelihood",
+    "attribute",
+    "continuation",
+    "grid",
+    "interpolate",
+    "join_windows",
+    "latent_size",
+    "log_likelihood",
+    "long",
+    "prior",
+    "reconstruct",
+    "similar",
+    "slerp",
+]
+
+
+class Decoded(NamedTuple):
+    """Tokens and the z they come from.
+
+    Attributes:
+      tokens: [B, T] or [B, T, K] int32.
+      z: [B, Z] float32.
+    """
+
+    tokens: jax.Array
+    z: jax.Array
+
+
+class LogLikelihood(NamedTuple):
+    """Lower bounds of log p(tokens), per example.
+
+    Attributes:
+      elbo: [B] float32, nats; the KL term is exact, the reconstruction a mean over samples.
+      importance_weighted: [B] float32, nats; tighter the more samples are drawn.
+    """
+
+    elbo: jax.Array
+    importance_weighted: jax.Array
+
+
+def latent_size(params: Params) -> int:
+    """Return Z of a model's parameters."""
+    return params["encoder"]["mu"]["bias"].shape[0]
+
+
+def prior(
+    model: Model, params: Params, key: jax.Array, num: int, temperature: jax.Array | float = 1.0
+) -> Decoded:
+    """Draw `num` z from N(0, 1) and decode them.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      key: random key, of z and of the tokens.
+      num: B.
+      temperature: divides the logits; 0 takes the best token.
+    """
+    z_key, token_key = jax.random.split(key)
+    z = jax.random.normal(z_key, (num, latent_size(params)))
+    return Decoded(model.generate(params, z, token_key, temperature), z)
+
+
+def reconstruct(
+    model: Model,
+    params: Params,
+    tokens: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+    lengths: jax.Array | None = None,
+) -> Decoded:
+    """Encode tokens and decode the mean of their posterior.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      tokens: [B, T] or [B, T, K] integer.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+      lengths: [B] int32, steps of each example that count, or None for T.
+    """
+    z = model.encode(params, tokens, lengths).mu
+    return Decoded(model.generate(params, z, key, temperature), z)
+
+
+def interpolate(
+    model: Model,
+    params: Params,
+    ends: tuple[jax.Array, jax.Array],
+    steps: int,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+    kind: str = "slerp",
+) -> Decoded:
+    """Decode points on the way from one z to another.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      ends: two z, each [Z] float32.
+      steps: number of points, both ends included.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+      kind: "slerp" (along the arc) or "linear".
+
+    Returns:
+      tokens [steps, T] or [steps, T, K], z [steps, Z].
+    """
+    z = paths.between(ends[0], ends[1], jnp.linspace(0.0, 1.0, steps), kind)
+    return Decoded(model.generate(params, z, key, temperature), z)
+
+
+def grid(
+    model: Model,
+    params: Params,
+    corners: jax.Array,
+    shape: tuple[int, int],
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+    kind: str = "slerp",
+) -> Decoded:
+    """Decode a grid between four z, see `paths.grid`.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      corners: [4, Z] float32: upper left, upper right, lower left, lower right.
+      shape: rows and columns, 2 or more each.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+      kind: "slerp" or "linear".
+
+    Returns:
+      tokens [rows, columns, T] or [rows, columns, T, K], z [rows, columns, Z].
+    """
+    return _decode(model, params, paths.grid(corners, *shape, kind), key, temperature)
+
+
+def similar(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    amount: jax.Array | float,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+) -> Decoded:
+    """Decode a point between each z and a draw from the prior of its own, see `paths.similar`.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      z: [B, Z] float32.
+      amount: scalar or [B], 0 (z itself) to 1 (an independent draw).
+      key: random key, of the draws and of the tokens.
+      temperature: divides the logits; 0 takes the best token.
+    """
+    z_key, token_key = jax.random.split(key)
+    points = paths.similar(z, jax.random.normal(z_key, z.shape), amount)
+    return _decode(model, params, points, token_key, temperature)
+
+
+def attribute(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    vector: jax.Array,
+    amounts: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+) -> Decoded:
+    """Decode each z with multiples of an attribute's vector added.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      z: [B, Z] float32.
+      vector: [Z] float32, see `attributes.vectors`.
+      amounts: [N] float32; 0 leaves z as it is.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+
+    Returns:
+      tokens [B, N, T] or [B, N, T, K], z [B, N, Z].
+
+    Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic".
+    """
+    return _decode(model, params, paths.shifted(z, vector, amounts), key, temperature)
+
+
+def long(
+    model: Model,
+    params: Params,
+    points: jax.Array,
+    num_windows: int,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+    kind: str = "slerp",
+) -> Decoded:
+    """Decode a walk through z, one window at each step, see `paths.through`.
+
+    Neighbouring windows are alike because their z are; no window hears another.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      points: [P, Z] float32, what the walk passes.
+      num_windows: W.
+      key: random key of the decoded tokens.
+      temperature: divides the logits; 0 takes the best token.
+      kind: "slerp" or "linear".
+
+    Returns:
+      tokens [W, T] or [W, T, K], z [W, Z]; `join_windows` makes one piece of them.
+    """
+    return _decode(model, params, paths.through(points, num_windows, kind), key, temperature)
+
+
+def continuation(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    num_windows: int,
+    drift: jax.Array | float,
+    key: jax.Array,
+    temperature: jax.Array | float = 0.0,
+) -> Decoded:
+    """Chain windows: each one is a variation of the one before.
+
+    The z of a window is the encoded window before it, moved by `drift` towards a draw from
+    the prior (`paths.similar`). The decoder hears nothing of that window but this z: it does
+    not go on with a phrase or a held note as a language model would. Without drift, the
+    windows are reconstructions of reconstructions.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      z: [B, Z] float32, the encoded end of each piece.
+      num_windows: W.
+      drift: 0 (each window the reconstruction of the last) to 1 (all drawn from the prior).
+      key: random key, of the drift and of the tokens.
+      temperature: divides the logits; 0 takes the best token.
+
+    Returns:
+      tokens [B, W, T] or [B, W, T, K], z [B, W, Z].
+    """
+
+    def window(end: jax.Array, step_key: jax.Array) -> tuple[jax.Array, Decoded]:
+        made = similar(model, params, end, drift, step_key, temperature)
+        return model.encode(params, made.tokens).mu, made
+
+    _, made = jax.lax.scan(window, z, jax.random.split(key, num_windows))
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), made)
+
+
+def join_windows(tokens: jax.Array, task: Task) -> jax.Array:
+    """Put windows one after the other; no note sounds on from one into the next.
+
+    Args:
+      tokens: [B, W, T] or [B, W, T, K] integer.
+      task: whose tokens they are.
+
+    Returns:
+      [B, W * T] or [B, W * T, K] of the same type. Where a melody's window ends with a note
+      that sounds and the next begins with no event, that step is a note off.
+    """
+    B, W, T = tokens.shape[:3]
+    columns = tokens.reshape(B, W, T, len(task.tracks))
+    melodic = jnp.array([track.kind == "melody" for track in task.tracks])[None, None, :]
+    steps = jnp.arange(T)[None, None, :, None]
+    last = jnp.where(columns == NO_EVENT, -1, steps).max(axis=2)
+    event = jnp.take_along_axis(columns, jnp.maximum(last, 0)[:, :, None], axis=2)[:, :, 0]
+    sounds = (event >= FIRST_NOTE_ON)[:, :-1]
+    first = columns[:, 1:, 0]
+    stopped = jnp.where(sounds & (first == NO_EVENT) & melodic, NOTE_OFF, first)
+    joined = columns.at[:, 1:, 0].set(stopped.astype(tokens.dtype))
+    return joined.reshape(B, W * T, *task.row_shape[1:])
+
+
+def _decode(
+    model: Model,
+    params: Params,
+    z: jax.Array,
+    key: jax.Array,
+    temperature: jax.Array | float,
+) -> Decoded:
+    """Decode z [..., Z] all together: tokens [..., T] or [..., T, K], and z."""
+    tokens = model.generate(params, z.reshape(-1, z.shape[-1]), key, temperature)
+    return Decoded(tokens.reshape(*z.shape[:-1], *tokens.shape[1:]), z)
+
+
+def log_likelihood(
+    model: Model,
+    params: Params,
+    tokens: jax.Array,
+    key: jax.Array,
+    num_samples: int,
+    lengths: jax.Array | None = None,
+) -> LogLikelihood:
+    """Bound log p(tokens) from below.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      tokens: [B, T] or [B, T, K] integer.
+      key: random key of z.
+      num_samples: z drawn of each example's posterior, one after the other.
+      lengths: [B] int32, steps of each example that count, or None for T.
+
+    Reference: Burda et al. 2016, "Importance Weighted Autoencoders", equation 8.
+    """
+    posterior = model.encode(params, tokens, lengths)
+
+    def one(sample_key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        eps = jax.random.normal(sample_key, posterior.mu.shape)
+        z = posterior.mu + posterior.sigma * eps
+        logits = model.logits(params, z, tokens)
+        log_p_tokens = -objectives.reconstruction_nats(logits, tokens, lengths)
+        # log N(z; 0, 1) - log N(z; mu, sigma): the constants cancel.
+        log_ratio = (0.5 * (eps**2 - z**2) + jnp.log(posterior.sigma)).sum(axis=-1)
+        return log_p_tokens, log_p_tokens + log_ratio
+
+    log_p_tokens, log_weights = jax.lax.map(one, jax.random.split(key, num_samples))
+    elbo = log_p_tokens.mean(axis=0) - objectives.kl_nats(posterior)
+    bound = jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
+    return LogLikelihood(elbo, bound)

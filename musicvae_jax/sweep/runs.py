@@ -1,0 +1,228 @@
+"""Many runs in one program: their states stacked on a leading axis, G points of a grid.
+
+What a grid varies is data: rates, weights and limits are arrays of the state, so that one
+compiled program makes the steps of every point, from the same batches. The loop that trains
+them is the one that trains a single run; each point has its run folder, as a single run has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from musicvae_jax import data
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.devices import mesh as sharding
+from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.storage.checkpoints import Checkpoints
+from musicvae_jax.sweep.program import GridProgram, most_points, program_key
+from musicvae_jax.training import early_stopping as patience
+from musicvae_jax.training import loop
+from musicvae_jax.training import step as training
+from musicvae_jax.training.callbacks import Observer
+from musicvae_jax.training.program import Validation
+from musicvae_jax.training.step import TrainState
+
+Tree = Any
+
+
+class Point(NamedTuple):
+    """One point: what it trains, its run folder, and who is told about it."""
+
+    config: Config
+    run_dir: str
+    observer: Observer
+
+
+class Timing(NamedTuple):
+    """Seconds per step of all points of a group, by points side by side on a device."""
+
+    seconds: dict[int, float]
+    chosen: int
+
+
+def faster_program(
+    programs: Sequence[GridProgram], states: Sequence[TrainState], steps: int = 2
+) -> tuple[GridProgram, Timing]:
+    """Time a few steps of each program, from copies of the states, and take the faster.
+
+    Returns:
+      the program, and what was measured.
+    """
+    seconds: dict[int, float] = {}
+    for program in programs:
+        state = program.stack(states)
+        for _ in range(2):  # the first does not count
+            start = time.perf_counter()
+            state, _ = jax.block_until_ready(program(state, 0, min(steps, program.size)))
+            seconds[program.side_by_side] = (time.perf_counter() - start) / steps
+    best = min(programs, key=lambda program: seconds[program.side_by_side])
+    return best, Timing(seconds, best.side_by_side)
+
+
+def fit_points(
+    points: Sequence[Point],
+    store: data.Store,
+    *,
+    side_by_side: int | None = 1,
+    should_stop: Callable[[], bool] = lambda: False,
+    devices: Sequence[jax.Device] | None = None,
+    timed: Callable[[Timing], None] = lambda timing: None,
+) -> list[loop.Outcome]:
+    """Train the points of one program, each from its latest checkpoint, to `train_steps`.
+
+    Points that are at different steps, as after a kill between two saves, first catch up.
+
+    Args:
+      points: of equal `program_key`.
+      store: what to train on.
+      side_by_side: points that a device computes at once, 1 for one after the other, 0 for as
+        many as its memory holds; None times these two and takes the faster.
+      should_stop: asked between dispatches; when it says yes, the states are saved first.
+      devices: to share the points out to, all by default.
+      timed: is told what was measured to choose.
+
+    Raises:
+      ValueError: the points do not share a program.
+      InputError: the store has too few rows, or the LSTMs are to run in cuDNN, which cannot be
+        vectorised.
+    """
+    configs = [point.config for point in points]
+    if len({program_key(config) for config in configs}) > 1:
+        raise ValueError("points: they differ in more than numbers, group them by program_key")
+    if configs[0].run.lstm_backend == "cudnn":
+        raise InputError(
+            "lstm_backend: cudnn cannot train points in one program; take the executor local, or "
+            "lstm_backend=xla"
+        )
+    for config in configs:
+        loop.check_rows(config, store)
+    devices = list(devices or jax.devices())
+    model = build_model(configs[0])
+    with contextlib.ExitStack() as stack:
+        opened = [Checkpoints(p.run_dir, create=True) for p in points]
+        for checkpoints in opened:
+            stack.callback(checkpoints.close)
+        runs = [loop.Run(p.config, p.observer, c) for p, c in zip(points, opened, strict=True)]
+        states = _first_states(model, runs, devices)
+        return _Grid(model, runs, store, devices, side_by_side, timed).train(states, should_stop)
+
+
+def _first_states(
+    model: Model, runs: Sequence[loop.Run], devices: Sequence[jax.Device]
+) -> list[TrainState]:
+    """Restore each point's latest checkpoint, or draw its parameters; one seed, one draw."""
+    mesh = sharding.make_mesh(devices[:1])
+    draw = jax.jit(model.init, out_shardings=sharding.replicated(mesh))
+    drawn: dict[int, Tree] = {}
+    states = []
+    for config, _, checkpoints in runs:
+        init = functools.partial(training.init_state, model, config)
+        state = loop.restored(init, config, mesh, checkpoints)
+        if state is None:
+            seed = config.train.seed
+            init_key, run_key = training.split_seed(seed)
+            if seed not in drawn:
+                drawn[seed] = draw(init_key)
+            state = training.state_from_params(drawn[seed], config, run_key)
+        states.append(jax.device_get(state))
+    return states
+
+
+@dataclasses.dataclass
+class _Grid:
+    """What the rounds of a group share."""
+
+    model: Model
+    runs: Sequence[loop.Run]
+    store: data.Store
+    devices: Sequence[jax.Device]
+    side_by_side: int | None
+    timed: Callable[[Timing], None]
+
+    def train(
+        self, states: list[TrainState], should_stop: Callable[[], bool]
+    ) -> list[loop.Outcome]:
+        """Make all steps that are left, the points that are behind first."""
+        last = self.runs[0].config.run.train_steps
+        outcomes = []
+        for run, state in zip(self.runs, states, strict=True):
+            exhausted = patience.is_exhausted(state.patience, run.config)
+            left_over = int(state.step) < last and not exhausted
+            outcomes.append(loop.Outcome(state, int(state.step), left_over, exhausted))
+        while True:
+            left = [n for n, found in enumerate(outcomes) if found.stopped]
+            if not left or should_stop():
+                return outcomes
+            steps = sorted({outcomes[n].step for n in left})
+            group = [n for n in left if outcomes[n].step == steps[0]]
+            until = steps[1] if len(steps) > 1 else last
+            group = group[: most_points(self.runs[0].config, self.devices)]
+            found = self._round(group, [outcomes[n].state for n in group], until, should_stop)
+            for n, outcome in zip(group, found, strict=True):
+                outcomes[n] = outcome
+
+    def _round(
+        self,
+        group: Sequence[int],
+        states: Sequence[TrainState],
+        until: int,
+        should_stop: Callable[[], bool],
+    ) -> list[loop.Outcome]:
+        """Train some points that are at one step together until another."""
+        runs, config = [self.runs[n] for n in group], self.runs[group[0]].config
+        program = self._program([run.config for run in runs], states)
+        mesh = sharding.make_mesh(self.devices[:1])
+        rows = self.store.splits["validation"]
+        validation = Validation(self.model, config, rows, mesh, states[0].params)
+        for run, state in zip(runs, states, strict=True):
+            about = loop.summary(run.config, self.store, mesh, state, program, validation)
+            run.observer.started(about)
+        step = int(states[0].step)
+        trained = loop.Loop(
+            runs, program, validation, should_stop, until=until, ends_diverged=True
+        ).train(program.stack(states), step)
+        return [found._replace(state=jax.device_get(found.state)) for found in trained]
+
+    def _program(self, configs: Sequence[Config], states: Sequence[TrainState]) -> GridProgram:
+        """Compile the program, or two of them and keep the faster."""
+        rows = self.store.splits["train"]
+
+        def compiled(side_by_side: int) -> GridProgram:
+            return GridProgram(self.model, configs, rows, self.devices, side_by_side)
+
+        if self.side_by_side is not None or len(configs) <= len(self.devices):
+            return compiled(1 if self.side_by_side is None else self.side_by_side)
+        program, timing = faster_program([compiled(1), compiled(0)], states)
+        self.timed(timing)
+        return program
+
+
+class Cost(NamedTuple):
+    """What training a configuration takes on one device.
+
+    Attributes:
+      parameters: numbers in the model.
+      memory_bytes: estimate: arguments, results and temporaries.
+      seconds_per_step: measured.
+    """
+
+    parameters: int
+    memory_bytes: int
+    seconds_per_step: float
+
+
+def measured_cost(config: Config, store: data.Store, steps: int = 3) -> Cost:
+    """Compile a configuration's steps and time a few of them on one device."""
+    model = build_model(config)
+    state = training.init_state(model, config)
+    parameters = training.count_parameters(state.params)
+    program = GridProgram(model, [config], store.splits["train"], jax.devices()[:1], 1)
+    _, timing = faster_program([program], [state], steps)
+    return Cost(parameters, program.memory_bytes, timing.seconds[1])

@@ -1,0 +1,389 @@
+"""The one training loop: dispatch, record, validate, save, stop, resume.
+
+It prints nothing and knows no file but the checkpoints: an `Observer` is told what happens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from musicvae_jax import data
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.devices import mesh as sharding
+from musicvae_jax.devices import processes as multihost
+from musicvae_jax.models.registry import build_model, compute_dtype
+from musicvae_jax.storage.checkpoints import Checkpoints
+from musicvae_jax.training import early_stopping as patience
+from musicvae_jax.training import program as dispatch
+from musicvae_jax.training import step as training
+from musicvae_jax.training.callbacks import Observer, Summary
+from musicvae_jax.training.early_stopping import Patience
+from musicvae_jax.training.meter import Window
+from musicvae_jax.training.optimiser import hyperparameters
+from musicvae_jax.training.program import Dispatch, Validation
+from musicvae_jax.training.step import TrainState
+
+# A call to the device is cut to about this long, so that a signal is answered soon.
+SECONDS_PER_DISPATCH = 2.0
+
+
+class Outcome(NamedTuple):
+    """How training ended.
+
+    Attributes:
+      state: the last one.
+      step: its optimiser steps.
+      stopped: it was asked to stop, and more steps are left.
+      exhausted: early stopping ended it.
+      diverged: it was ended because its steps were not finite any more.
+    """
+
+    state: TrainState
+    step: int
+    stopped: bool
+    exhausted: bool = False
+    diverged: bool = False
+
+
+def check_fits(
+    config: Config, store: data.Store, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Check that a run can begin on these devices (all by default); return their mesh.
+
+    Raises:
+      InputError: too few rows for a batch, a batch that the devices cannot share, no validation
+        rows for a schedule or early stopping that needs them, or LSTMs that cannot run here.
+    """
+    mesh = sharding.make_mesh(devices, config.run.model_parallel)
+    part = config.train.batch_size // config.train.accumulation
+    sharding.check_divides(mesh, part, "batch_size / accumulation")
+    check_rows(config, store)
+    build_model(config)
+    return mesh
+
+
+def fit(
+    config: Config,
+    store: data.Store,
+    run_dir: str,
+    observer: Observer,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    devices: Sequence[jax.Device] | None = None,
+    ends_diverged: bool = False,
+    params: Any = None,
+) -> Outcome:
+    """Train from the run folder's latest checkpoint, or from the start, to `train_steps`.
+
+    Args:
+      config: what to train.
+      store: what to train on.
+      run_dir: where the checkpoints are.
+      observer: is told what happens.
+      should_stop: asked between dispatches; when it says yes, the state is saved first.
+      devices: all by default.
+      ends_diverged: end when none of the steps since the last record was finite.
+      params: what a new run starts from in place of random parameters; of the same shapes.
+
+    Raises:
+      InputError: see `check_fits`.
+    """
+    mesh = check_fits(config, store, devices)
+    model = build_model(config)
+    init = functools.partial(training.init_state, model, config)
+    with Checkpoints(run_dir, create=True) as checkpoints:
+        state = restored(init, config, mesh, checkpoints)
+        if state is None:
+            placed = sharding.of_tree(mesh, jax.eval_shape(init), config.run.param_sharding)
+            state = jax.jit(init, out_shardings=placed)()
+            if params is not None:
+                taken = dispatch.placed_like(params, state.params)
+                state = dataclasses.replace(state, params=taken)
+        program = Dispatch(model, config, store.splits["train"], mesh, state)
+        validation = Validation(model, config, store.splits["validation"], mesh, state.params)
+        observer.started(summary(config, store, mesh, state, program, validation))
+        run = Run(config, observer, checkpoints)
+        # All processes stop at the same step, whichever is asked to.
+        stop = multihost.agreed(mesh, should_stop)
+        loop = Loop([run], program, validation, stop, ends_diverged=ends_diverged)
+        return loop.train(state, int(state.step))[0]
+
+
+def check_rows(config: Config, store: data.Store) -> None:
+    """Check that a store has the rows that a run needs.
+
+    Raises:
+      InputError: too few for a batch, or none to validate on where that decides something.
+    """
+    data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
+    if patience.needs_validation(config) and not len(store.splits["validation"]):
+        raise InputError(
+            "learning_rate_schedule=plateau and stop_patience need validation rows, and "
+            f"{store.path} has none"
+        )
+
+
+def restored(
+    init: Callable[[], TrainState], config: Config, mesh: Mesh, checkpoints: Checkpoints
+) -> TrainState | None:
+    """Read the last good checkpoint, if there is one; `init` is for the shapes only."""
+    step = checkpoints.last_good_step()
+    if step is None:
+        return None
+    shapes = jax.eval_shape(init)
+    placed = sharding.of_tree(mesh, shapes, config.run.param_sharding)
+    shapes = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        placed,
+    )
+    # A state that was saved before some fields existed takes their first values.
+    saved = checkpoints.state_names(step)
+    wanted = {name: value for name, value in _without_params(shapes).items() if name in saved}
+    wanted["hyper"] = {k: v for k, v in vars(shapes.hyper).items() if k in saved["hyper"]}
+    params, rest = checkpoints.restore(step, shapes.params, wanted)
+    first = hyperparameters(config.train), patience.first_patience()
+    hyper, waiting = jax.device_put(first, sharding.replicated(mesh))
+    rest["hyper"] = dataclasses.replace(hyper, **rest["hyper"])
+    return TrainState(params=params, **({"patience": waiting} | rest))
+
+
+def _without_params(state: TrainState) -> dict[str, Any]:
+    """Return the other fields of a state by name."""
+    return {name: value for name, value in vars(state).items() if name != "params"}
+
+
+def summary(
+    config: Config,
+    store: data.Store,
+    mesh: Mesh,
+    state: TrainState,
+    program: Program,
+    validation: Validation,
+) -> Summary:
+    """Collect what is known before the first step."""
+    device = mesh.devices.flat[0]
+    rows = len(store.splits["train"])
+    return Summary(
+        devices=f"{mesh.size} x {device.device_kind}",
+        dtype=jnp.dtype(compute_dtype(config.train.dtype)).name,
+        parameters=training.count_parameters(state.params),
+        train_rows=rows,
+        validation_rows=len(validation.chosen),
+        steps_per_epoch=rows / config.train.batch_size,
+        memory_bytes=program.memory_bytes,
+        rows_on="device" if program.on_device else "host",
+        first_step=int(state.step),
+    )
+
+
+class Program(Protocol):
+    """The compiled steps of one run, or of several that go side by side.
+
+    Attributes:
+      size: most steps of one call.
+      on_device: the rows lie on the devices.
+      memory_bytes: what a call holds on each device.
+    """
+
+    size: int
+    on_device: bool
+    memory_bytes: int
+
+    def __call__(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, training.Metrics]:
+        """Make `count` steps from `step`; `state` is used up."""
+
+    def records(self, found: training.Metrics) -> list[dict[str, np.ndarray]]:
+        """Wait for the metrics of a call and return those of each run, [C] each."""
+
+    def run_state(self, state: TrainState, run: int) -> TrainState:
+        """Return the state of one run."""
+
+    def with_patience(self, state: TrainState, waiting: Sequence[Patience]) -> TrainState:
+        """Put what validations said of each run into the state."""
+
+    def freeze(self, run: int) -> None:
+        """Make no more steps of a run."""
+
+
+class Run(NamedTuple):
+    """What one run has of its own; runs side by side differ in numbers, not in programs."""
+
+    config: Config
+    observer: Observer
+    checkpoints: Checkpoints
+
+
+class Loop:
+    """Trains one run, or several side by side that validate, record and save at the same steps.
+
+    Args:
+      runs: the `RunConfig` of all is the same.
+      program: their steps.
+      validation: scores one run.
+      should_stop: asked between dispatches.
+      until: step to stop at, None for the last.
+      ends_diverged: a run none of whose steps since the last record was finite makes no more.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        program: Program,
+        validation: Validation,
+        should_stop: Callable[[], bool],
+        *,
+        until: int | None = None,
+        ends_diverged: bool = False,
+    ) -> None:
+        self._runs, self._program, self._validation = runs, program, validation
+        self._should_stop, self._ends_diverged = should_stop, ends_diverged
+        self._limits = runs[0].config.run
+        self._until = self._limits.train_steps if until is None else until
+        self._active = [True] * len(runs)
+        self._ends: list[str] = [""] * len(runs)
+
+    def train(self, state: TrainState, step: int) -> list[Outcome]:
+        """Make the steps that are left after `step`."""
+        window = Window(self._runs[0].config.train.batch_size)
+        running: tuple[training.Metrics, int] | None = None
+        waiting = [self._program.run_state(state, n).patience for n in range(len(self._runs))]
+        self._end_exhausted(jax.device_get(waiting))
+        while step < self._until and any(self._active) and not self._should_stop():
+            count = self._count(step, window.seconds_per_step)
+            state, record = self._program(state, step, count)
+            step += count
+            # The next dispatch is under way while the last one's figures are fetched.
+            if running:
+                window.add(self._program.records(running[0]), running[1])
+                if window.is_heartbeat_due():
+                    self._report(step - count, window, False)
+            running = record, count
+            if self._is_event(step):
+                window.add(self._program.records(record), count)
+                running = None
+                state = self._handle(state, step, window)
+        if running:
+            jax.block_until_ready(running)
+        for n in self._still_active():
+            self._save(n, self._program.run_state(state, n), step, math.inf)
+        return [self._outcome(n, state, step) for n in range(len(self._runs))]
+
+    def _outcome(self, n: int, state: TrainState, step: int) -> Outcome:
+        """Tell how a run ended; one that ended before the others did so where it saved."""
+        mine = self._program.run_state(state, n)
+        stopped = self._active[n] and step < self._limits.train_steps
+        end = self._ends[n]
+        return Outcome(mine, int(mine.step), stopped, end == "exhausted", end == "diverged")
+
+    def _still_active(self) -> list[int]:
+        return [n for n, active in enumerate(self._active) if active]
+
+    def _end(self, n: int, reason: str) -> None:
+        """Make no more steps of a run."""
+        self._active[n], self._ends[n] = False, reason
+        self._program.freeze(n)
+
+    def _end_exhausted(self, waiting: Sequence[Patience]) -> None:
+        """End the runs whose early stopping says so."""
+        for n in self._still_active():
+            if patience.is_exhausted(waiting[n], self._runs[n].config):
+                self._end(n, "exhausted")
+
+    def _count(self, step: int, seconds_per_step: float) -> int:
+        """Return how many steps to make at once: up to the next event, not too long."""
+        run = self._limits
+        periods = [run.log_every, run.eval_every, run.save_every]
+        left = [self._until - step, *(period - step % period for period in periods)]
+        in_time = int(min(SECONDS_PER_DISPATCH / max(seconds_per_step, 1e-9), self._program.size))
+        if jax.process_count() > 1:
+            # Their clocks differ, and all must make the same steps.
+            in_time = self._program.size
+        return min(*left, max(in_time, 1))
+
+    def _is_event(self, step: int) -> bool:
+        """Return whether something is due after `step`."""
+        run = self._limits
+        periods = [run.log_every, run.eval_every, run.save_every]
+        return step == run.train_steps or any(step % period == 0 for period in periods)
+
+    def _report(self, step: int, window: Window, is_record: bool) -> None:
+        """Tell each observer; of a heartbeat the first only."""
+        total = self._limits.train_steps
+        for n in self._still_active() if is_record else self._still_active()[:1]:
+            progress = window.progress(n, step, total, is_record)
+            self._runs[n].observer.trained(progress)
+            if self._ends_diverged and is_record and math.isnan(progress.figures["loss"]):
+                self._ends[n] = "diverged"
+
+    def _handle(self, state: TrainState, step: int, window: Window) -> TrainState:
+        """Record, validate and save, whatever is due; return the state with what that changed."""
+        limits, is_last = self._limits, step == self._limits.train_steps
+        if is_last or step % limits.log_every == 0:
+            self._report(step, window, True)
+            window.restart()
+        validates = len(self._validation.chosen) > 0 and (is_last or step % limits.eval_every == 0)
+        if validates or is_last or step % limits.save_every == 0:
+            state = self._validate_and_save(state, step, validates)
+        for n in self._still_active():
+            if self._ends[n] == "diverged":
+                self._save(n, self._program.run_state(state, n), step, math.inf)
+                self._end(n, "diverged")
+        window.resume_clock()
+        return state
+
+    def _validate_and_save(self, state: TrainState, step: int, validates: bool) -> TrainState:
+        """Validate each run, if due, and save it."""
+        waiting: list[Patience] = []
+        # The last step's is left out where it is not due: a longer run would not make it.
+        is_due = validates and step % self._limits.eval_every == 0
+        for n, (config, observer, _) in enumerate(self._runs):
+            mine, loss = self._program.run_state(state, n), math.inf
+            if self._active[n] and validates:
+                figures = self._validation(mine, config)
+                loss = figures["loss"]
+                if is_due:
+                    mine = _with_patience(mine, config, figures)
+                observer.validated(step, figures | _waited(mine, config))
+            if self._active[n]:
+                self._save(n, mine, step, loss)
+            waiting.append(jax.device_get(mine.patience))
+        if is_due:
+            state = self._program.with_patience(state, waiting)
+            self._end_exhausted(waiting)
+        return state
+
+    def _save(self, n: int, state: TrainState, step: int, loss: float) -> None:
+        """Write a checkpoint, unless this step has one."""
+        config, observer, checkpoints = self._runs[n]
+        if checkpoints.latest_step() == step:
+            return
+        checkpoints.save(step, state.params, _without_params(state), config, loss)
+        observer.saved(step)
+
+
+def _with_patience(state: TrainState, config: Config, figures: dict[str, float]) -> TrainState:
+    """Return the state after a validation, the new scalars where the old ones lie."""
+    after = patience.validated(jax.device_get(state.patience), config, figures)
+    return dataclasses.replace(state, patience=dispatch.placed_like(after, state.patience))
+
+
+def _waited(state: TrainState, config: Config) -> dict[str, float]:
+    """Return how long the run has been waiting for a better figure, where that matters."""
+    waited = {}
+    if config.train.learning_rate_schedule == "plateau":
+        waited["plateau_waited"] = float(state.patience.plateau_waited)
+    if config.run.stop_patience:
+        waited["stop_waited"] = float(state.patience.stop_waited)
+    return waited

@@ -1,0 +1,343 @@
+"""One training step, one evaluation step, and many training steps in one program.
+
+    state, batch -> transpose -> encode -> z -> logits -> loss -> gradient -> clip -> Adam
+
+Everything is a pure function of arrays. A run is exactly repeatable: the randomness of a step
+is `fold_in(key, step)`, its batch is a function of (seed, step), and one compiled program
+makes the steps however they are cut into calls.
+
+Reference: magenta/models/music_vae/base_model.py::_compute_model_loss and
+music_vae_train.py::train.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from musicvae_jax import metrics, objectives
+from musicvae_jax.config import Config, TrainConfig
+from musicvae_jax.data import transpose_tokens
+from musicvae_jax.models.registry import Model
+from musicvae_jax.tasks import Task, get_task
+from musicvae_jax.training.early_stopping import Patience, first_patience
+from musicvae_jax.training.optimiser import (
+    Hyperparameters,
+    all_finite,
+    hyperparameters,
+    learning_rate_at,
+    make_optimiser,
+    select,
+)
+
+# Metrics of a step that are no means over its batch: of several steps the last one counts.
+LAST_VALUES = ("learning_rate", "beta", "sampling_probability", "zeroed", "skipped")
+
+Tree = Any
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training carries from step to step.
+
+    Attributes:
+      step: optimiser steps done, int32 [].
+      params: model parameters, float32.
+      optimiser: state of the optimiser.
+      hyper: the numbers a grid may vary.
+      key_data: bits of the run's random key, uint32.
+      zeroed: steps so far whose gradient counted as 0 for its norm, int32 [].
+      skipped: steps so far that changed nothing, for a value was not finite, int32 [].
+      patience: what validations so far did to the learning rate and to early stopping.
+    """
+
+    step: jax.Array
+    params: Tree
+    optimiser: Tree
+    hyper: Hyperparameters
+    key_data: jax.Array
+    zeroed: jax.Array
+    skipped: jax.Array
+    patience: Patience
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+      tokens: integer [B, T] or [B, T, K].
+      eps: noise of z, float32 [B, Z]. None: a training step draws it, an evaluation takes
+        z = mu.
+    """
+
+    tokens: jax.Array
+    eps: jax.Array | None = None
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def init_state(model: Model, config: Config) -> TrainState:
+    """Draw the parameters from the configuration's seed and start at step 0."""
+    init_key, run_key = split_seed(config.train.seed)
+    return state_from_params(model.init(init_key), config, run_key)
+
+
+def split_seed(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Return a run's two random keys: of its parameters, and of its steps."""
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    return init_key, run_key
+
+
+def state_from_params(params: Tree, config: Config, key: jax.Array) -> TrainState:
+    """Start at step 0 from given parameters; `key` is the run's random key."""
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        optimiser=make_optimiser(config.train.clip_mode).init(params),
+        hyper=hyperparameters(config.train),
+        key_data=jax.random.key_data(key),
+        zeroed=jnp.int32(0),
+        skipped=jnp.int32(0),
+        patience=jax.tree.map(jnp.asarray, first_patience()),
+    )
+
+
+def count_parameters(params: Tree) -> int:
+    """Count the numbers in a tree of arrays."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def example_values(
+    model: Model,
+    task: Task,
+    hyper: Hyperparameters,
+    beta: jax.Array,
+    params: Tree,
+    batch: Batch,
+    **logits_options: Any,
+) -> Metrics:
+    """Compute loss and measures of each example.
+
+    Args:
+      model: the model.
+      task: names the tracks.
+      hyper: `free_bits` is used.
+      beta: weight of the KL term, float32 [].
+      params: model parameters.
+      batch: tokens and noise; without noise z = mu.
+      **logits_options: passed to `model.logits` (scheduled sampling, dropped inputs).
+
+    Returns:
+      [B] each: "loss" is cross-entropy + beta * max(KL, tau) in nats; "loss_reference" is
+      cross-entropy + beta * max(KL - tau, 0), of equal gradient; "reconstruction_nats" the
+      cross-entropy; "kl_nats"; "accuracy" over steps and tracks.
+    """
+    posterior = model.encode(params, batch.tokens)
+    z = posterior.mu if batch.eps is None else posterior.mu + posterior.sigma * batch.eps
+    logits = model.logits(params, z, batch.tokens, **logits_options)
+    reconstruction = objectives.reconstruction_nats(logits, batch.tokens)
+    kl = objectives.kl_nats(posterior)
+    correct = metrics.best_tokens(logits) == metrics.track_columns(batch.tokens)
+    return {
+        "loss": reconstruction + beta * objectives.free_bits_kl(kl, hyper.free_bits),
+        "loss_reference": reconstruction + beta * objectives.free_bits_cost(kl, hyper.free_bits),
+        "reconstruction_nats": reconstruction,
+        "kl_nats": kl,
+        "accuracy": jnp.mean(correct, axis=(1, 2), dtype=jnp.float32),
+    }
+
+
+def make_train_step(model: Model, config: Config) -> TrainStep:
+    """Build the pure training step `(state, batch) -> (state, metrics)` of a configuration.
+
+    Its metrics are scalars: the means over the batch of `example_values`, with "kl_bits" for
+    "kl_nats", and "gradient_norm", "learning_rate", "beta", "sampling_probability", "zeroed"
+    and "skipped" (both counted from the run's start).
+    """
+    train, task = config.train, get_task(config.task)
+    optimiser = make_optimiser(train.clip_mode, decays_weights=train.weight_decay > 0)
+    teacher_forced = train.sampling_schedule == "constant" and train.sampling_rate == 0
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        hyper = state.hyper
+        beta = objectives.scheduled_beta(
+            state.step,
+            train.beta_schedule,
+            hyper.beta,
+            rate=hyper.beta_rate,
+            steps=hyper.beta_steps,
+            rise=hyper.beta_rise,
+        )
+        probability = objectives.sampling_probability_at(
+            state.step, train.sampling_schedule, hyper.sampling_rate
+        )
+
+        def loss(params: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            options: dict[str, Any] = {}
+            if not teacher_forced:
+                options = {"sampling_probability": probability, "key": key}
+            if train.input_dropout > 0:
+                drop_key = jax.random.fold_in(key, 1)
+                options |= {"input_dropout": hyper.input_dropout, "drop_key": drop_key}
+            values = example_values(model, task, hyper, beta, params, part, **options)
+            return jnp.mean(values["loss_reference"]), values
+
+        batch, sampling_key = _augment(state, batch, task, config.model.z_size)
+        grads, values = _gradient(loss, state.params, batch, sampling_key, train.accumulation)
+        grads = _without_part(grads, train.freeze)
+        measured = {name: jnp.mean(value) for name, value in values.items()}
+        measured["kl_bits"] = measured.pop("kl_nats") / math.log(2.0)
+        state, more = _update(state, optimiser, grads, measured["loss"], train)
+        more |= {"beta": beta, "sampling_probability": probability}
+        return state, measured | more
+
+    return train_step
+
+
+def _augment(state: TrainState, batch: Batch, task: Task, z_size: int) -> tuple[Batch, jax.Array]:
+    """Transpose the batch and give it noise: (batch, key for scheduled sampling)."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
+    transpose_key, eps_key, sampling_key = jax.random.split(key, 3)
+    tokens = transpose_tokens(transpose_key, batch.tokens, state.hyper.transpose, task)
+    eps = batch.eps
+    if eps is None:
+        eps = jax.random.normal(eps_key, (tokens.shape[0], z_size))
+    return Batch(tokens, eps), sampling_key
+
+
+def _gradient(
+    loss: Callable[[Tree, Batch, jax.Array], tuple[jax.Array, Metrics]],
+    params: Tree,
+    batch: Batch,
+    key: jax.Array,
+    parts: int,
+) -> tuple[Tree, Metrics]:
+    """Differentiate a mean over the batch, cut into equal parts one after the other.
+
+    Part a holds the rows a, a + parts, ...: cut so, each device keeps the rows it has. Noise
+    and transposition are drawn for the whole batch before; only the samples of scheduled
+    sampling are others than those of an uncut batch.
+
+    Returns:
+      the gradient, and the values of each example [B] in another order.
+    """
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        return gradient(params, batch, key)
+
+    def cut(array: jax.Array) -> jax.Array:
+        return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+
+    def add_part(total: Tree, part: tuple[Batch, jax.Array]) -> tuple[Tree, Metrics]:
+        grads, values = gradient(params, *part)
+        return jax.tree.map(jnp.add, total, grads), values
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    cuts = jax.tree.map(cut, batch), jax.random.split(key, parts)
+    total, values = jax.lax.scan(add_part, zeros, cuts)
+    mean = jax.tree.map(lambda leaf: leaf / parts, total)
+    return mean, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
+
+
+def _without_part(tree: Tree, part: str) -> Tree:
+    """Put zeros in the place of the encoder's or the decoder's arrays ("none": nothing's)."""
+    if part == "none":
+        return tree
+    return tree | {part: jax.tree.map(jnp.zeros_like, tree[part])}
+
+
+def _update(
+    state: TrainState, optimiser: Any, grads: Tree, loss: jax.Array, train: TrainConfig
+) -> tuple[TrainState, Metrics]:
+    """Make one optimiser step, or none where loss or gradient is not finite, and count."""
+    hyper = state.hyper
+    norm = optax.tree.norm(grads)
+    schedule = train.learning_rate_schedule
+    rate = learning_rate_at(state.step, hyper, schedule, jnp.asarray(state.patience.rate_scale))
+    updates, new_optimiser = optimiser.update(
+        grads, state.optimiser, state.params, hyper=hyper, learning_rate=rate
+    )
+    updates = _without_part(updates, train.freeze)
+    finite = all_finite((loss, grads))
+    zeroed = finite & (norm >= hyper.grad_norm_clip_to_zero) & (train.clip_mode == "global_norm")
+    new_state = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=select(finite, optax.apply_updates(state.params, updates), state.params),
+        optimiser=select(finite, new_optimiser, state.optimiser),
+        zeroed=state.zeroed + zeroed.astype(jnp.int32),
+        skipped=state.skipped + (~finite).astype(jnp.int32),
+    )
+    return new_state, {
+        "gradient_norm": norm,
+        "learning_rate": rate,
+        "zeroed": new_state.zeroed,
+        "skipped": new_state.skipped,
+    }
+
+
+def take_from_device(rows: jax.Array, chunk: jax.Array, i: jax.Array) -> jax.Array:
+    """Gather batch `i`'s tokens: `rows` [N, T(, K)] of the split, `chunk` [C, B] row numbers."""
+    return rows[chunk[i]]
+
+
+def take_from_chunk(rows: jax.Array, chunk: jax.Array, i: jax.Array) -> jax.Array:
+    """Take batch `i`'s tokens from `chunk` [C, B, T(, K)], gathered on the host."""
+    del rows
+    return chunk[i]
+
+
+def make_run_steps(
+    train_step: TrainStep, take: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Build the program of several steps: `(state, rows, chunk, count) -> (state, record)`.
+
+    `count`, int32 [], is how many of the chunk's batches to use. It is data: the same
+    compiled steps run whatever the count, so that a run cut anywhere stays bit-equal.
+    `record` holds each step's metrics, [C] each; those beyond `count` are 0.
+    """
+
+    def run_steps(
+        state: TrainState, rows: jax.Array, chunk: jax.Array, count: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        def one(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
+            return train_step(state, Batch(take(rows, chunk, i)))
+
+        def body(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, record = carry
+            state, measured = one(state, i)
+            return state, {name: record[name].at[i].set(measured[name]) for name in record}
+
+        _, shapes = jax.eval_shape(one, state, jnp.int32(0))
+        record = {name: jnp.zeros(chunk.shape[:1], shape.dtype) for name, shape in shapes.items()}
+        return jax.lax.fori_loop(0, count, body, (state, record))
+
+    return run_steps
+
+
+def make_eval_step(
+    model: Model, config: Config
+) -> Callable[[Tree, Hyperparameters, Batch, jax.Array], Metrics]:
+    """Build the evaluation step `(params, hyper, batch, mask) -> sums over the masked rows`.
+
+    Teacher forced, not transposed, with the full `beta`: figures of different steps compare.
+    The sums are those of `example_values` and "examples".
+    """
+    task = get_task(config.task)
+
+    def eval_step(params: Tree, hyper: Hyperparameters, batch: Batch, mask: jax.Array) -> Metrics:
+        values = example_values(model, task, hyper, hyper.beta, params, batch)
+        values["examples"] = jnp.ones(mask.shape, jnp.float32)
+        return metrics.masked_sums(values, mask)
+
+    return eval_step

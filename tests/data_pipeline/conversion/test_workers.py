@@ -1,0 +1,143 @@
+"""Jobs that hang, crash or eat memory cost only themselves."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipeline.conversion import workers
+from data_pipeline.conversion.workers import Limits, run_isolated
+
+LIMITS = Limits(cpu_seconds=0.5, wall_seconds=2.0, memory_bytes=2**30)
+
+
+def misbehave(order: str) -> Any:
+    """Do what a job's text says; runs in a child process."""
+    if order == "loop":
+        while True:
+            pass
+    if order == "wait":
+        time.sleep(600)
+    if order == "eat":
+        return np.zeros(2**40, np.uint8)
+    if order == "eat a little more":
+        return int(np.ones(2**30 + 2**20, np.uint8)[0])
+    if order == "answer too large":
+        return bytes(700 * 2**20)
+    if order == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if order == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if order == "raise":
+        raise KeyError("missing")
+    if order.startswith("killed once "):
+        path = pathlib.Path(order.removeprefix("killed once "))
+        if not path.exists():
+            path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return order, os.getpid()
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[int, workers.Outcome]:
+    """Outcomes of every kind of misbehaviour between jobs that behave, on two workers."""
+    orders = ["a", "loop", "wait", "b", "eat", "answer too large", "segfault", "killed", "raise"]
+    jobs = enumerate([*orders, "c", "eat a little more"])
+    return dict(run_isolated(misbehave, jobs, num_workers=2, limits=LIMITS))
+
+
+def test_jobs_that_behave_are_answered(outcomes: dict[int, workers.Outcome]) -> None:
+    assert sorted(outcomes) == list(range(11))
+    assert [outcomes[i].value[0] for i in (0, 3, 9)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("key", "reason", "detail"),
+    [
+        (1, workers.OUT_OF_TIME, "0.5 s of processor time"),
+        (2, workers.OUT_OF_TIME, "2 s waiting"),
+        (4, workers.OUT_OF_MEMORY, "more than 1 GiB"),
+        (5, workers.OUT_OF_MEMORY, "more than 1 GiB"),
+        (10, workers.OUT_OF_MEMORY, "more than 1 GiB"),
+        (6, workers.CRASHED, f"exit code {-signal.SIGSEGV}"),
+        (7, workers.OUT_OF_MEMORY, "ended by the system"),
+        (8, workers.FAILED, "KeyError: 'missing'"),
+    ],
+)
+def test_each_misbehaviour_has_its_reason(
+    outcomes: dict[int, workers.Outcome], key: int, reason: str, detail: str
+) -> None:
+    assert outcomes[key] == workers.Outcome(None, reason, detail)
+
+
+def test_a_job_whose_child_was_killed_is_tried_again(tmp_path: pathlib.Path) -> None:
+    jobs = enumerate(["a", f"killed once {tmp_path / 'mark'}", "b"])
+    done = dict(run_isolated(misbehave, jobs, num_workers=2, limits=LIMITS))
+    assert sorted(done) == [0, 1, 2]
+    assert all(outcome.reason is None for outcome in done.values())
+    assert (tmp_path / "mark").exists()
+
+
+def test_set_up_is_no_jobs_time() -> None:
+    done = dict(
+        run_isolated(misbehave, [(0, "a")], num_workers=1, limits=LIMITS, setup=take_a_second)
+    )
+    assert done[0].value[0] == "a"
+
+
+def take_a_second() -> None:
+    """Take more processor time than a job may."""
+    end = time.process_time() + 1.0
+    while time.process_time() < end:
+        pass
+
+
+def test_a_child_serves_many_jobs() -> None:
+    done = dict(run_isolated(misbehave, enumerate("abcdef"), num_workers=2, limits=LIMITS))
+    assert [done[i].value[0] for i in range(6)] == list("abcdef")
+    assert len({outcome.value[1] for outcome in done.values()}) <= 2
+
+
+def test_jobs_are_drawn_only_when_a_child_is_free() -> None:
+    drawn = []
+
+    def jobs() -> Any:
+        for number in range(20):
+            drawn.append(number)
+            yield number, str(number)
+
+    results = run_isolated(misbehave, jobs(), num_workers=2, limits=LIMITS)
+    next(results)
+    assert len(drawn) <= 5
+    results.close()
+
+
+def test_no_jobs_start_no_child() -> None:
+    assert list(run_isolated(misbehave, [], num_workers=2)) == []
+
+
+class Unreadable:
+    """A function that a child cannot take in."""
+
+    def __call__(self, payload: Any) -> Any:
+        """Return the payload."""
+        return payload
+
+    def __setstate__(self, state: Any) -> None:
+        """Refuse to be unpickled."""
+        raise OSError("unreadable on purpose")
+
+    def __getstate__(self) -> dict[str, int]:
+        """Have a state, so that it is restored."""
+        return {"state": 1}
+
+
+def test_a_child_that_cannot_start_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="a worker process ended at its start, code 1"):
+        list(run_isolated(Unreadable(), [(0, "a")], num_workers=1, limits=LIMITS))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pathlib
+import sys
+import wave
+
+import numpy as np
+import pytest
+
+from data_pipeline.render import audio
+from data_pipeline.render import files as render
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import TASKS
+from tests.support.example_rows import EXAMPLES, MELODY_ROW
+from tests.support.note_lists import row
+
+A4 = 69 - 21 + 2
+
+
+def loud(sound: np.ndarray, seconds: float) -> float:
+    """The loudest sample of the 20 ms from a time on."""
+    start = round(seconds * audio.SAMPLE_RATE)
+    return float(np.abs(sound[start : start + audio.SAMPLE_RATE // 50]).max())
+
+
+def test_a_note_sounds_at_its_pitch_and_time() -> None:
+    sound = audio.synthesise(np.array(row(32, s8=A4, s16=1)), "mel_2bar")
+    second = sound[audio.SAMPLE_RATE : 2 * audio.SAMPLE_RATE]  # from step 8, a second in
+    spectrum = np.abs(np.fft.rfft(second))
+    assert spectrum.argmax() == 440
+    assert loud(sound, 0.9) == 0.0
+    assert loud(sound, 1.0) > 0.3
+    assert loud(sound, 2.2) == 0.0  # released
+    assert sound.dtype == np.float32
+    assert np.abs(sound).max() == pytest.approx(audio.PEAK)
+
+
+def test_tempo_and_rests_move_what_is_heard() -> None:
+    tokens = np.array(row(16, s0=A4, s4=1))
+    slow = audio.synthesise([tokens, tokens], "mel_2bar", qpm=60.0)
+    # A bar of 4 seconds, one of rest, and the second row.
+    assert len(slow) == (12 + 1) * audio.SAMPLE_RATE
+    assert loud(slow, 7.9) == 0.0 < loud(slow, 8.0)
+    close = audio.synthesise([tokens, tokens], "mel_2bar", qpm=60.0, rest_bars=0)
+    assert loud(close, 3.9) == 0.0 < loud(close, 4.0)
+
+
+def test_every_drum_class_sounds_and_the_kick_is_lowest() -> None:
+    centres = []
+    for number in range(9):
+        sound = audio.synthesise(np.array(row(16, s0=1 << number)), "drums_2bar")
+        power = np.abs(np.fft.rfft(sound)) ** 2
+        centres.append(float((power * np.arange(len(power))).sum() / power.sum()))
+    assert min(centres) == centres[0]
+    assert min(centres[2], centres[3]) > max(centres[4:7])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_equal_rows_give_equal_files(task: str, tmp_path: pathlib.Path) -> None:
+    tokens = EXAMPLES[task][:64]
+    for name in ("a.wav", "b.wav"):
+        render.write_wav(tmp_path / name, tokens, task, qpm=240.0)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    with wave.open(str(tmp_path / "a.wav")) as stream:
+        assert (stream.getnchannels(), stream.getsampwidth(), stream.getframerate()) == (
+            1,
+            2,
+            44_100,
+        )
+        seconds = stream.getnframes() / stream.getframerate()
+    assert seconds == pytest.approx(len(tokens) / 16 + 1)
+
+
+def test_silence_is_silent() -> None:
+    assert not audio.synthesise(np.zeros(32, int), "mel_2bar").any()
+
+
+def test_what_cannot_be_played_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"wav: 16\d\d minutes of sound are more than an"):
+        audio.synthesise([MELODY_ROW] * 140, "mel_2bar", qpm=1.0)
+    with pytest.raises(InputError, match="soundfont: there is no file nowhere"):
+        render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont="nowhere")
+    (tmp_path / "a.sf2").write_bytes(b"RIFF....WAVE")
+    with pytest.raises(InputError, match=r"soundfont: .*a\.sf2 is not a SoundFont"):
+        render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
+    (tmp_path / "a.sf2").write_bytes(b"RIFF....sfbk")
+    monkeypatch.setitem(sys.modules, "fluidsynth", None)
+    with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[sound\]'"):
+        render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.sf2"]
+    with pytest.raises(InputError, match="soundfont: there is no file nowhere"):
+        render.check_formats(("wav",), "nowhere")

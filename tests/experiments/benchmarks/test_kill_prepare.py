@@ -1,0 +1,71 @@
+"""A run killed at any moment goes on, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+from data_pipeline.render.files import concatenate, midi_bytes
+from data_pipeline.selection.store import RUN
+from experiments.benchmarks.data.kill_prepare import contents
+from musicvae_jax.tasks import FIRST_NOTE_ON
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+# Forks after all is imported and compiled, so that the moments fall into the work itself; files
+# are converted in the process that is killed. `kill_prepare` does it with everything, slowly.
+SCRIPT = """
+import os, pathlib, random, shutil, signal, sys, time
+from data_pipeline import convert, prepare, workers
+from data_pipeline.options import Options
+
+def here(jobs):
+    for key, job in jobs:
+        yield key, workers.Outcome(convert.convert(job))
+
+def run(output):
+    prepare.prepare(Options(inputs=(source,), tasks=("mel_2bar", "drums_2bar"), output=output))
+
+prepare.local_executor = lambda num_workers: here
+source, whole, killed = sys.argv[1:]
+run(whole)
+shutil.rmtree(whole)
+start = time.monotonic()
+run(whole)
+seconds = time.monotonic() - start
+rng, kills = random.Random(0), 0
+while kills < 20:
+    child = os.fork()
+    if not child:
+        run(killed)
+        os._exit(0)
+    time.sleep(rng.uniform(0, 0.7 * seconds))
+    os.kill(child, signal.SIGKILL)
+    if os.waitpid(child, 0)[1] == signal.SIGKILL:
+        kills += 1
+    elif kills < 19:
+        shutil.rmtree(killed)
+run(killed)
+"""
+
+
+def test_twenty_kills_change_nothing(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "music"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(150):
+        rows = np.zeros((20, 32), np.uint8)
+        rows[:, ::2] = rng.integers(FIRST_NOTE_ON + 20, 60, (20, 16))
+        data = midi_bytes(concatenate(rows, "mel_2bar", rest_bars=0))
+        (source / f"{number}.mid").write_bytes(data)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    script = [sys.executable, "-c", SCRIPT, str(source), str(whole), str(killed)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("going on:") >= 5
+    assert contents(killed) == contents(whole)
+    assert (killed / RUN).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "music", "whole"]

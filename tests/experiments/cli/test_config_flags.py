@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+from absl import flags
+
+from experiments.cli import config_flags
+from musicvae_jax.config import Config, InputError, field_types
+from musicvae_jax.tasks import TASKS
+
+FLAGFILES = pathlib.Path(config_flags.__file__).parents[1] / "flagfiles"
+# Rows of the table in model_math.md: z, encoder, decoder, batch, free bits, beta, beta rate.
+PUBLISHED: dict[str, tuple[Any, ...]] = {
+    "mel_2bar_small": (256, (512,), (256, 256), 512, 0, 0.2, 0.99999),
+    "mel_2bar_big": (512, (2048,), (2048,) * 3, 512, 0, 0.5, 0.99999),
+    "drums_2bar_small": (256, (512,), (256, 256), 512, 48, 0.2, 0),
+    "drums_2bar_big": (512, (2048,), (2048,) * 3, 512, 48, 0.2, 0),
+    "mel_16bar_flat": (512, (2048, 2048), (2048,) * 3, 512, 256, 0.2, 0),
+    "mel_16bar_hierdec": (512, (2048, 2048), (1024, 1024), 512, 256, 0.2, 0),
+    "drums_16bar_flat": (512, (2048, 2048), (2048,) * 3, 512, 256, 0.2, 0),
+    "drums_16bar_hierdec": (512, (2048, 2048), (1024, 1024), 512, 256, 0.2, 0),
+    "trio_16bar_flat": (512, (2048, 2048), (2048,) * 3, 256, 0, 1, 0),
+    "trio_16bar_hierdec": (512, (2048, 2048), (1024, 1024), 256, 256, 0.2, 0),
+}
+
+
+def _parse(*arguments: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.define(values)
+    values(["program", *arguments])
+    return values
+
+
+def _config(*arguments: str) -> Config:
+    return config_flags.config_for("mel_2bar", _parse(*arguments))
+
+
+def test_every_field_is_a_flag_that_is_not_given_by_default() -> None:
+    values = _parse()
+    assert config_flags.given(values) == {}
+    assert set(field_types()) | {"task"} == set(values)
+    assert all(values[name].help for name in values)
+
+
+def test_what_is_not_given_is_the_tasks() -> None:
+    assert _config() == TASKS["mel_2bar"].config
+
+
+def test_values_reach_their_fields_with_their_types() -> None:
+    config = _config(
+        "--encoder_sizes=256,128", "--beta=1", "--seed=7", "--dtype=float32", "--conductor_sizes="
+    )
+    assert config.model.encoder_sizes == (256, 128)
+    assert config.model.conductor_sizes == ()
+    assert (config.train.beta, config.train.seed, config.train.dtype) == (1.0, 7, "float32")
+    assert isinstance(config.train.beta, float)
+
+
+def test_the_command_line_wins_over_a_flagfile(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "a.flags"
+    file.write_text("# a comment\n--task=drums_2bar\n--beta=0.7\n--z_size=9\n")
+    values = flags.FlagValues()
+    config_flags.define(values)
+    values(["program", *values.read_flags_from_files([f"--flagfile={file}", "--z_size=10"])])
+    config = config_flags.config_for(values.task, values)
+    assert (config.task, config.train.beta, config.model.z_size) == ("drums_2bar", 0.7, 10)
+    assert config.train.free_bits == TASKS["drums_2bar"].config.train.free_bits
+
+
+@pytest.mark.parametrize("text", ["256,x", "256;256", "1.5", "-3"])
+def test_sizes_that_are_no_numbers_are_refused(text: str) -> None:
+    with pytest.raises(flags.IllegalFlagValueError, match="whole numbers with commas between"):
+        _parse(f"--encoder_sizes={text}")
+
+
+def test_a_value_out_of_range_names_field_and_range() -> None:
+    with pytest.raises(InputError, match=r"beta_rate: 1\.5 is out of range, it must be from 0"):
+        _config("--beta_rate=1.5")
+
+
+def test_there_is_a_flagfile_for_each_published_configuration_and_the_demo() -> None:
+    assert {path.stem for path in FLAGFILES.glob("*.flags")} == {*PUBLISHED, "demo"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_flagfile_says_what_the_reference_has(name: str) -> None:
+    config = config_flags.config_from_flagfile(FLAGFILES / f"{name}.flags")
+    model, train = config.model, config.train
+    assert config.task == "_".join(name.split("_")[:2])
+    assert model.architecture == ("hierdec" if name.endswith("hierdec") else "flat")
+    found = (
+        model.z_size,
+        model.encoder_sizes,
+        model.decoder_sizes,
+        train.batch_size,
+        train.free_bits,
+        train.beta,
+        train.beta_rate,
+    )
+    assert found == PUBLISHED[name]
+    two_bars = "2bar" in name
+    schedule = ("inverse_sigmoid", 1000.0) if two_bars else ("constant", 0.0)
+    assert (train.sampling_schedule, train.sampling_rate) == schedule
+    assert (train.learning_rate, train.min_learning_rate, train.decay_rate) == (1e-3, 1e-5, 0.9999)
+    assert (train.clip_mode, train.grad_clip, config.run.train_steps) == ("global_norm", 1, 200_000)
+    assert (model.init, train.warmup_steps, train.adam_b2) == ("reference", 0, 0.999)
+
+
+@pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)
+def test_a_flagfile_begins_with_what_it_is_its_score_and_command(path: pathlib.Path) -> None:
+    title, settings, score, command = path.read_text().splitlines()[:4]
+    assert title.startswith("# ")
+    assert settings.startswith("# Settings: ")
+    assert score.startswith("# Expected score: ")
+    assert command.startswith("# Run: python -m experiments.train --flagfile=")
+    assert f"/{path.name}" in command
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--task=mel_2bar\n--z_sise=3\n", "Unknown command line flag 'z_sise'"),
+        ("--task=mel_3bar\n", "'mel_3bar' is not one of mel_2bar"),
+        ("--z_size=3\n", "--task is missing"),
+    ],
+)
+def test_a_wrong_flagfile_is_refused(tmp_path: pathlib.Path, text: str, message: str) -> None:
+    file = tmp_path / "a.flags"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        config_flags.config_from_flagfile(file)

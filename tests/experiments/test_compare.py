@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from experiments import compare
+from experiments.cli import run_record
+from musicvae_jax import data
+from musicvae_jax.config import InputError
+from musicvae_jax.storage import run_folder
+from musicvae_jax.tasks import get_task
+from tests.support.synthetic_store import write_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> data.Store:
+    return data.open_store(write_store(tmp_path_factory.mktemp("data") / "store", "mel_2bar"))
+
+
+def _run(folder: pathlib.Path, store: data.Store, beta: float, losses: list[Any]) -> pathlib.Path:
+    config = get_task("mel_2bar").config.replace(beta=beta)
+    folder = run_folder.open_run_folder(folder, config, store)
+    records = [
+        {"step": 10 * n, "split": "validation", "loss": loss, "accuracy": n / 10}
+        for n, loss in enumerate(losses, start=1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder
+
+
+def test_a_start_is_written_down_each_time(store: data.Store, tmp_path: pathlib.Path) -> None:
+    assert run_record.read_starts(tmp_path) == []
+    run_record.write_start(tmp_path, store)
+    run_record.write_start(tmp_path, store, init_from="there")
+    first, second = run_record.read_starts(tmp_path)
+    assert first["data"]["sha256"] == store.meta["sha256"]
+    assert first["data"]["fingerprint"] == store.fingerprint
+    assert first["machine"]["devices"] == ["cpu"] * len(first["machine"]["devices"])
+    assert first["packages"]["jax"]
+    assert first["python"] == sys.version.split()[0]
+    assert "command" in first
+    assert (first.get("init_from"), second["init_from"]) == (None, "there")
+
+
+def test_the_commit_is_that_of_the_folder(tmp_path: pathlib.Path) -> None:
+    assert run_record.git_state(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("one")
+    for arguments in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert run_record.git_state(tmp_path) == {"commit": head.stdout.strip(), "changed": False}
+    (tmp_path / "file").write_text("two")
+    found = run_record.git_state(tmp_path)
+    assert found is not None
+    assert found["changed"]
+
+
+def test_what_differs_is_named_and_figures_are_side_by_side(
+    store: data.Store, tmp_path: pathlib.Path
+) -> None:
+    first = _run(tmp_path / "first", store, 0.1, [30.0, 20.0, 25.0])
+    second = _run(tmp_path / "second", store, 0.5, [40.0, None])
+    run_record.write_start(first, store, init_from="elsewhere")
+    scores = {"accuracy": {"overall": 0.75}}
+    evaluation: dict[str, Any] = {"sampled": scores, "teacher_forced": scores, "greedy": scores}
+    evaluation |= {"cross_entropy": {"overall": 0.5}, "kl_bits": 9.5}
+    evaluation |= {"elbo_nats": -20.25, "active_units": 4}
+    (second / "evaluation_test.json").write_text(json.dumps(evaluation))
+    lines = compare.compare([str(first), str(second)]).splitlines()
+    cells = {line[:30].strip(): line.split()[-2:] for line in lines if line}
+    assert lines[0].split()[-2:] == ["first", "second"]
+    assert cells["beta"] == ["0.1", "0.5"]
+    assert "z_size" not in cells
+    assert cells["begun from"] == ["elsewhere", "-"]
+    assert cells["best validation at step"] == ["20", "10"]
+    assert cells["validation loss, best"] == ["20", "40"]
+    assert cells["test: sampled accuracy"] == ["-", "0.75"]
+    assert cells["test: ELBO, nats"] == ["-", "-20.25"]
+
+
+def test_equal_runs_differ_in_nothing(store: data.Store, tmp_path: pathlib.Path) -> None:
+    runs = [str(_run(tmp_path / name, store, 0.1, [1.0])) for name in "ab"]
+    text = compare.compare(runs)
+    assert "configuration, where it differs: nothing" in text
+    assert "circumstances, where they differ: nothing" in text
+
+
+def test_what_is_no_run_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="name two run folders or more"):
+        compare.compare(["one"])
+    with pytest.raises(InputError, match="is not a run folder"):
+        compare.compare([str(tmp_path), str(tmp_path)])
+
+
+def test_folders_are_arguments_of_the_command() -> None:
+    command = [sys.executable, "-m", "experiments.compare", "nowhere", "neither"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: run_dir: nowhere is not a run folder")

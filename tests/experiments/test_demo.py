@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from experiments import demo
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
+    lines = [" ".join(arguments) for arguments in demo.commands("demo")]
+    starts = ("data_pipeline.prepare", "experiments.train", "experiments.evaluate")
+    assert [line.split()[1] for line in lines] == [*starts, *["experiments.generate"] * 3]
+    assert "--corpus=folk" in lines[0]
+    asked = ("--mode=sample --num=8", "--mode=reconstruct", "--mode=interpolate")
+    assert all(text in line for text, line in zip(asked, lines[3:], strict=True))
+    assert "--num=4" in lines[4]
+    assert "--steps=9" in lines[5]
+
+
+def test_the_demo_trains_with_its_own_flagfile_or_a_given_one() -> None:
+    own, given = demo.commands("demo")[1][2], demo.commands("demo", (), "my.flags")[1][2]
+    assert pathlib.Path(own.removeprefix("--flagfile=")).samefile(demo.FLAGFILE)
+    assert given == "--flagfile=my.flags"
+
+
+def test_music_of_ones_own_takes_the_corpus_place() -> None:
+    prepare = demo.commands("demo", ["a", "b"])[0]
+    assert [text for text in prepare if text.startswith(("--input", "--corpus"))] == [
+        "--input=a",
+        "--input=b",
+    ]
+
+
+def test_a_command_is_shown_and_its_exit_code_returned(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert demo.run(["-c", "print('ran'); raise SystemExit(3)"]) == 3
+    shown, _, rest = capfd.readouterr().out.lstrip("\n").partition("\n")
+    assert shown.startswith("$ ")
+    assert "raise SystemExit(3)" in shown
+    assert rest == "ran\n"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_waited_for(sent: signal.Signals, tmp_path: pathlib.Path) -> None:
+    ready = tmp_path / "ready"
+    saving = f"import signal, sys, time; signal.signal({int(signal.SIGTERM)}, lambda *_: stop())"
+    script = tmp_path / "saves.py"
+    script.write_text(
+        f"{saving}\n"
+        "def stop():\n time.sleep(0.5)\n sys.exit(7)\n"
+        f"open({str(ready)!r}, 'w').close()\n"
+        "time.sleep(1.5)\n"
+    )
+
+    def send() -> None:
+        while not ready.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), sent)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    # SIGTERM is handed on; Ctrl-C reaches the command by itself, so here it never hears of it.
+    assert demo.run([str(script)]) == (7 if sent == signal.SIGTERM else 0)
+    sender.join()
+
+
+def test_the_python_is_shown_as_one_types_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(pathlib.Path.cwd() / ".venv/bin/python"))
+    assert "\n  .venv/bin/python -m experiments.generate" in demo.closing("demo")
+
+
+def test_the_closing_lines_name_files_and_three_next_commands(tmp_path: pathlib.Path) -> None:
+    music = tmp_path / "music"
+    music.mkdir()
+    for name in ("sample.png", "sample_1.mid", "sample.npz"):
+        (music / name).touch()
+    text = demo.closing(str(tmp_path))
+    assert f"  {music / 'sample.png'}\n" in text
+    assert "  sample_1.mid\n" in text
+    assert text.split("Try next:\n")[1].count(" -m ") == 3

@@ -1,0 +1,256 @@
+"""The command: what it refuses, what it writes, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import xml.etree.ElementTree
+from typing import Any
+
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import evaluate, grid_search
+from experiments.sweep import charts as grid_charts
+from experiments.sweep import points as grid_points
+from experiments.sweep import report as grid_report
+from experiments.sweep.axes import Axis, make_points, parse_axes
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.storage import run_folder
+from musicvae_jax.tasks import get_task
+from musicvae_jax.training import loop
+from tests.support.synthetic_store import write_store
+
+NO_STATE: Any = None
+SMALL = (
+    "--encoder_sizes=8",
+    "--decoder_sizes=8",
+    "--z_size=4",
+    "--batch_size=16",
+    "--sampling_schedule=constant",
+    "--sampling_rate=0",
+    "--dtype=float32",
+    "--train_steps=6",
+    "--log_every=2",
+    "--eval_every=3",
+    "--save_every=3",
+)
+
+
+@pytest.fixture(scope="module")
+def store_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    counts = {"train": 40, "validation": 12, "test": 0}
+    return write_store(tmp_path_factory.mktemp("data") / "store", "mel_2bar", counts)
+
+
+@pytest.fixture(scope="module")
+def base() -> Config:
+    return get_task("mel_2bar").config
+
+
+def _checked(store_dir: pathlib.Path, *arguments: str) -> Any:
+    values = flags.FlagValues()
+    grid_search.define_flags(values)
+    values(["grid_search", f"--data_dir={store_dir}", "--run_dir=unused", *SMALL, *arguments])
+    return grid_search.checked_grid(values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "grid: no axis is given; write for example --grid=beta=0.1,0.2"),
+        (("beta",), "grid: 'beta' names no values"),
+        (("beta=",), "grid: 'beta=' names no values"),
+        (("betta=1",), "no configuration field is named 'betta'; did you mean beta?"),
+        (("quality=1",), "no configuration field is named 'quality'; see --help"),
+        (("task=mel_2bar",), "task is no axis"),
+        (("beta=0.1", "beta=0.2"), "two axes are named beta; give all its values in one"),
+        (("beta=0.1,0.10",), "beta has the value 0.1 twice"),
+        (("beta=0.1,x",), "beta=x is not a number"),
+        (("seed=1.5",), "seed=1.5 is not a whole number"),
+        (("encoder_sizes=8x8",), "encoder_sizes=8x8 is not layer sizes with + between them"),
+        (("beta=0.1,-1",), "point beta=-1: beta: -1.0 is out of range, it must be 0 or more"),
+        (("beta_steps=10,20",), "beta_steps has no effect with beta_schedule=annealed"),
+        (("conductor_sizes=8",), "it needs hierdec"),
+        (("batch_size=16,64",), "40 training rows are fewer than one batch of 64"),
+    ],
+)
+def test_a_wrong_grid_is_refused(
+    store_dir: pathlib.Path, arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        _checked(store_dir, *(f"--grid={text}" for text in arguments))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--executor=fast", "'fast' is not one of auto, vmap, local, ray"),
+        ("--workers=0", "workers: 0 is out of range"),
+        ("--score_split=test", "has no rows of 'test'"),
+        ("--score_draws=1", "score_draws: 1 is out of range"),
+    ],
+)
+def test_wrong_options_are_refused(store_dir: pathlib.Path, argument: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _checked(store_dir, "--grid=beta=0.1", argument)
+
+
+def test_axes_combine_with_the_last_changing_fastest(base: Config) -> None:
+    axes = parse_axes(["encoder_sizes=8,8+4", "beta=0.1, 1", "clip_mode=value"])
+    points = make_points(base, axes)
+    assert [point.name for point in points] == [
+        "encoder_sizes=8,beta=0.1,clip_mode=value",
+        "encoder_sizes=8,beta=1,clip_mode=value",
+        "encoder_sizes=8+4,beta=0.1,clip_mode=value",
+        "encoder_sizes=8+4,beta=1,clip_mode=value",
+    ]
+    assert points[3].config == base.replace(encoder_sizes=(8, 4), beta=1.0, clip_mode="value")
+
+
+def test_points_that_differ_in_numbers_are_one_group(base: Config) -> None:
+    names = ["learning_rate=1e-3,1e-2", "seed=0,1", "z_size=4,8", "stop_patience=0,2"]
+    points = make_points(base, parse_axes(names))
+    groups = grid_points.groups_of(grid_points.Task(point, pathlib.Path()) for point in points)
+    assert [len(group) for group in groups] == [8, 8]
+    assert {task.config.model.z_size for task in groups[0]} == {4}
+
+
+def test_a_schedule_may_be_an_axis_beside_its_numbers(base: Config) -> None:
+    points = make_points(base, parse_axes(["beta_schedule=constant,linear", "beta_steps=9"]))
+    assert len(points) == 2
+
+
+def _run(store_dir: pathlib.Path, folder: pathlib.Path, *arguments: str) -> Any:
+    command = [sys.executable, "-m", "experiments.grid_search", *SMALL, *arguments]
+    command += [f"--data_dir={store_dir}", f"--run_dir={folder}"]
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache"),
+    }
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=env)
+
+
+def test_the_command_trains_scores_and_goes_on(
+    store_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder, axis = tmp_path / "grid", "--grid=beta=0.1,0.5,0.9"
+    first = _run(store_dir, folder, axis, "--executor=vmap")
+    assert first.returncode == 0, first.stderr
+    assert "3 points in one program on" in first.stdout
+    assert "each device takes its points in turn" in first.stdout
+    again = _run(store_dir, folder, axis, "--executor=vmap")
+    assert again.returncode == 0, again.stderr
+    assert "3 of 3 points are finished and skipped" in again.stdout
+    assert "scored" not in again.stdout
+    assert again.stdout.split("rank")[1] == first.stdout.split("rank")[1]
+    with (folder / "results.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    found = json.loads((folder / "results.json").read_text())
+    assert [row["point"] for row in rows] == [row["point"] for row in found["points"]]
+    assert {row["point"] for row in rows} == {"beta=0.1", "beta=0.5", "beta=0.9"}
+    assert {row["end"] for row in rows} == {"finished"}
+    accuracies = [float(row["sampled_accuracy"]) for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert rows[0]["point"] in again.stdout.split("rank")[1].splitlines()[1]
+    # A point is a run like any other.
+    run_dir = found["points"][0]["run_dir"]
+    assert run_folder.read_config(run_dir).run.train_steps == 6
+    text = evaluate.evaluate(evaluate.Options(run_dir, split="validation"))
+    assert "validation split, 12 examples (all)" in text
+    page = (folder / "report.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("<svg") == 4 + 1 + 4
+    xml.etree.ElementTree.fromstring(
+        page.split("\n", 1)[1]
+        .replace('<meta charset="utf-8">', "")
+        .replace('<meta name="viewport" content="width=device-width, initial-scale=1">', "")
+    )
+
+
+def test_a_wrong_grid_ends_with_one_line_and_exit_code_2(
+    store_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    done = _run(store_dir, tmp_path / "grid", "--grid=beta=0.1", "--grid=beta=0.2")
+    assert done.returncode == 2
+    assert done.stderr == "error: grid: two axes are named beta; give all its values in one\n"
+    assert not (tmp_path / "grid").exists()
+
+
+def test_how_a_point_ended_is_written_down_and_believed_while_it_holds(
+    tmp_path: pathlib.Path, base: Config
+) -> None:
+    (point,) = make_points(base, parse_axes(["beta=1"]))
+    task = grid_points.Task(point, tmp_path)
+    for outcome, end in (
+        (loop.Outcome(NO_STATE, 4, True), None),
+        (loop.Outcome(NO_STATE, 9, False), "finished"),
+        (loop.Outcome(NO_STATE, 9, False, exhausted=True), "stopped early"),
+        (loop.Outcome(NO_STATE, 9, False, diverged=True), "diverged"),
+    ):
+        grid_points.write_end(tmp_path, point.config, outcome)
+        found = grid_points.ended(task)
+        assert (found and found["end"]) == end
+    longer = point._replace(config=point.config.replace(train_steps=300_000))
+    assert grid_points.ended(grid_points.Task(longer, tmp_path)) is None
+
+
+def test_a_point_that_diverged_comes_last_and_is_named(
+    tmp_path: pathlib.Path, base: Config
+) -> None:
+    axes = [Axis("beta", (0.5, 1.0)), Axis("seed", (0, 1))]
+    tasks = []
+    for n, point in enumerate(make_points(base, axes)):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        outcome = loop.Outcome(NO_STATE, 5, False, diverged=n == 0)
+        grid_points.write_end(folder, point.config, outcome)
+        tasks.append(grid_points.Task(point, folder))
+    figures = {"teacher_forced_accuracy": 0.5, "greedy_accuracy": 0.4, "sampled_error": 0.01}
+    figures |= {"kl_bits": 9.0, "elbo_nats": -70.0, "distortion_nats": 60.0, "active_units": 3}
+    scores = {
+        task.point.name: figures | {"step": 5, "z_size": 4, "sampled_accuracy": n / 10}
+        for n, task in enumerate(tasks)
+        if n
+    }
+    rows = grid_report.results(tasks, scores)
+    assert [row["point"] for row in rows] == [
+        "beta=1,seed=1",
+        "beta=1,seed=0",
+        "beta=0.5,seed=1",
+        "beta=0.5,seed=0",
+    ]
+    scoring = grid_points.Scoring("validation", 0, 3)
+    lines = grid_report.table(rows, scoring).splitlines()
+    assert "0.3000 ± 0.0100" in lines[1]
+    assert lines[4].endswith("diverged")
+    about = {"command": "c <&>", "data": "d"} | scoring._asdict()
+    page = grid_report.report(rows, axes, tasks, about)
+    assert "beta=0.5,seed=0: diverged" in page
+    assert "c &lt;&amp;&gt;" in page
+
+
+def test_charts_place_values_where_they_belong() -> None:
+    values = np.array([[0.0, 1.0], [np.nan, 0.5]])
+    drawn = grid_charts.heat_map(values, ["a", "b"], ["c", "d"], "label", "names")
+    root = xml.etree.ElementTree.fromstring(drawn)
+    cells = [element for element in root if element.tag == "rect"]
+    colours = [cell.get("fill") for cell in cells]
+    assert colours == ["rgb(234,241,248)", "rgb(16,78,139)", "#f3f4f6", "rgb(125,160,194)"]
+    assert cells[1].get("y") == cells[0].get("y") != cells[2].get("y")
+    lines = {"one": [(0.0, 1.0), (10.0, 3.0)], "two": [(5.0, 2.0), (6.0, float("nan"))]}
+    root = xml.etree.ElementTree.fromstring(grid_charts.curves(lines, "x", "y", "label"))
+    first, second = (element.get("points") for element in root if element.tag == "polyline")
+    (x0, y0), (x1, y1) = (tuple(map(float, p.split(","))) for p in str(first).split())
+    assert (x0 < x1, y0 > y1) == (True, True)  # up is a smaller y
+    x, y = map(float, str(second).split(","))
+    np.testing.assert_allclose((x, y), ((x0 + x1) / 2, (y0 + y1) / 2), atol=0.1)
+    groups = {"g": {"p": (1.0, 2.0), "q": (3.0, 1.0)}}
+    assert xml.etree.ElementTree.fromstring(grid_charts.scatter(groups, ("a", "b"))) is not None

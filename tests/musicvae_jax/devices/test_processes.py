@@ -1,0 +1,134 @@
+"""Two processes that train one model over the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+
+from experiments import train
+from experiments.cli import machines
+from musicvae_jax.config import InputError
+from musicvae_jax.devices import processes as multihost
+from tests.support.synthetic_store import write_store
+
+MODEL = (
+    "--encoder_sizes=8",
+    "--decoder_sizes=8",
+    "--z_size=4",
+    "--batch_size=16",
+    "--sampling_schedule=constant",
+    "--sampling_rate=0.5",
+    "--dtype=float32",
+    "--init=default",
+    "--log_every=1",
+    "--eval_every=4",
+    "--save_every=3",
+    "--steps_per_dispatch=2",
+)
+
+
+def _start(run_dir: pathlib.Path, steps: int, *arguments: str) -> subprocess.Popen[str]:
+    # Few optimisations: such code is compiled quickly, and makes few steps.
+    env = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(run_dir.parent / "cache"),
+    }
+    store = f"--data_dir={run_dir.parent / 'store'}"
+    command = [sys.executable, "-m", "experiments.train", *MODEL, store, *arguments]
+    return subprocess.Popen(
+        [*command, f"--run_dir={run_dir}", f"--train_steps={steps}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | env,
+    )
+
+
+def _start_two(run_dir: pathlib.Path, steps: int, *more: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    common = ("--multihost", f"--coordinator_address=localhost:{port}", "--num_processes=2", *more)
+    return [_start(run_dir, steps, *common, f"--process_id={number}") for number in range(2)]
+
+
+def _records(run_dir: pathlib.Path) -> dict[tuple[int, str], float]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    records = map(json.loads, lines)
+    return {(record["step"], record["split"]): record["loss"] for record in records}
+
+
+def test_two_processes_are_one_and_end_and_resume_together(tmp_path: pathlib.Path) -> None:
+    write_store(tmp_path / "store", "mel_2bar", {"train": 40, "validation": 11, "test": 0})
+    two, one = tmp_path / "two", tmp_path / "one"
+    first, second = _start_two(two, 1_000_000, "--param_sharding=fsdp")
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.endswith(" saved\n"):
+            break
+    second.kill()
+    killed = time.monotonic()
+    _, errors = first.communicate(timeout=60)
+    assert time.monotonic() - killed < 60
+    assert first.returncode != 0
+    assert errors == machines.LOST + "\n"
+    second.communicate()
+
+    steps = (
+        max(
+            int(path.name) for path in (two / "checkpoints").glob("[0-9]*") if path.name.isdecimal()
+        )
+        + 5
+    )
+    ended = [process.communicate(timeout=240) for process in _start_two(two, steps)]
+    assert "device: 2 x cpu" in ended[0][0]
+    assert "(on the host)" in ended[0][0]
+    assert "resuming after step" in ended[0][0]
+    assert f"done: {steps:,} steps" in ended[0][0]
+    assert ended[0][1] == ""
+    assert ended[1] == ("", "")
+
+    alone = _start(one, steps)
+    _, errors = alone.communicate(timeout=240)
+    assert alone.returncode == 0, errors
+    expected, found = _records(one), _records(two)
+    assert found.keys() >= {(step, "train") for step in range(1, steps + 1)}
+    assert {key: expected[key] for key in found} == pytest.approx(found, rel=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["--num_processes=2", "--process_id=0"])
+def test_flags_of_several_processes_need_multihost(argument: str) -> None:
+    values = flags.FlagValues()
+    train.define_start_flags(values)
+    values(["train", argument])
+    name = argument.split("=")[0]
+    with pytest.raises(InputError, match=f"{name} is for --multihost"), machines.joined(values):
+        pytest.fail("entered")
+
+
+def test_one_process_decides_by_itself() -> None:
+    assert multihost.first_process_says(7) == 7
+    assert multihost.is_first()
+    multihost.wait_for_all("here")
+    multihost.check_same("text", "flags")
+    assert not multihost.is_lost_process(ValueError("Gloo all-reduce failed"))
+
+
+def test_processes_that_cannot_meet_say_so(tmp_path: pathlib.Path) -> None:
+    write_store(tmp_path / "store", "mel_2bar", {"train": 40, "validation": 0, "test": 0})
+    process = _start(tmp_path / "run", 3, "--multihost")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2
+    assert errors.startswith("error: multihost: the processes did not find each other: ")
+    assert errors.count("\n") == 1
+    assert "--coordinator_address=HOST:PORT" in errors
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,351 @@
+"""Equality with the reference's own numbers; every key of the golden files is checked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import functools
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from musicvae_jax import objectives
+from musicvae_jax.config import Config
+from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.models.variables import params_from_variables, variables_from_params
+from musicvae_jax.tasks import RECIPES, get_task
+from musicvae_jax.training import step as training
+from tests.support import numpy_oracle
+
+GOLDEN = {
+    "flat": ("model_cat-mel_2bar_seed11.npz", "mel_2bar"),
+    "hierdec": ("model_hierdec-mel_16bar_seed12.npz", "mel_16bar"),
+}
+NUM_TRAIN_STEPS = 3
+GREEDY_TEMPERATURE = 1e-5
+
+
+# Name of a test -> the keys that it checks, as shell patterns. The fixture `golden` gives a
+# test these keys only, and fails it if it leaves one unread.
+CHECKED: dict[str, tuple[str, ...]] = {}
+# Keys that set a model up, which every test may read.
+SETUP = ("config", "var/*", "tokens")
+
+
+def checks(*patterns: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare the golden keys that a test checks."""
+
+    def declare(test: Callable[..., None]) -> Callable[..., None]:
+        CHECKED[test.__name__] = patterns
+        return test
+
+    return declare
+
+
+def matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+class Golden:
+    """A golden model; remembers which keys were read."""
+
+    def __init__(self, path: pathlib.Path, task: str) -> None:
+        self.arrays = dict(np.load(path))
+        self.allowed = set(self.arrays)
+        self.unread: set[str] = set()
+        self.hparams = json.loads(str(self["config"]))["hparams"]
+        model, self.params = params_from_variables(self.group("var"), task)
+        defaults = get_task(task).config
+        train = {
+            "beta": self.hparams["max_beta"],
+            "beta_rate": self.hparams["beta_rate"],
+            "free_bits": self.hparams["free_bits"],
+            "batch_size": self.hparams["batch_size"],
+            "sampling_schedule": self.hparams["sampling_schedule"],
+            "sampling_rate": self.hparams["sampling_rate"],
+            "transpose": 0,
+            "dtype": "float32",
+            **RECIPES["reference"],
+        }
+        start = Config(task=task, model=model, train=defaults.train, run=defaults.run)
+        self.config = start.replace(**train)
+        self.model: Model = build_model(self.config)
+        self.tokens = jnp.asarray(self["tokens"])
+        self.encode = jax.jit(self.model.encode)
+        self.teacher_forced = jax.jit(lambda p, z: self.model.logits(p, z, self.tokens))
+        self.greedy = jax.jit(lambda p, z: self.model.generate(p, z, jax.random.key(0), 0.0))
+        self.loss_and_gradient = jax.jit(jax.value_and_grad(self._loss))
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        assert key in self.allowed, f"{key} is not declared by @checks"
+        self.unread.discard(key)
+        return self.arrays[key]
+
+    def group(self, prefix: str) -> dict[str, np.ndarray]:
+        names = [key for key in self.arrays if key.startswith(f"{prefix}/")]
+        return {name.removeprefix(f"{prefix}/"): self[name] for name in names}
+
+    @contextlib.contextmanager
+    def watch(self, patterns: tuple[str, ...]) -> Iterator[Golden]:
+        """Allow these keys and the set-up ones; each of these must be read."""
+        self.unread = {key for key in self.arrays if matches(key, patterns)}
+        self.allowed = {key for key in self.arrays if matches(key, SETUP)} | self.unread
+        yield self
+        assert self.unread == set()
+
+    def _loss(self, params: Any, step: jax.Array) -> jax.Array:
+        """Total loss at a global step, with the golden noise."""
+        train = self.config.train
+        posterior = self.model.encode(params, self.tokens)
+        z = posterior.mu + posterior.sigma * self.arrays["eps"]
+        logits = self.model.logits(params, z, self.tokens)
+        kl_cost = objectives.free_bits_cost(objectives.kl_nats(posterior), train.free_bits)
+        beta = objectives.beta_at(step, train.beta, train.beta_rate)
+        reconstruction = objectives.reconstruction_nats(logits, self.tokens)
+        return reconstruction.mean() + beta * kl_cost.mean()
+
+
+@functools.cache
+def load(path: pathlib.Path, task: str) -> Golden:
+    return Golden(path, task)
+
+
+@pytest.fixture(params=GOLDEN)
+def golden(request: pytest.FixtureRequest, shared: pathlib.Path) -> Iterator[Golden]:
+    name, task = GOLDEN[request.param]
+    patterns = CHECKED[request.function.__name__]
+    with load(shared / "golden" / name, task).watch(patterns) as watched:
+        yield watched
+
+
+only_flat = pytest.mark.parametrize("golden", ["flat"], indirect=True)
+
+
+def assert_near(actual: Any, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=0.0, atol=tolerance)
+
+
+def assert_trees_near(
+    actual: dict[str, Any], expected: dict[str, np.ndarray], tolerance: float
+) -> None:
+    """Each array within `tolerance` of the largest entry of the expected one."""
+    assert set(actual) == set(expected)
+    for name, array in expected.items():
+        scale = max(float(np.abs(array).max()), 1e-12)
+        error = float(np.abs(np.asarray(actual[name]) - array).max())
+        assert error <= tolerance * scale, f"{name}: {error:.3g} of {scale:.3g}"
+
+
+@checks("x_input_enc", "lengths")
+def test_encoder_input(golden: Golden) -> None:
+    tokens = golden["tokens"]
+    read = numpy_oracle.encoder_input(tokens, [90], drum_roll=False)
+    np.testing.assert_array_equal(read, golden["x_input_enc"])
+    assert golden["lengths"].tolist() == [tokens.shape[1]] * len(tokens)
+
+
+@checks("lengths", "mu", "sigma", "eps", "z", "kl")
+def test_posterior(golden: Golden) -> None:
+    for lengths in (None, jnp.asarray(golden["lengths"])):
+        posterior = golden.encode(golden.params, golden.tokens, lengths)
+        assert_near(posterior.mu, golden["mu"])
+        assert_near(posterior.sigma, golden["sigma"])
+        assert_near(posterior.mu + posterior.sigma * golden["eps"], golden["z"])
+        np.testing.assert_allclose(objectives.kl_nats(posterior), golden["kl"], rtol=1e-4)
+
+
+@checks("z", "conductor", "logits", "r_loss")
+def test_teacher_forced(golden: Golden) -> None:
+    check_teacher_forced(golden, jnp.asarray(golden["z"]), "")
+
+
+@checks("zfix", "zfix_conductor", "zfix_logits", "zfix_r_loss")
+def test_teacher_forced_from_another_z(golden: Golden) -> None:
+    check_teacher_forced(golden, jnp.asarray(golden["zfix"]), "zfix_")
+
+
+def check_teacher_forced(golden: Golden, z: jax.Array, prefix: str) -> None:
+    if golden.model.conductor is not None:
+        assert_near(golden.model.conductor(golden.params, z), golden[f"{prefix}conductor"])
+    logits = golden.teacher_forced(golden.params, z)
+    assert_near(logits[0], golden[f"{prefix}logits"])
+    nats = objectives.reconstruction_nats(logits, golden.tokens)
+    np.testing.assert_allclose(nats, golden[f"{prefix}r_loss"], rtol=1e-4)
+
+
+@checks("kl", "loss_*")
+def test_total_loss_at_each_step(golden: Golden) -> None:
+    train = golden.config.train
+    cost = objectives.free_bits_cost(jnp.asarray(golden["kl"]), train.free_bits)
+    np.testing.assert_allclose(cost, golden["loss_kl_cost"], rtol=1e-4)
+    for step, beta, total in zip(
+        golden["loss_steps"], golden["loss_beta"], golden["loss_total"], strict=True
+    ):
+        found = objectives.beta_at(int(step), train.beta, train.beta_rate)
+        # float32: 1 - rate**step loses digits at small steps, in the reference too.
+        np.testing.assert_allclose(found, beta, rtol=1e-5, atol=6e-8)
+        loss, _ = golden.loss_and_gradient(golden.params, int(step))
+        np.testing.assert_allclose(loss, total, rtol=1e-5)
+
+
+@checks("grad_step", "grad/*", "grad_global_norm")
+def test_gradients(golden: Golden) -> None:
+    _, grads = golden.loss_and_gradient(golden.params, int(golden["grad_step"]))
+    named = variables_from_params(grads)
+    assert_trees_near(named, golden.group("grad"), 1e-4)
+    norm = np.sqrt(sum(float((np.asarray(g, np.float64) ** 2).sum()) for g in named.values()))
+    np.testing.assert_allclose(norm, golden["grad_global_norm"], rtol=1e-4)
+
+
+@checks("z", "greedy_*")
+def test_greedy_decoding(golden: Golden) -> None:
+    check_greedy(golden, jnp.asarray(golden["z"]), "")
+
+
+@checks("zfix", "zfix_greedy_*")
+def test_greedy_decoding_from_another_z(golden: Golden) -> None:
+    z = jnp.asarray(golden["zfix"])
+    check_greedy(golden, z, "zfix_")
+    logits = golden.model.logits(golden.params, z, jnp.asarray(golden["zfix_greedy_tokens"]))
+    assert_near(logits[0], golden["zfix_greedy_logits"])
+
+
+def check_greedy(golden: Golden, z: jax.Array, prefix: str) -> None:
+    # The reference samples at temperature 1e-5. Two logits that are this far apart never
+    # change places then, so that taking the best must give the same tokens.
+    assert golden[f"{prefix}greedy_min_margin"] > 15 * GREEDY_TEMPERATURE
+    tokens = golden.greedy(golden.params, z)
+    np.testing.assert_array_equal(tokens, golden[f"{prefix}greedy_tokens"])
+
+
+@checks("z", "greedy_tokens")
+def test_generation_at_the_reference_temperature(golden: Golden, key: jax.Array) -> None:
+    generate = jax.jit(golden.model.generate)
+    tokens = generate(golden.params, jnp.asarray(golden["z"]), key, GREEDY_TEMPERATURE)
+    np.testing.assert_array_equal(tokens, golden["greedy_tokens"])
+
+
+@checks("z", "sched_*")
+def test_scheduled_sampling(golden: Golden, key: jax.Array) -> None:
+    options = {"sampling_probability": 1.0, "temperature": GREEDY_TEMPERATURE}
+    logits = jax.jit(golden.model.logits)(
+        golden.params, jnp.asarray(golden["z"]), golden.tokens, key=key, **options
+    )
+    assert_near(logits[0], golden["sched_logits"])
+    nats = objectives.reconstruction_nats(logits, golden.tokens)
+    np.testing.assert_allclose(nats, golden["sched_r_loss"], rtol=1e-4)
+
+
+@only_flat
+@checks("eps", "short_*")
+def test_shorter_lengths(golden: Golden) -> None:
+    lengths = jnp.asarray(golden["short_lengths"])
+    posterior = golden.encode(golden.params, golden.tokens, lengths)
+    assert_near(posterior.mu, golden["short_mu"])
+    assert_near(posterior.sigma, golden["short_sigma"])
+    assert_near(posterior.mu + posterior.sigma * golden["eps"], golden["short_z"])
+    np.testing.assert_allclose(objectives.kl_nats(posterior), golden["short_kl"], rtol=1e-4)
+    logits = golden.teacher_forced(golden.params, jnp.asarray(golden["short_z"]))
+    assert_near(logits[0], golden["short_logits"])
+    nats = objectives.reconstruction_nats(logits, golden.tokens, lengths)
+    np.testing.assert_allclose(nats, golden["short_r_loss"], rtol=1e-4)
+
+
+def train_from(golden: Golden, config: Config, num_steps: int) -> tuple[Any, list[Any]]:
+    """Train from the golden step on, with the golden noise at every step."""
+    step = jnp.int32(int(golden["grad_step"]))
+    params = jax.tree.map(jnp.asarray, golden.params)
+    start = training.state_from_params(params, config, jax.random.key(0))
+    state = dataclasses.replace(start, step=step)
+    train_step = jax.jit(training.make_train_step(golden.model, config))
+    batch = training.Batch(golden.tokens, jnp.asarray(golden["eps"]))
+    records = []
+    for _ in range(num_steps):
+        state, record = train_step(state, batch)
+        records.append(record)
+    return variables_from_params(state.params), records
+
+
+@checks("grad_step", "eps", "train_*", "after/*")
+def test_three_training_steps(golden: Golden) -> None:
+    after, records = train_from(golden, golden.config, NUM_TRAIN_STEPS)
+    losses = [float(record["loss_reference"]) for record in records]
+    norms = [float(record["gradient_norm"]) for record in records]
+    np.testing.assert_allclose(losses, golden["train_loss"], rtol=1e-4)
+    # After a step of Adam rounding is no longer small: see assert_moves_near.
+    np.testing.assert_allclose(norms[0], golden["train_norm"][0], rtol=1e-5)
+    np.testing.assert_allclose(norms, golden["train_norm"], rtol=5e-4)
+    assert_moves_near(golden, after, "after")
+
+
+@only_flat
+@checks("grad_step", "eps", "valclip_after/*")
+def test_clipping_by_value(golden: Golden) -> None:
+    limit = json.loads(str(golden["config"]))["valclip_grad_clip"]
+    config = golden.config.replace(clip_mode="value", grad_clip=limit)
+    after, _ = train_from(golden, config, 1)
+    assert_moves_near(golden, after, "valclip_after")
+
+
+def assert_moves_near(golden: Golden, after: dict[str, Any], prefix: str) -> None:
+    """What training added to each variable is the reference's.
+
+    The first steps of Adam turn a gradient of about epsilon into a move of any size, so that
+    single entries differ; the mean difference is below 1e-3 of the largest move. An epsilon
+    in the usual, bias-corrected form differs by more than 1e-2.
+    """
+    before, expected = golden.group("var"), golden.group(prefix)
+    for name, array in expected.items():
+        wanted = array - before[name]
+        error = np.abs(np.asarray(after[name]) - before[name] - wanted) / np.abs(wanted).max()
+        assert error.mean() <= 1e-3, f"{name}: {error.mean():.3g}"
+        assert (error > 0.02).mean() <= 1e-2, f"{name}: {(error > 0.02).sum()} entries"
+    assert_trees_near(after, expected, 1e-3)
+
+
+@checks(
+    "x_input_enc",
+    "lengths",
+    "mu",
+    "sigma",
+    "kl",
+    "z",
+    "logits",
+    "r_loss",
+    "greedy_tokens",
+    "conductor",
+)
+def test_numpy_oracle(golden: Golden) -> None:
+    variables = {name: array.astype(np.float64) for name, array in golden.group("var").items()}
+    inputs = golden["x_input_enc"].astype(np.float64)
+    mu, sigma = numpy_oracle.encode(variables, inputs, golden["lengths"].tolist())
+    assert_near(mu, golden["mu"])
+    assert_near(sigma, golden["sigma"])
+    np.testing.assert_allclose(numpy_oracle.kl_nats(mu, sigma), golden["kl"], rtol=1e-5)
+    flat = golden.model.conductor is None
+    run = numpy_oracle.decode_flat if flat else numpy_oracle.decode_hierarchical
+    z, tokens = golden["z"].astype(np.float64), golden["tokens"][..., None]
+    logits, _ = run(variables, z, [90], tokens, tokens.shape[1])
+    assert_near(logits, golden["logits"])
+    nats = numpy_oracle.reconstruction_nats(logits, tokens, [90], golden["lengths"].tolist())
+    np.testing.assert_allclose(nats, golden["r_loss"], rtol=1e-5)
+    _, greedy = run(variables, z, [90], None, tokens.shape[1])
+    np.testing.assert_array_equal(greedy[..., 0], golden["greedy_tokens"])
+    if not flat:
+        assert_near(numpy_oracle.conductor(variables, z, 16), golden["conductor"])
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_key_is_checked(name: str, shared: pathlib.Path) -> None:
+    file, task = GOLDEN[name]
+    golden = load(shared / "golden" / file, task)
+    patterns = [*SETUP, *itertools.chain.from_iterable(CHECKED.values())]
+    assert [key for key in golden.arrays if not matches(key, patterns)] == []
