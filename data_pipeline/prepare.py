@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline import options as options_module
 from data_pipeline.conversion.gather import (
     Executor,
@@ -261,4 +261,4 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     define_flags()
     flags.adopt_module_key_flags(options_module)
-    command.run(main)
+    cli.run(main)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.analysis import page as analysis_page
 from experiments.analysis.material import Options, gather, look_at_latents
 from experiments.analysis.report import as_json, table
@@ -101,4 +101,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

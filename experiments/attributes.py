@@ -30,7 +30,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.reporting.heatmaps import percent_heatmaps_png
 from experiments.cli import compile_cache, run_options
 from experiments.evaluate import open_data, without_nan
@@ -275,4 +275,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.cli.progress import METRICS
 from experiments.cli.run_record import read_starts
 from musicvae_jax import data
@@ -140,4 +140,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, takes_arguments=True)
+    cli.run(main, takes_arguments=True)

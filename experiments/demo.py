@@ -22,7 +22,7 @@ from types import FrameType
 
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 
 FLAGFILE = pathlib.Path(__file__).parent / "flagfiles" / "demo.flags"
 NUM_SAMPLES, NUM_RECONSTRUCTIONS, NUM_STEPS = 8, 4, 9
@@ -119,4 +119,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -33,7 +33,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.reading.segments import METERS
 from experiments.cli import compile_cache
 from experiments.cli.signals import StopSignal
@@ -214,4 +214,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from tqdm import tqdm
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.cli import compile_cache, run_options
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import InputError
@@ -183,4 +183,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

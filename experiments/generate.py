@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
-from data_pipeline.render import files as render
+from data_pipeline import cli
+from data_pipeline.render import files
 from experiments.cli import compile_cache
 from experiments.generation.files import write
 from experiments.generation.inputs import read_inputs
@@ -86,7 +86,7 @@ def define_flags() -> None:
         "temperature", None, "0 takes the best token. Default: 0; 0.5 for sample, continue, long."
     )
     flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
-    flags.DEFINE_multi_enum("format", ["midi", "png"], render.FORMATS, "What to write; repeated.")
+    flags.DEFINE_multi_enum("format", ["midi", "png"], files.FORMATS, "What to write; repeated.")
     flags.DEFINE_float("qpm", 120.0, "Quarters per minute of what is written.")
     flags.DEFINE_integer("program", None, "General MIDI program of the melody, from 0. Default: 0.")
     flags.DEFINE_string(
@@ -161,4 +161,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -22,19 +22,18 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.conversion import cluster
 from experiments import train
 from experiments.cli import compile_cache, run_record
 from experiments.cli.progress import duration
 from experiments.cli.signals import StopSignal
-from experiments.sweep import executors as grid_executors
-from experiments.sweep import report as grid_report
+from experiments.sweep import executors, report
 from experiments.sweep.axes import Axis, GridPoint, make_points, parse_axes, shown
 from experiments.sweep.points import Scoring, Task, ended, groups_of, open_folders, score
 from musicvae_jax import data
 from musicvae_jax.config import InputError
-from musicvae_jax.sweep import runs as grid
+from musicvae_jax.sweep import runs
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -68,15 +67,15 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 def checked_grid(
     values: flags.FlagValues,
-) -> tuple[data.Store, list[Axis], list[GridPoint], grid_executors.Options, Scoring]:
+) -> tuple[data.Store, list[Axis], list[GridPoint], executors.Options, Scoring]:
     """Check all that is given before anything is written.
 
     Raises:
       InputError: a flag, an axis or a point is wrong, or the data does not fit.
     """
     axes = parse_axes(values.grid)
-    if values.executor not in grid_executors.EXECUTORS:
-        choices = ", ".join(grid_executors.EXECUTORS)
+    if values.executor not in executors.EXECUTORS:
+        choices = ", ".join(executors.EXECUTORS)
         raise InputError(f"executor: {values.executor!r} is not one of {choices}")
     for name, low in (("side_by_side", 0), ("workers", 1), ("score_examples", 0)):
         given = getattr(values, name)
@@ -93,7 +92,7 @@ def checked_grid(
     points = make_points(base, axes)
     for point in points:
         data.check_enough_rows(len(store.splits["train"]), point.config.train.batch_size)
-    options = grid_executors.Options(
+    options = executors.Options(
         values.executor, values.side_by_side, values.workers, values.ray_address
     )
     return store, axes, points, options, scoring
@@ -115,7 +114,7 @@ def show_cost(points: Sequence[GridPoint], store: data.Store) -> None:
     total = 0.0
     for number, group in enumerate(groups, start=1):
         config = group[0].config
-        cost = grid.measured_cost(config, store)
+        cost = runs.measured_cost(config, store)
         seconds = cost.seconds_per_step * config.run.train_steps
         total += seconds * len(group)
         print(
@@ -150,21 +149,21 @@ def main(argv: Sequence[str]) -> None:
         def should_stop() -> bool:
             return signal.received is not None
 
-        grid_executors.train(tasks, store, options, should_stop, _say)
+        executors.train(tasks, store, options, should_stop, _say)
         if should_stop():
             print(f"stopped; the same command resumes:\n  {ours}", flush=True)
             sys.exit(signal.exit_code)
     scores = score(tasks, store, scoring, _say)
-    rows = grid_report.results(tasks, scores)
+    rows = report.results(tasks, scores)
     about = {
         "command": ours,
         "data": values.data_dir,
         "fingerprint": store.fingerprint,
         "axes": {axis.name: [shown(value) for value in axis.values] for axis in axes},
     } | scoring._asdict()
-    page = grid_report.report(rows, axes, tasks, about)
-    grid_report.write(folder, rows, about, page)
-    print(grid_report.table(rows, scoring))
+    page = report.report(rows, axes, tasks, about)
+    report.write(folder, rows, about, page)
+    print(report.table(rows, scoring))
     print(f"written: results.csv, results.json and report.html in {values.run_dir}", flush=True)
 
 
@@ -175,4 +174,4 @@ def _say(message: str) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

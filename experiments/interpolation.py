@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.reporting import plots
 from experiments.analysis.material import decode
 from experiments.cli import compile_cache, run_options
@@ -35,7 +35,7 @@ from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
 from musicvae_jax.analysis.events import columns_of
 from musicvae_jax.config import InputError
-from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent import operations
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import Task
@@ -143,7 +143,7 @@ def compare(
     a, b = ends
     fractions = np.linspace(0.0, 1.0, options.steps)
     mu_a, mu_b = (jnp.asarray(vae.encode(end).mu) for end in ends)
-    along = jax.vmap(sampling.slerp, (0, 0, None))
+    along = jax.vmap(operations.slerp, (0, 0, None))
     arcs = along(mu_a, mu_b, jnp.asarray(fractions, jnp.float32))
     z = np.asarray(arcs).reshape(-1, vae.z_size)
     decoded = decode(vae, z, jax.random.key(options.seed), options.temperature, "points")
@@ -289,4 +289,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -21,13 +21,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.cli import compile_cache, config_flags, machines, run_record
 from experiments.cli.progress import Recorder, Silent
 from experiments.cli.signals import StopSignal
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.devices import processes as multihost
+from musicvae_jax.devices import processes
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.training import fine_tuning, loop
@@ -76,7 +76,7 @@ def first_params(config: Config, folder: pathlib.Path, init_from: str | None) ->
     _, old, step = fine_tuning.read_start(place)
     drawn = training.init_state(build_model(config), config).params
     params, report = fine_tuning.take_over(drawn, old)
-    if multihost.is_first():
+    if processes.is_first():
         print(f"parameters of {place}, step {step:,}:", *report.lines(), sep="\n", flush=True)
         about = {"init_from": place, "step": step} | report._asdict()
         run_folder.write_text(path, json.dumps(about, indent=1) + "\n")
@@ -108,10 +108,10 @@ def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
 
 def open_folder(run_dir: str, config: Config, store: data.Store) -> pathlib.Path:
     """Open the run folder: the first process for all, which then check that they agree."""
-    if multihost.is_first():
+    if processes.is_first():
         run_folder.open_run_folder(run_dir, config, store)
-    multihost.wait_for_all("run folder")
-    multihost.check_same(config.to_json() + store.fingerprint, "flags or data")
+    processes.wait_for_all("run folder")
+    processes.check_same(config.to_json() + store.fingerprint, "flags or data")
     return pathlib.Path(run_dir).resolve()
 
 
@@ -126,9 +126,9 @@ def train(values: flags.FlagValues) -> None:
     loop.check_fits(config, store)  # with the devices, before anything is written
     folder = open_folder(values.run_dir, config, store)
     params = first_params(config, folder, values.init_from)
-    if multihost.is_first():
+    if processes.is_first():
         run_record.write_start(folder, store, init_from=values.init_from)
-    recorder = Recorder(folder, config.run.train_steps) if multihost.is_first() else Silent()
+    recorder = Recorder(folder, config.run.train_steps) if processes.is_first() else Silent()
     try:
         with StopSignal() as signal:
             outcome = loop.fit(
@@ -151,7 +151,7 @@ def train(values: flags.FlagValues) -> None:
             f"run_dir: no space left in {folder}, its checkpoints are kept; free some, and the "
             "same command goes on"
         ) from error
-    if multihost.is_first():
+    if processes.is_first():
         _say_how_it_ended(outcome, config, values.run_dir)
     if outcome.stopped:
         sys.exit(signal.exit_code)
@@ -178,4 +178,4 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     define_flags()
     define_start_flags()
-    command.run(main)
+    cli.run(main)

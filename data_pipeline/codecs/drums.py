@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipeline.codecs.windows import lay_out, windows
-from data_pipeline.reading.segments import STEP_DTYPE, Piece
+from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax.tasks import NUM_DRUM_CLASSES
 
 # MIDI pitches of each class, in the order of `DRUM_CLASS_NAMES`; a class is written as its first.
@@ -30,18 +30,18 @@ NO_DRUMS = "no drums"
 NO_CLASSES = "no drums of the 9 classes"
 
 
-def encode(piece: Piece, num_steps: int) -> np.ndarray | str:
+def encode(segment: Segment, num_steps: int) -> np.ndarray | str:
     """Cut the drums, all instruments together, into windows that hop by one bar.
 
     Args:
-      piece: quantised notes.
+      segment: quantised notes.
       num_steps: T, steps per window.
 
     Returns:
       Tokens uint16 [N, T], N = 0 if every track is shorter; or the reason why the piece has
       no drums at all.
     """
-    drums = piece.notes[piece.notes["is_drum"]]
+    drums = segment.notes[segment.notes["is_drum"]]
     if not len(drums):
         return NO_DRUMS
     steps, values = hits(drums)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipeline.codecs.windows import lay_out, windows
-from data_pipeline.reading.segments import STEP_DTYPE, Piece
+from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax.tasks import FIRST_NOTE_ON, MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF
 
 NO_MELODY = "no melody: no notes but drums"
@@ -25,11 +25,11 @@ def wrong_programs(programs: range) -> str:
     return f"no melody in programs {programs.start}..{programs.stop - 1}"
 
 
-def encode(piece: Piece, num_steps: int, programs: range | None) -> np.ndarray | str:
+def encode(segment: Segment, num_steps: int, programs: range | None) -> np.ndarray | str:
     """Cut every melody of every instrument into windows that hop by one bar.
 
     Args:
-      piece: quantised notes.
+      segment: quantised notes.
       num_steps: T, steps per window.
       programs: General MIDI programs to use; None uses all.
 
@@ -37,7 +37,7 @@ def encode(piece: Piece, num_steps: int, programs: range | None) -> np.ndarray |
       Tokens uint8 [N, T], N = 0 if every melody is shorter; or the reason why the piece has
       no melody at all.
     """
-    notes = piece.notes[~piece.notes["is_drum"]]
+    notes = segment.notes[~segment.notes["is_drum"]]
     if not len(notes):
         return NO_MELODY
     notes = notes[has_program(notes, programs)]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.codecs import drums, melody
-from data_pipeline.reading.segments import STEP_DTYPE, Piece
+from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax.tasks import NOTE_OFF, STEPS_PER_BAR
 
 BASS_INSTRUMENT = 1
@@ -35,12 +35,12 @@ NOT_TOGETHER = "no band: not together for a whole row"
 
 
 def encode(
-    piece: Piece, num_steps: int, melody_programs: range | None, bass_programs: range | None
+    segment: Segment, num_steps: int, melody_programs: range | None, bass_programs: range | None
 ) -> np.ndarray | str:
     """Take every window, hop one bar, in which a melody, a bass and drums all play.
 
     Args:
-      piece: quantised notes.
+      segment: quantised notes.
       num_steps: T, steps per window: whole bars.
       melody_programs: General MIDI programs of a melody instrument.
       bass_programs: General MIDI programs of a bass instrument.
@@ -48,14 +48,14 @@ def encode(
     Returns:
       Tokens uint16 [N, T, 3], N = 0 if the piece is shorter; or the reason why there are none.
     """
-    by_type = instruments_by_type(piece, melody_programs, bass_programs)
+    by_type = instruments_by_type(segment, melody_programs, bass_programs)
     missing = [name for name, found in zip(TYPE_NAMES, by_type, strict=True) if not found]
     if missing:
         return "no band: no " + ", no ".join(missing)
-    if piece.total_steps <= num_steps - STEPS_PER_BAR:
+    if segment.total_steps <= num_steps - STEPS_PER_BAR:
         return np.zeros((0, num_steps, 3), np.uint16)
     rows: list[np.ndarray] = []
-    for found in group_windows(piece, by_type, num_steps):
+    for found in group_windows(segment, by_type, num_steps):
         rows.append(found.rows)
         if sum(map(len, rows)) >= MAX_ROWS:
             break
@@ -77,23 +77,23 @@ class GroupWindows(NamedTuple):
 
 
 def group_windows(
-    piece: Piece, by_type: Sequence[Sequence[int]], num_steps: int
+    segment: Segment, by_type: Sequence[Sequence[int]], num_steps: int
 ) -> Iterator[GroupWindows]:
     """Yield the windows of every triple of instruments that has any.
 
     Args:
-      piece: quantised notes.
+      segment: quantised notes.
       by_type: instrument numbers of melodies, basses and drums.
       num_steps: T, steps per window: whole bars.
     """
-    num_bars = min(-(-piece.total_steps // STEPS_PER_BAR), MAX_BARS)
+    num_bars = min(-(-segment.total_steps // STEPS_PER_BAR), MAX_BARS)
     num_window_bars = num_steps // STEPS_PER_BAR
     if num_bars < num_window_bars:
         return
     coverage, columns = {}, {}
     for kind, instruments in enumerate(by_type):
         for instrument in instruments:
-            own = piece.notes[piece.notes["instrument"] == instrument]
+            own = segment.notes[segment.notes["instrument"] == instrument]
             column = _column(own, kind, num_bars * STEPS_PER_BAR)
             if column is not None:
                 columns[instrument] = column
@@ -108,10 +108,10 @@ def group_windows(
 
 
 def instruments_by_type(
-    piece: Piece, melody_programs: range | None, bass_programs: range | None
+    segment: Segment, melody_programs: range | None, bass_programs: range | None
 ) -> list[list[int]]:
     """List the instruments of melody, bass and drums; those of two types are in none."""
-    notes = piece.notes[piece.notes["instrument"] <= MAX_INSTRUMENT]
+    notes = segment.notes[segment.notes["instrument"] <= MAX_INSTRUMENT]
     pitched = [melody.has_program(notes, allowed) for allowed in (melody_programs, bass_programs)]
     kinds = np.select([notes["is_drum"], *pitched], [_DRUMS, _MELODY, _BASS], _OTHER)
     by_type: list[list[int]] = [[], [], []]

@@ -60,11 +60,11 @@ def extract_file(
     refusal = None
     if engine == FAST and notes.kind_of(name, data) == notes.MIDI:
         # Loaded here: the other engine needs no compiler.
-        from data_pipeline.fast import rows as fast_rows
+        from data_pipeline.fast import rows
 
         try:
-            part = fast_rows.extract_fast(data, task_names, meter=meter, dedupe=dedupe)
-        except fast_rows.FastReadError as error:
+            part = rows.extract_fast(data, task_names, meter=meter, dedupe=dedupe)
+        except rows.FastReadError as error:
             refusal = error.reason
         else:
             return FileExtraction([part], FAST)
@@ -79,7 +79,7 @@ def _by_note_seq(
     name: str, data: bytes, task_names: Sequence[str], meter: str, dedupe: bool
 ) -> list[dict[str, Extraction]]:
     """Extract every unit of a file that note-seq can read."""
-    units = notes.read_pieces(name, data)
+    units = notes.read_segments(name, data)
     sequences = [unit.sequence for unit in units if unit.sequence is not None]
     if not sequences:
         raise next(unit.error for unit in units if unit.error is not None)

@@ -18,13 +18,13 @@ from data_pipeline.codecs import drums, melody, trio
 from data_pipeline.codecs.windows import Layout, lay_out, windows
 from data_pipeline.extraction import extract
 from data_pipeline.reading import notes
-from data_pipeline.reading.segments import NOT_4_4, Piece, split_pieces
+from data_pipeline.reading.segments import NOT_4_4, Segment, split_segments
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
 
 
 @dataclasses.dataclass(frozen=True)
-class Passage:
+class Excerpt:
     """One row of a file and its origin.
 
     Attributes:
@@ -64,7 +64,7 @@ class Passage:
         return f"{self.name}: bars {self.start_bar}-{last}{since}, {used}, {kept}{added}"
 
 
-def read_passage(
+def read_excerpt(
     path: str | os.PathLike[str],
     task_name: str,
     *,
@@ -72,7 +72,7 @@ def read_passage(
     meter: str = "4/4",
     at_end: bool = False,
     pad: bool = False,
-) -> Passage:
+) -> Excerpt:
     """Take one row from a file, from the track with the most notes.
 
     Of a tunebook the first tune that has rows is taken.
@@ -97,8 +97,8 @@ def read_passage(
             f"start_bar: no row of {path} begins at bar {start_bar}; those that do: {bars}"
         )
     kept: collections.Counter[tuple[float, tuple[int, ...]]] = collections.Counter()
-    for passage in fitting:
-        kept[passage.start_seconds, passage.instruments] += passage.num_kept
+    for excerpt in fitting:
+        kept[excerpt.start_seconds, excerpt.instruments] += excerpt.num_kept
     track, _ = kept.most_common(1)[0]
     of_track = [p for p in fitting if (p.start_seconds, p.instruments) == track]
     return of_track[-1 if at_end else 0]
@@ -106,10 +106,10 @@ def read_passage(
 
 def _first_with_rows(
     path: pathlib.Path, task: Task, meter: str, pad: bool, at_end: bool
-) -> list[Passage]:
-    """List the passages of the file's first unit that has any."""
+) -> list[Excerpt]:
+    """List the excerpts of the file's first unit that has any."""
     try:
-        units = notes.read_pieces(path.name, path.read_bytes())
+        units = notes.read_segments(path.name, path.read_bytes())
     except OSError as error:
         raise InputError(f"input: {path} cannot be read: {error.strerror}") from error
     except notes.ReadError as error:
@@ -120,12 +120,12 @@ def _first_with_rows(
             reasons.append(str(unit.error))
             continue
         arrays = notes.notes_from_sequence(unit.sequence)
-        pieces = split_pieces(arrays, meter)
-        found = [p for piece in pieces for p in passages(piece, task)]
+        segments = split_segments(arrays, meter)
+        found = [p for segment in segments for p in excerpts(segment, task)]
         if not found and pad:
-            found = _shorter(pieces, task, at_end)
+            found = _shorter(segments, task, at_end)
         if found:
-            return [dataclasses.replace(passage, name=unit.name) for passage in found]
+            return [dataclasses.replace(excerpt, name=unit.name) for excerpt in found]
         reasons.append(extract.rows_from_notes(arrays, task.name, meter=meter).why_empty or "")
     why = ", ".join(sorted(set(reasons)))
     if NOT_4_4 in reasons:
@@ -133,10 +133,10 @@ def _first_with_rows(
     raise InputError(f"input: {path} has no row of {task.name}: {why}")
 
 
-def file_passages(
+def file_excerpts(
     name: str, data: bytes, task: Task, *, meter: str = "4/4"
-) -> tuple[list[Passage], list[tuple[str, str]]]:
-    """List all passages of a file, of every tune of a tunebook in order.
+) -> tuple[list[Excerpt], list[tuple[str, str]]]:
+    """List all excerpts of a file, of every tune of a tunebook in order.
 
     Args:
       name: the file's name.
@@ -145,13 +145,13 @@ def file_passages(
       meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
 
     Returns:
-      The passages, and (name, reason) of the file or each tune that has none.
+      The excerpts, and (name, reason) of the file or each tune that has none.
     """
     try:
-        units = notes.read_pieces(name, data)
+        units = notes.read_segments(name, data)
     except notes.ReadError as error:
         return [], [(name, error.reason)]
-    found: list[Passage] = []
+    found: list[Excerpt] = []
     empty = []
     for unit in units:
         if unit.sequence is None:
@@ -159,59 +159,59 @@ def file_passages(
             empty.append((unit.name, reason))
             continue
         arrays = notes.notes_from_sequence(unit.sequence)
-        own = [p for piece in split_pieces(arrays, meter) for p in passages(piece, task)]
-        found += [dataclasses.replace(passage, name=unit.name) for passage in own]
+        own = [p for segment in split_segments(arrays, meter) for p in excerpts(segment, task)]
+        found += [dataclasses.replace(excerpt, name=unit.name) for excerpt in own]
         if not own:
             why = extract.rows_from_notes(arrays, task.name, meter=meter).why_empty
             empty.append((unit.name, why or extract.NO_NOTES))
     return found, empty
 
 
-def _shorter(pieces: list[Piece], task: Task, at_end: bool) -> list[Passage]:
-    """List the longest passages shorter than a row, filled up with silence."""
+def _shorter(segments: list[Segment], task: Task, at_end: bool) -> list[Excerpt]:
+    """List the longest excerpts shorter than a row, filled up with silence."""
     for num_bars in range(task.num_bars - 1, 0, -1):
         shorter = dataclasses.replace(task, num_bars=num_bars)
-        found = [p for piece in pieces for p in passages(piece, shorter)]
+        found = [p for segment in segments for p in excerpts(segment, shorter)]
         if found:
-            return [_filled(passage, task, at_end) for passage in found]
+            return [_filled(excerpt, task, at_end) for excerpt in found]
     return []
 
 
-def _filled(passage: Passage, task: Task, before: bool) -> Passage:
-    """Add bars of silence to a passage; notes that sound at its end are ended there."""
-    num_bars = task.num_bars - len(passage.row) // STEPS_PER_BAR
-    silence = np.zeros((num_bars * STEPS_PER_BAR, *task.row_shape[1:]), passage.row.dtype)
+def _filled(excerpt: Excerpt, task: Task, before: bool) -> Excerpt:
+    """Add bars of silence to a excerpt; notes that sound at its end are ended there."""
+    num_bars = task.num_bars - len(excerpt.row) // STEPS_PER_BAR
+    silence = np.zeros((num_bars * STEPS_PER_BAR, *task.row_shape[1:]), excerpt.row.dtype)
     if before:
-        row = np.concatenate([silence, passage.row])
-        return dataclasses.replace(passage, row=row, silence=(num_bars, 0))
-    row = np.concatenate([passage.row, silence])
+        row = np.concatenate([silence, excerpt.row])
+        return dataclasses.replace(excerpt, row=row, silence=(num_bars, 0))
+    row = np.concatenate([excerpt.row, silence])
     columns = row.reshape(len(row), -1)
     for track, column in zip(task.tracks, columns.T, strict=True):
-        heard = column[: len(passage.row)]
+        heard = column[: len(excerpt.row)]
         events = heard[heard != NO_EVENT]
         if track.kind == "melody" and len(events) and events[-1] >= FIRST_NOTE_ON:
-            column[len(passage.row)] = NOTE_OFF
-    return dataclasses.replace(passage, row=row, silence=(0, num_bars))
+            column[len(excerpt.row)] = NOTE_OFF
+    return dataclasses.replace(excerpt, row=row, silence=(0, num_bars))
 
 
-def passages(piece: Piece, task: Task) -> list[Passage]:
+def excerpts(segment: Segment, task: Task) -> list[Excerpt]:
     """List the rows of a piece, of each track in order of time; duplicates stay in.
 
     Returns:
       The same rows as `extract` gives; `name` is empty.
     """
-    if piece.reason is not None or not len(piece.notes):
+    if segment.reason is not None or not len(segment.notes):
         return []
     if len(task.tracks) == 3:
-        return list(_trio_passages(piece, task))
+        return list(_trio_excerpts(segment, task))
     if task.tracks[0].kind == "drums":
-        return list(_drum_passages(piece, task))
-    return list(_melody_passages(piece, task))
+        return list(_drum_excerpts(segment, task))
+    return list(_melody_excerpts(segment, task))
 
 
-def _melody_passages(piece: Piece, task: Task) -> Iterator[Passage]:
-    for instrument in np.unique(piece.notes["instrument"]).tolist():
-        own = dataclasses.replace(piece, notes=_of(piece.notes, instrument))
+def _melody_excerpts(segment: Segment, task: Task) -> Iterator[Excerpt]:
+    for instrument in np.unique(segment.notes["instrument"]).tolist():
+        own = dataclasses.replace(segment, notes=_of(segment.notes, instrument))
         rows = melody.encode(own, task.num_steps, task.tracks[0].programs)
         if isinstance(rows, str) or not len(rows):
             continue
@@ -219,27 +219,27 @@ def _melody_passages(piece: Piece, task: Task) -> Iterator[Passage]:
         heard = heard[melody.has_program(heard, task.tracks[0].programs)]
         layout = lay_out(heard["start_step"], heard["end_step"], heard["instrument"])
         for row, bar in zip(rows, _first_bars(layout, task.num_steps), strict=True):
-            yield _passage(row, bar, piece, own.notes, (instrument,), task)
+            yield _excerpt(row, bar, segment, own.notes, (instrument,), task)
 
 
-def _drum_passages(piece: Piece, task: Task) -> Iterator[Passage]:
-    rows = drums.encode(piece, task.num_steps)
+def _drum_excerpts(segment: Segment, task: Task) -> Iterator[Excerpt]:
+    rows = drums.encode(segment, task.num_steps)
     if isinstance(rows, str) or not len(rows):
         return
-    hit = piece.notes[piece.notes["is_drum"]]
+    hit = segment.notes[segment.notes["is_drum"]]
     steps, _ = drums.hits(hit)
     layout = lay_out(steps, steps + 1, np.zeros(len(steps), np.int64))
     for row, bar in zip(rows, _first_bars(layout, task.num_steps), strict=True):
-        yield _passage(row, bar, piece, hit, (), task)
+        yield _excerpt(row, bar, segment, hit, (), task)
 
 
-def _trio_passages(piece: Piece, task: Task) -> Iterator[Passage]:
+def _trio_excerpts(segment: Segment, task: Task) -> Iterator[Excerpt]:
     programs = [track.programs for track in task.tracks[:2]]
-    by_type = trio.instruments_by_type(piece, *programs)
-    for group in trio.group_windows(piece, by_type, task.num_steps):
-        own = np.concatenate([_of(piece.notes, number) for number in group.instruments])
+    by_type = trio.instruments_by_type(segment, *programs)
+    for group in trio.group_windows(segment, by_type, task.num_steps):
+        own = np.concatenate([_of(segment.notes, number) for number in group.instruments])
         for row, bar in zip(group.rows, group.bars.tolist(), strict=True):
-            yield _passage(row, bar, piece, own, group.instruments, task)
+            yield _excerpt(row, bar, segment, own, group.instruments, task)
 
 
 def _of(all_notes: np.ndarray, instrument: int) -> np.ndarray:
@@ -253,14 +253,14 @@ def _first_bars(layout: Layout, num_steps: int) -> list[int]:
     return (windows(steps, layout, num_steps)[:, 0] // STEPS_PER_BAR).tolist()
 
 
-def _passage(
+def _excerpt(
     row: np.ndarray,
     bar: int,
-    piece: Piece,
+    segment: Segment,
     own: np.ndarray,
     instruments: tuple[int, ...],
     task: Task,
-) -> Passage:
+) -> Excerpt:
     """Count what begins in the row's bars and what the row holds of it."""
     first = bar * STEPS_PER_BAR
     begins = (own["start_step"] >= first) & (own["start_step"] < first + task.num_steps)
@@ -269,8 +269,8 @@ def _passage(
         int(np.bitwise_count(column).sum() if track.kind == "drums" else (column > NOTE_OFF).sum())
         for track, column in zip(task.tracks, columns.T, strict=True)
     )
-    origin = (bar + 1, piece.start_seconds, instruments)
-    return Passage("", row, *origin, int(begins.sum()), kept)
+    origin = (bar + 1, segment.start_seconds, instruments)
+    return Excerpt("", row, *origin, int(begins.sum()), kept)
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.codecs import drums, melody, trio
 from data_pipeline.reading import notes
-from data_pipeline.reading.segments import NoteArrays, Piece, split_pieces
+from data_pipeline.reading.segments import NoteArrays, Segment, split_segments
 from musicvae_jax.tasks import Task, get_task
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def tasks_from_notes(
     Raises:
       InputError: unknown task or meter.
     """
-    pieces = split_pieces(unit, meter)
-    return {name: _extract(pieces, get_task(name), dedupe) for name in task_names}
+    segments = split_segments(unit, meter)
+    return {name: _extract(segments, get_task(name), dedupe) for name in task_names}
 
 
 def rows_from_notes(
@@ -117,38 +117,38 @@ def extract_rows(
     return np.concatenate([_no_rows(get_task(task)), *(part[task].rows for part in made.parts)])
 
 
-def _extract(pieces: list[Piece], task: Task, dedupe: bool) -> Extraction:
+def _extract(segments: list[Segment], task: Task, dedupe: bool) -> Extraction:
     """Encode all pieces of a unit and count the reasons of those without rows."""
     kept, reasons = [_no_rows(task)], collections.Counter[str]()
     why_empty, most_notes, found = NO_NOTES, 0, 0
-    for piece in pieces:
-        rows = _encode(piece, task)
+    for segment in segments:
+        rows = _encode(segment, task)
         if isinstance(rows, str):
             reasons[rows] += 1
-            if len(piece.notes) > most_notes:
-                why_empty, most_notes = rows, len(piece.notes)
+            if len(segment.notes) > most_notes:
+                why_empty, most_notes = rows, len(segment.notes)
             continue
         found += len(rows)
         kept.append(_unique(rows) if dedupe and len(task.tracks) == 1 else rows)
-    if not pieces:
+    if not segments:
         reasons[NO_NOTES] += 1
     rows = np.concatenate(kept)
     return Extraction(rows, dict(reasons), None if len(rows) else why_empty, found)
 
 
-def _encode(piece: Piece, task: Task) -> np.ndarray | str:
+def _encode(segment: Segment, task: Task) -> np.ndarray | str:
     """Encode one piece, or say why it gives no row."""
-    if piece.reason is not None:
-        return piece.reason
-    if not len(piece.notes):
+    if segment.reason is not None:
+        return segment.reason
+    if not len(segment.notes):
         return NO_NOTES
     first = task.tracks[0]
     if len(task.tracks) == 3:
-        rows = trio.encode(piece, task.num_steps, first.programs, task.tracks[1].programs)
+        rows = trio.encode(segment, task.num_steps, first.programs, task.tracks[1].programs)
     elif first.kind == "drums":
-        rows = drums.encode(piece, task.num_steps)
+        rows = drums.encode(segment, task.num_steps)
     else:
-        rows = melody.encode(piece, task.num_steps, first.programs)
+        rows = melody.encode(segment, task.num_steps, first.programs)
     if not isinstance(rows, str) and not len(rows):
         return TOO_SHORT
     return rows

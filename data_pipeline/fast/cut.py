@@ -1,7 +1,7 @@
 """Cut notes on the step grid into rows of tokens: compiled.
 
 Notes come as one int64 table, by start time, with the columns START, END (steps of the
-piece, END exclusive), PITCH, INSTRUMENT and PIECE; an instrument has one program and is
+piece, END exclusive), PITCH, INSTRUMENT and SEGMENT; an instrument has one program and is
 drums or not. Times within a piece are its own, pieces follow each other.
 
 The rules are those of `melody`, `drums`, `trio` and `tracks` in this package, which say
@@ -14,9 +14,9 @@ import numpy as np
 
 from data_pipeline.compiled import Int, compiled
 
-START, END, PITCH, INSTRUMENT, PIECE = range(5)  # columns of a table of notes
+START, END, PITCH, INSTRUMENT, SEGMENT = range(5)  # columns of a table of notes
 TOKEN = PITCH  # in a table of tokens: what is written at START
-FIRST_BAR, NUM_BARS, TRACK_PIECE, TRACK_INSTRUMENT, ORIGIN, FIRST_NOTE, LAST_NOTE = range(7)
+FIRST_BAR, NUM_BARS, TRACK_SEGMENT, TRACK_INSTRUMENT, ORIGIN, FIRST_NOTE, LAST_NOTE = range(7)
 TOKEN_SHIFT = 20
 
 _BAR = 16  # steps
@@ -48,22 +48,22 @@ def to_grid(
     """
     notes = np.empty((len(order), 5), np.int64)
     counts = np.zeros(len(steps_per_second), np.int64)
-    count, piece = 0, 0
+    count, segment = 0, 0
     for index in order:
         start, end = seconds[index, 0], seconds[index, 1]
-        while piece < len(counts) and start >= borders[piece + 1]:
-            piece += 1
-        if piece == len(counts):
+        while segment < len(counts) and start >= borders[segment + 1]:
+            segment += 1
+        if segment == len(counts):
             break
-        counts[piece] += 1
-        rate = steps_per_second[piece]
+        counts[segment] += 1
+        rate = steps_per_second[segment]
         if rate == 0.0:
             continue
         row = notes[count]
-        row[START] = np.int64((start - borders[piece]) * rate + 0.5)
-        row[END] = np.int64((min(end, borders[piece + 1]) - borders[piece]) * rate + 0.5)
+        row[START] = np.int64((start - borders[segment]) * rate + 0.5)
+        row[END] = np.int64((min(end, borders[segment + 1]) - borders[segment]) * rate + 0.5)
         row[END] = max(row[END], row[START] + 1)
-        row[PITCH], row[INSTRUMENT], row[PIECE] = played[index, 2], played[index, 3], piece
+        row[PITCH], row[INSTRUMENT], row[SEGMENT] = played[index, 2], played[index, 3], segment
         count += 1
     return notes[:count], counts
 
@@ -74,7 +74,7 @@ def piece_flags(
     flags: np.ndarray,
     is_drum: np.ndarray,
     has_token: np.ndarray,
-    num_pieces: int,
+    num_segments: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gather what each piece holds.
 
@@ -83,20 +83,20 @@ def piece_flags(
       flags: bits that a note of each instrument sets, int64 [I].
       is_drum: int64 [I].
       has_token: which pitches have a token, for melodies and for drums, bool [2, 128].
-      num_pieces: P.
+      num_segments: P.
 
     Returns:
       Bits of each piece, those of notes with a token again, shifted by TOKEN_SHIFT; last
       step of each piece; both int64 [P].
     """
-    found = np.zeros(num_pieces, np.int64)
-    last_step = np.zeros(num_pieces, np.int64)
+    found = np.zeros(num_segments, np.int64)
+    last_step = np.zeros(num_segments, np.int64)
     for row in range(len(notes)):
-        piece, instrument = notes[row, PIECE], notes[row, INSTRUMENT]
-        found[piece] |= flags[instrument]
+        segment, instrument = notes[row, SEGMENT], notes[row, INSTRUMENT]
+        found[segment] |= flags[instrument]
         if has_token[is_drum[instrument], notes[row, PITCH]]:
-            found[piece] |= flags[instrument] << TOKEN_SHIFT
-        last_step[piece] = max(last_step[piece], notes[row, END])
+            found[segment] |= flags[instrument] << TOKEN_SHIFT
+        last_step[segment] = max(last_step[segment], notes[row, END])
     return found, last_step
 
 
@@ -139,7 +139,7 @@ def melody_tokens(notes: np.ndarray, is_drum: np.ndarray) -> np.ndarray:
             last = kept[count - 1]
             if (
                 last[START] == note[START]
-                and last[PIECE] == note[PIECE]
+                and last[SEGMENT] == note[SEGMENT]
                 and last[INSTRUMENT] == note[INSTRUMENT]
             ):
                 if token > last[TOKEN]:  # the earlier of two equal ones stays
@@ -173,23 +173,23 @@ def drum_tokens(notes: np.ndarray, is_drum: np.ndarray, class_bits: np.ndarray) 
             continue
         if count > 0:
             last = kept[count - 1]
-            if last[START] == note[START] and last[PIECE] == note[PIECE]:
+            if last[START] == note[START] and last[SEGMENT] == note[SEGMENT]:
                 last[TOKEN] |= bits
                 continue
         row = kept[count]
         row[START], row[END], row[TOKEN] = note[START], note[START] + 1, bits
-        row[INSTRUMENT], row[PIECE] = 0, note[PIECE]
+        row[INSTRUMENT], row[SEGMENT] = 0, note[SEGMENT]
         count += 1
     return kept[:count]
 
 
 @compiled
-def lay_out(tokens: np.ndarray, num_pieces: int) -> np.ndarray:
+def lay_out(tokens: np.ndarray, num_segments: int) -> np.ndarray:
     """Break tokens into tracks at gaps of a bar, and give each its place in one flat array.
 
     Args:
       tokens: table of tokens by instrument, then time [N, 5].
-      num_pieces: P.
+      num_segments: P.
 
     Returns:
       Tracks int64 [M, 7], by piece, then instrument, then time: first bar in the flat
@@ -197,31 +197,31 @@ def lay_out(tokens: np.ndarray, num_pieces: int) -> np.ndarray:
       its first token and the one after its last.
     """
     found = np.empty((len(tokens), 7), np.int64)
-    tracks_before = np.zeros(num_pieces + 1, np.int64)
+    tracks_before = np.zeros(num_segments + 1, np.int64)
     count = 0
     for row in range(len(tokens)):
         note = tokens[row]
         opens = row == 0
         if row > 0:
             last = tokens[row - 1]
-            opens = last[PIECE] != note[PIECE] or last[INSTRUMENT] != note[INSTRUMENT]
+            opens = last[SEGMENT] != note[SEGMENT] or last[INSTRUMENT] != note[INSTRUMENT]
             opens = opens or note[START] - last[END] >= _BAR
         if opens:
             track = found[count]
-            track[TRACK_PIECE], track[TRACK_INSTRUMENT] = note[PIECE], note[INSTRUMENT]
+            track[TRACK_SEGMENT], track[TRACK_INSTRUMENT] = note[SEGMENT], note[INSTRUMENT]
             track[ORIGIN], track[FIRST_NOTE] = note[START] // _BAR * _BAR, row
-            tracks_before[note[PIECE] + 1] += 1
+            tracks_before[note[SEGMENT] + 1] += 1
             count += 1
         track = found[count - 1]
         track[NUM_BARS] = min((note[END] - track[ORIGIN] + _BAR - 1) // _BAR, _MAX_BARS)
         track[LAST_NOTE] = row + 1
-    for piece in range(num_pieces):
-        tracks_before[piece + 1] += tracks_before[piece]
+    for segment in range(num_segments):
+        tracks_before[segment + 1] += tracks_before[segment]
     tracks = np.empty((count, 7), np.int64)
     for row in range(count):
-        piece = found[row, TRACK_PIECE]
-        tracks[tracks_before[piece]] = found[row]
-        tracks_before[piece] += 1
+        segment = found[row, TRACK_SEGMENT]
+        tracks[tracks_before[segment]] = found[row]
+        tracks_before[segment] += 1
     bar = 0
     for row in range(count):
         tracks[row, FIRST_BAR] = bar
@@ -291,15 +291,15 @@ def cut_windows(
     while table_size < 2 * len(rows):
         table_size *= 2
     table = np.full(table_size, -1, np.int64)  # rows by hash; those of past pieces are void
-    count, piece, first_row = 0, -1, 0
+    count, segment, first_row = 0, -1, 0
     for number in range(len(tracks)):
         track = tracks[number]
         if not allowed[track[TRACK_INSTRUMENT]]:
             continue
-        if track[TRACK_PIECE] != piece:
-            piece, first_row = track[TRACK_PIECE], count
+        if track[TRACK_SEGMENT] != segment:
+            segment, first_row = track[TRACK_SEGMENT], count
         for bar in range(track[FIRST_BAR], track[FIRST_BAR] + track[NUM_BARS] - num_bars + 1):
-            counts[piece] += 1
+            counts[segment] += 1
             row = rows[count]
             for i in range(num_bars):
                 for j in range(bars.shape[1]):

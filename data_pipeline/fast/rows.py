@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipeline.codecs import drums, melody, trio
 from data_pipeline.extraction.extract import NO_NOTES, TOO_SHORT, Extraction
-from data_pipeline.fast import cut as fast_cut
+from data_pipeline.fast import cut
 from data_pipeline.fast import trio as fast_trio
 from data_pipeline.fast.midi import FastReadError, MidiTable, read_table
 from data_pipeline.fast.tempo import QPM, SECONDS, to_seconds
@@ -33,7 +33,7 @@ from musicvae_jax.tasks import (
 
 # Bits of what a piece holds: kinds of notes, and kinds of notes that have a token.
 _PITCHED, _LOW_PROGRAM, _DRUM = 1, 2, 4
-_PITCH, _LOW_PITCH, _CLASS = (bit << fast_cut.TOKEN_SHIFT for bit in (1, 2, 4))
+_PITCH, _LOW_PITCH, _CLASS = (bit << cut.TOKEN_SHIFT for bit in (1, 2, 4))
 _TRIO = 16  # the first of three bits: a trio's melody, bass and drums
 
 _MAX_STEP = float(2**53)  # as in `pieces`
@@ -109,12 +109,12 @@ def extract_fast(
     drummed = [task for task in tasks if len(task.tracks) == 1 and task.tracks[0].kind == "drums"]
     bands = [task for task in tasks if len(task.tracks) == 3]
     if pitched or bands:
-        by_instrument = fast_cut.by_instrument(grid.notes, len(grid.programs))
-        tokens = fast_cut.melody_tokens(by_instrument, grid.is_drum)
+        by_instrument = cut.by_instrument(grid.notes, len(grid.programs))
+        tokens = cut.melody_tokens(by_instrument, grid.is_drum)
         found |= _windows(grid, tokens, pitched, NOTE_OFF, dedupe) if pitched else {}
         found |= {task.name: _trio_rows(grid, by_instrument, tokens, task) for task in bands}
     if drummed:
-        tokens = fast_cut.drum_tokens(grid.notes, grid.is_drum, _CLASS_BITS)
+        tokens = cut.drum_tokens(grid.notes, grid.is_drum, _CLASS_BITS)
         found |= _windows(grid, tokens, drummed, 0, dedupe)
     return {task.name: _extraction(grid, task, *found[task.name]) for task in tasks}
 
@@ -134,7 +134,7 @@ def warm_up() -> None:
 
 
 def _grid(table: MidiTable, meter: str) -> _Grid:
-    """Split at time changes and quantise, as `pieces.split_pieces`."""
+    """Split at time changes and quantise, as `pieces.split_segments`."""
     seconds = to_seconds(table.notes, 2, table.tempos)
     total = float(seconds[:, 1].max(initial=0.0))
     meters = table.meters if meter == "4/4" else table.meters[:0]
@@ -151,7 +151,7 @@ def _grid(table: MidiTable, meter: str) -> _Grid:
     if total * max(rates, default=0.0) >= _MAX_STEP:
         raise FastReadError("more steps than a float64 can count")
     rates = [0.0 if why else rate for why, rate in zip(refused, rates, strict=True)]
-    notes, counts = fast_cut.to_grid(
+    notes, counts = cut.to_grid(
         seconds,
         np.argsort(seconds[:, 0], kind="stable"),
         table.notes,
@@ -161,7 +161,7 @@ def _grid(table: MidiTable, meter: str) -> _Grid:
     programs, is_drum = table.instruments.T.copy()
     kinds = _KINDS[is_drum, programs]
     kinds[trio.MAX_INSTRUMENT + 1 :] = fast_trio.OTHER
-    holds, last_steps = fast_cut.piece_flags(
+    holds, last_steps = cut.piece_flags(
         notes, _FLAGS[is_drum, programs] | 1 << _TRIO + kinds, is_drum, _HAS_TOKEN, len(starts)
     )
     num_bars = np.minimum(-(-last_steps // STEPS_PER_BAR), trio.MAX_BARS)
@@ -177,18 +177,18 @@ def _windows(
     grid: _Grid, tokens: np.ndarray, tasks: list[Task], note_off: int, dedupe: bool
 ) -> dict[str, tuple[np.ndarray, list[int]]]:
     """Rows, and windows of each piece, of tasks that differ in programs and length."""
-    tracks = fast_cut.lay_out(tokens, len(grid.counts))
-    num_bars = int(tracks[:, fast_cut.NUM_BARS].sum())
+    tracks = cut.lay_out(tokens, len(grid.counts))
+    num_bars = int(tracks[:, cut.NUM_BARS].sum())
     flat = np.zeros((num_bars, STEPS_PER_BAR), tasks[0].token_dtype)
-    fast_cut.write_tracks(tokens, tracks, note_off, flat.reshape(-1))
+    cut.write_tracks(tokens, tracks, note_off, flat.reshape(-1))
     bars = flat.view(np.int64)
     found = {}
     for task in tasks:
         allowed = _has_program(grid.programs, task.tracks[0].programs)
-        total = fast_cut.count_windows(tracks, allowed, task.num_bars)
+        total = cut.count_windows(tracks, allowed, task.num_bars)
         rows = np.empty((total + 1, task.num_bars, bars.shape[1]), np.int64)
         counts = np.zeros(len(grid.counts), np.int64)
-        kept = fast_cut.cut_windows(bars, tracks, allowed, note_off > 0, dedupe, rows, counts)
+        kept = cut.cut_windows(bars, tracks, allowed, note_off > 0, dedupe, rows, counts)
         shaped = rows[:kept].view(task.token_dtype).reshape(kept, task.num_steps)
         found[task.name] = shaped, counts.tolist()
     return found
@@ -199,16 +199,16 @@ def _trio_rows(
 ) -> tuple[np.ndarray, list[int]]:
     """Rows of a trio task, and how many each piece gave."""
     kept, counts = [np.zeros((0, *task.row_shape), task.token_dtype)], [0] * len(grid.counts)
-    for piece, (holds, num_bars) in enumerate(zip(grid.holds, grid.num_bars, strict=True)):
+    for segment, (holds, num_bars) in enumerate(zip(grid.holds, grid.num_bars, strict=True)):
         if holds >> _TRIO & 7 != 7 or num_bars < task.num_bars:
             continue
         flat, has_token, covered = fast_trio.columns(
-            notes, tokens, grid.kinds, _CLASS_BITS, piece, num_bars
+            notes, tokens, grid.kinds, _CLASS_BITS, segment, num_bars
         )
         groups = fast_trio.groups(grid.kinds, has_token)
         rows = fast_trio.cut_groups(flat, covered, groups, task.num_bars, trio.MAX_ROWS)
         kept.append(rows)
-        counts[piece] = len(rows)
+        counts[segment] = len(rows)
     return kept[1] if len(kept) == 2 else np.concatenate(kept), counts
 
 
@@ -216,8 +216,8 @@ def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) ->
     """Count the reasons of the pieces without rows."""
     reasons: dict[str, int] = {}
     why_empty, most_notes = NO_NOTES, 0
-    pieces = zip(counts, grid.refused, grid.holds, grid.num_bars, grid.counts, strict=True)
-    for count, refused, holds, num_bars, num_notes in pieces:
+    segments = zip(counts, grid.refused, grid.holds, grid.num_bars, grid.counts, strict=True)
+    for count, refused, holds, num_bars, num_notes in segments:
         if count:
             continue
         reason = refused or _reason(task, holds, num_bars)

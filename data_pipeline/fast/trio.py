@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipeline.compiled import compiled
-from data_pipeline.fast.cut import END, INSTRUMENT, PIECE, PITCH, START, TOKEN
+from data_pipeline.fast.cut import END, INSTRUMENT, PITCH, SEGMENT, START, TOKEN
 
 MELODY, BASS, DRUMS, OTHER = range(4)  # kinds of instrument
 
@@ -23,7 +23,7 @@ def columns(
     tokens: np.ndarray,
     kinds: np.ndarray,
     class_bits: np.ndarray,
-    piece: int,
+    segment: int,
     num_bars: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Write every instrument of a piece from its first step to its last.
@@ -33,7 +33,7 @@ def columns(
       tokens: table of melody tokens by instrument, then time [M, 5].
       kinds: MELODY, BASS, DRUMS or OTHER of each instrument, int64 [I].
       class_bits: 2**class of each MIDI pitch, int64 [128].
-      piece: which piece.
+      segment: which piece.
       num_bars: its length.
 
     Returns:
@@ -45,7 +45,7 @@ def columns(
     covered = np.zeros((len(kinds), num_bars), np.bool_)
     for row in range(len(notes)):
         note = notes[row]
-        if note[PIECE] != piece or kinds[note[INSTRUMENT]] == OTHER:
+        if note[SEGMENT] != segment or kinds[note[INSTRUMENT]] == OTHER:
             continue
         first, stop = note[START] // _BAR, (note[END] + _BAR - 1) // _BAR
         if first < num_bars:
@@ -56,26 +56,26 @@ def columns(
             has_token[note[INSTRUMENT]] = True
             if note[START] < flat.shape[1]:
                 flat[note[INSTRUMENT], note[START]] |= bits
-    _write_melodies(tokens, kinds, piece, flat, has_token)
+    _write_melodies(tokens, kinds, segment, flat, has_token)
     return flat, has_token, covered
 
 
 @compiled
 def _write_melodies(
-    tokens: np.ndarray, kinds: np.ndarray, piece: int, flat: np.ndarray, has_token: np.ndarray
+    tokens: np.ndarray, kinds: np.ndarray, segment: int, flat: np.ndarray, has_token: np.ndarray
 ) -> None:
     """Write the melody and bass instruments of `columns`."""
     for row in range(len(tokens)):
         note = tokens[row]
         instrument = note[INSTRUMENT]
-        if note[PIECE] != piece or kinds[instrument] >= DRUMS:
+        if note[SEGMENT] != segment or kinds[instrument] >= DRUMS:
             continue
         has_token[instrument] = True
         if note[START] < flat.shape[1]:
             flat[instrument, note[START]] = note[TOKEN]
         is_last = row + 1 == len(tokens)
         is_last = is_last or tokens[row + 1, INSTRUMENT] != instrument
-        is_last = is_last or tokens[row + 1, PIECE] != piece
+        is_last = is_last or tokens[row + 1, SEGMENT] != segment
         if note[END] < flat.shape[1] and (is_last or note[END] < tokens[row + 1, START]):
             flat[instrument, note[END]] = _NOTE_OFF
 

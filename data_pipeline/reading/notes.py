@@ -86,7 +86,7 @@ def import_note_seq() -> ModuleType:
     return note_seq
 
 
-def read_pieces(name: str, data: bytes) -> list[Unit]:
+def read_segments(name: str, data: bytes) -> list[Unit]:
     """Read the bytes of one file.
 
     Args:

@@ -68,7 +68,7 @@ class NoteArrays:
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
+class Segment:
     """The notes between two time changes, in steps counted from the piece's start.
 
     Attributes:
@@ -84,7 +84,7 @@ class Piece:
     reason: str | None = None
 
 
-def split_pieces(unit: NoteArrays, meter: str = "4/4") -> list[Piece]:
+def split_segments(unit: NoteArrays, meter: str = "4/4") -> list[Segment]:
     """Split a unit at its time changes and quantise each piece to 16th steps.
 
     Args:
@@ -109,7 +109,7 @@ def split_pieces(unit: NoteArrays, meter: str = "4/4") -> list[Piece]:
     notes = unit.notes[order]
     bounds = np.searchsorted(notes["start"], [*starts, unit.total_seconds], side="left")
     return [
-        _quantised_piece(notes[bounds[i] : bounds[i + 1]], starts[i], ends[i], *states[i])
+        _quantised_segment(notes[bounds[i] : bounds[i + 1]], starts[i], ends[i], *states[i])
         for i in range(len(starts))
     ]
 
@@ -145,9 +145,9 @@ def split_points(
     return starts, states
 
 
-def _quantised_piece(
+def _quantised_segment(
     notes: np.ndarray, start: float, end: float, meter: tuple[int, int], qpm: float
-) -> Piece:
+) -> Segment:
     """Shift a slice of notes to the piece's start, cut it at its end, and quantise it."""
     steps_per_second = STEPS_PER_QUARTER * qpm / 60.0
     with np.errstate(over="ignore", invalid="ignore"):  # such times are refused below
@@ -155,14 +155,14 @@ def _quantised_piece(
         end_steps = (np.minimum(notes["end"], end) - start) * steps_per_second + 0.5
     reason = refuse_meter(*meter)
     if not (np.all(np.abs(start_steps) < _MAX_STEP) and np.all(np.abs(end_steps) < _MAX_STEP)):
-        return Piece(np.zeros(0, STEP_DTYPE), 0, start, BAD_TIMES)
+        return Segment(np.zeros(0, STEP_DTYPE), 0, start, BAD_TIMES)
     steps = np.empty(len(notes), STEP_DTYPE)
     steps["start_step"] = start_steps.astype(np.int64)
     steps["end_step"] = np.maximum(end_steps.astype(np.int64), steps["start_step"] + 1)
     for field in ("pitch", "program", "instrument", "is_drum"):
         steps[field] = notes[field]
     total_steps = int(steps["end_step"].max(initial=0))
-    return Piece(steps, total_steps, start, reason)
+    return Segment(steps, total_steps, start, reason)
 
 
 def refuse_meter(numerator: int, denominator: int) -> str | None:

@@ -12,7 +12,7 @@ from data_pipeline.codecs import drums, melody
 from data_pipeline.codecs.words import row_to_text
 from data_pipeline.conversion.manifest import Unit
 from data_pipeline.extraction.extract import TOO_SHORT
-from data_pipeline.reading import segments as pieces
+from data_pipeline.reading import segments as segments
 from data_pipeline.selection.near_duplicates import NEAR, Nearness
 from data_pipeline.selection.songs import LARGE_SONG, Songs
 from data_pipeline.selection.splits import SPLITS, Selection
@@ -224,7 +224,7 @@ def hint(report: dict[str, Any], meter: str) -> str:
         (other, "a melody in programs 0..31", "--task=mel_16bar"),
         (incomplete, "melody, bass and drums together", "--task=mel_2bar"),
         (reasons[TOO_SHORT], "enough bars in a row", "a 2-bar task"),
-        (reasons[pieces.NOT_4_4] if meter != "any" else 0, "music in 4/4", "--meter=any"),
+        (reasons[segments.NOT_4_4] if meter != "any" else 0, "music in 4/4", "--meter=any"),
     ]
     count, what, advice = max(lacking, key=lambda item: item[0])
     if not count:

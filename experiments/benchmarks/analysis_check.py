@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.support import machine
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, originality, sets
@@ -44,7 +44,7 @@ def coverage(
         a, b = (np.flatnonzero(weights[0]) for weights in cut)
         others = {_OTHER: Rows(rows[a], stored[a])}
         found = sets.analyse(Rows(rows[b], stored[b]), others, known, task, repeat)
-        shares.append(sets.share_holding(found.findings, _OTHER))
+        shares.append(sets.coverage(found.findings, _OTHER))
         size = found.rows_per_side
     return shares, size
 
@@ -124,4 +124,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

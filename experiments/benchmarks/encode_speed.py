@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments import encode
 from experiments.benchmarks.data import input_cost
 from experiments.benchmarks.support import counts, machine
@@ -155,4 +155,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.models.variables import params_from_variables
@@ -199,4 +199,4 @@ def _line(point: Point) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

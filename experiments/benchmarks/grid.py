@@ -28,7 +28,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments import grid_search
 from experiments.benchmarks.support import machine
 from experiments.cli import config_flags
@@ -192,4 +192,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

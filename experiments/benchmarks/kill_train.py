@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.support import machine
 from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import build_model
@@ -247,4 +247,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -27,13 +27,13 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.support import counts, machine
 from experiments.benchmarks.train_step import all_configs, random_batch
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training import program as dispatch
+from musicvae_jax.training import program
 from musicvae_jax.training import step as training
 
 MEASURED = ("drums_2bar_256", "mel_16bar_256")
@@ -77,7 +77,7 @@ def resident_bytes(name: str) -> int:
 def measure_here(config: Config) -> Row:
     """Compile a step and make two of them, in a process that does nothing else."""
     step = compiled_step(config)
-    estimate = dispatch.memory_bytes(step)
+    estimate = program.memory_bytes(step)
     device = jax.devices()[0]
     before = resident_bytes("VmRSS")
     # Forget the peak of compilation.
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
     for name in counts.published():
         for remat in both:
             config = configs[name].replace(dtype=flags.FLAGS.dtype, remat=remat)
-            estimate = dispatch.memory_bytes(compiled_step(config)) / 1e9
+            estimate = program.memory_bytes(compiled_step(config)) / 1e9
             size = config.train.batch_size
             row = Row(name=name, batch_size=size, remat=remat, estimate=estimate, measured=None)
             estimates.append(row)
@@ -172,4 +172,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.support import counts, machine
 from experiments.benchmarks.train_step import all_configs
 from musicvae_jax.config import Config, InputError
@@ -155,4 +155,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 import jax
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.support import counts, machine
 from experiments.benchmarks.train_step import all_configs, random_batch
 from musicvae_jax.config import Config, InputError
@@ -174,4 +174,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

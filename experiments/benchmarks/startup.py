@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.support import machine
 from experiments.benchmarks.train_step import random_batch, small_configs
 from musicvae_jax.config import Config, ModelConfig, TrainConfig
@@ -150,4 +150,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

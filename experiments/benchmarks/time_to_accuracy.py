@@ -22,14 +22,13 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.follow_curve import TASK, curve_config
 from experiments.benchmarks.support import machine
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import RECIPES, get_task
-from musicvae_jax.training import callbacks as observer
-from musicvae_jax.training import loop
+from musicvae_jax.training import callbacks, loop
 
 TARGET = 0.45
 ROWS = 1664  # of the recorded task's evaluation rows
@@ -45,10 +44,10 @@ class Curve:
     def __init__(self) -> None:
         self.validations: dict[int, dict[str, float]] = {}
 
-    def started(self, summary: observer.Summary) -> None:
+    def started(self, summary: callbacks.Summary) -> None:
         """Nothing to keep."""
 
-    def trained(self, progress: observer.Progress) -> None:
+    def trained(self, progress: callbacks.Progress) -> None:
         """Nothing to keep."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
@@ -178,4 +177,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

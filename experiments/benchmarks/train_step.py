@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.benchmarks.support import counts, machine
 from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
@@ -281,4 +281,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -13,7 +13,7 @@ from absl import flags
 
 from experiments.cli import native_errors
 from musicvae_jax.config import InputError
-from musicvae_jax.devices import processes as multihost
+from musicvae_jax.devices import processes
 
 LOST = (
     "error: another process of this run has ended, and this one with it; what was saved is kept: "
@@ -57,7 +57,7 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
     native_errors.start(LOST)
     # What CPU devices of several processes compute together with.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    multihost.start(**given)
+    processes.start(**given)
     try:
         yield
     except SystemExit:
@@ -74,7 +74,7 @@ def _end(error: BaseException) -> None:
     code = 2 if isinstance(error, InputError) else 1
     if isinstance(error, InputError):
         text = f"error: {error}"
-    elif multihost.is_lost_process(error):
+    elif processes.is_lost_process(error):
         text = LOST
     elif isinstance(error, KeyboardInterrupt):
         text, code = "error: interrupted", 130

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from musicvae_jax.storage import run_folder
-from musicvae_jax.training import callbacks as observer
+from musicvae_jax.training import callbacks
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -46,7 +46,7 @@ class Recorder:
         if self._tensorboard:
             self._tensorboard.close()
 
-    def started(self, summary: observer.Summary) -> None:
+    def started(self, summary: callbacks.Summary) -> None:
         """Say what is about to run and open the files behind the step it goes on from."""
         self._say(
             f"device: {summary.devices}, {summary.dtype}; "
@@ -82,7 +82,7 @@ class Recorder:
             writer.add_text("config", f"```\n{config.read_text()}```", step)
         return writer
 
-    def trained(self, progress: observer.Progress) -> None:
+    def trained(self, progress: callbacks.Progress) -> None:
         """Print the progress line; keep it when it is a record."""
         figures = progress.figures
         self._say(
@@ -120,10 +120,10 @@ class Recorder:
 class Silent:
     """An observer that says nothing: of the processes but the first of a run on several."""
 
-    def started(self, summary: observer.Summary) -> None:
+    def started(self, summary: callbacks.Summary) -> None:
         """Hear it."""
 
-    def trained(self, progress: observer.Progress) -> None:
+    def trained(self, progress: callbacks.Progress) -> None:
         """Hear it."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:

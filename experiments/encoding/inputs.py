@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.extraction.excerpts import Passage, file_passages
+from data_pipeline.extraction.excerpts import Excerpt, file_excerpts
 from data_pipeline.inputs import sources
 from musicvae_jax import data
 from musicvae_jax.config import InputError
@@ -136,17 +136,17 @@ def _file_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
     for unit, entry in enumerate(entries):
         if unit < start.unit:
             continue
-        found: list[Passage] = []
+        found: list[Excerpt] = []
         skipped = [(entry.name, entry.reason or "")]
         if entry.data is not None:
-            found, skipped = file_passages(entry.name, entry.data, corpus.task, meter=corpus.meter)
+            found, skipped = file_excerpts(entry.name, entry.data, corpus.task, meter=corpus.meter)
         first = start.row if unit == start.unit else 0
         # What has no rows was counted with the rows before this place.
         skipped = [] if first else skipped
         found = found[first:]
-        rows = np.stack([passage.row for passage in found]) if found else nothing
-        bars = np.array([passage.start_bar for passage in found], np.int32)
-        names = [passage.name for passage in found]
+        rows = np.stack([excerpt.row for excerpt in found]) if found else nothing
+        bars = np.array([excerpt.start_bar for excerpt in found], np.int32)
+        names = [excerpt.name for excerpt in found]
         after = Place(unit + 1, 0)
         yield Block(Place(unit, first), after, rows, names, bars, skipped)
 

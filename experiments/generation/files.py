@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.render import files as render
+from data_pipeline.render import files
 from experiments.generation.modes import Music
 from experiments.generation.options import Options
 from musicvae_jax.config import InputError
@@ -69,13 +69,13 @@ def _write_music(
     """Write one row, or several with rests between them, in one format."""
     sound: dict[str, Any] = {"qpm": options.qpm, "program": options.program}
     if format_name == "midi":
-        render.write_midi(path, rows, task.name, **sound)
+        files.write_midi(path, rows, task.name, **sound)
     elif format_name == "musicxml":
-        render.write_musicxml(path, rows, task.name, **sound)
+        files.write_musicxml(path, rows, task.name, **sound)
     elif format_name == "svg":
-        render.write_score_svg(path, rows, task.name, **sound)
+        files.write_score_svg(path, rows, task.name, **sound)
     else:
-        render.write_wav(path, rows, task.name, soundfont=options.soundfont, **sound)
+        files.write_wav(path, rows, task.name, soundfont=options.soundfont, **sound)
 
 
 def _write_arrays(path: pathlib.Path, music: Music) -> pathlib.Path:
@@ -102,4 +102,4 @@ def _draw(path: pathlib.Path, music: Music, task: Task, options: Options) -> Non
         pairs = np.stack([music.inputs, music.tokens], axis=1)
         rows = pairs.reshape(-1, *task.row_shape)
         titles = [text for n, title in enumerate(titles, 1) for text in (f"input {n}", title)]
-    render.piano_roll_png(path, rows, task.name, titles, columns=music.columns, qpm=options.qpm)
+    files.piano_roll_png(path, rows, task.name, titles, columns=music.columns, qpm=options.qpm)

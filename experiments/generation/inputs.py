@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
-from data_pipeline.extraction.excerpts import read_passage
-from data_pipeline.render import files as render
+from data_pipeline.extraction.excerpts import read_excerpt
+from data_pipeline.render import files
 from experiments.generation.options import Options
 from musicvae_jax import data
 from musicvae_jax.config import InputError
@@ -37,20 +37,20 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
         found = [_read(name, bar, options, task) for name, bar in pairs]
         rows, origins = np.stack([row for row, _ in found]), [origin for _, origin in found]
     for row, origin in zip(rows, origins, strict=True):
-        if not len(render.decode(row, task)):
+        if not len(files.decode(row, task)):
             raise InputError(f"input: {origin}: there are no notes")
     return rows, origins
 
 
 def _read(name: str, bar: int | None, options: Options, task: Task) -> tuple[np.ndarray, str]:
-    """Read one input: a row of a store, or a passage of a file."""
+    """Read one input: a row of a store, or a excerpt of a file."""
     match = _STORE_ROW.fullmatch(name)
     if match is None or os.path.exists(name):
         at_end = options.mode == "continue"
-        passage = read_passage(
+        excerpt = read_excerpt(
             name, task.name, start_bar=bar, meter=options.meter, at_end=at_end, pad=True
         )
-        return passage.row, passage.describe()
+        return excerpt.row, excerpt.describe()
     if bar is not None:
         raise InputError(f"start_bar: {name} is a row of a store, which has no bars to choose from")
     rows = _open(match["store"], "input", task).splits[match["split"]]

@@ -11,8 +11,7 @@ import numpy as np
 import tqdm
 
 from experiments.generation.options import Options
-from musicvae_jax.latent import batches, paths
-from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent import batches, operations, paths
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.tasks import STEPS_PER_BAR
 
@@ -75,7 +74,7 @@ def make(
     if options.mode == "reconstruct":
         return music._replace(inputs=rows)
     if options.mode == "long":
-        piece = sampling.join_windows(jnp.asarray(tokens)[None], vae.task)
+        piece = operations.join_windows(jnp.asarray(tokens)[None], vae.task)
         return music._replace(pieces=np.asarray(piece))
     return music
 
@@ -99,7 +98,7 @@ def _continue(vae: MusicVAE, options: Options, rows: np.ndarray) -> Music:
     made = vae.continuation(z, windows, key, options.drift, options.temperature)
     made = made.astype(task.token_dtype).reshape(len(rows), windows, *task.row_shape)
     whole = jnp.asarray(np.concatenate([rows[:, None], made], axis=1))
-    pieces = np.asarray(sampling.join_windows(whole, task))[:, : task.num_steps + num_steps]
+    pieces = np.asarray(operations.join_windows(whole, task))[:, : task.num_steps + num_steps]
     numbers = _numbers(len(rows))
     titles = [f"input {number}, continued from bar {task.num_bars + 1}" for number in numbers]
     names = [f"continue_{number}" for number in numbers]

@@ -16,7 +16,7 @@ from experiments.sweep.points import LOG, Board, PointRecorder, Task, ended, gro
 from experiments.sweep.worker import train_folder
 from musicvae_jax import data
 from musicvae_jax.config import InputError
-from musicvae_jax.sweep import runs as grid
+from musicvae_jax.sweep import runs
 
 EXECUTORS = ("auto", "vmap", "local", "ray")
 _POLL_SECONDS = 0.2
@@ -77,11 +77,11 @@ def _train_in_one_program(
     board = Board(len(group), group[0].config.run.train_steps, say)
     recorders = [PointRecorder(task, board) for task in group]
     points = [
-        grid.Point(task.config, str(task.folder), recorder)
+        runs.Point(task.config, str(task.folder), recorder)
         for task, recorder in zip(group, recorders, strict=True)
     ]
 
-    def timed(timing: grid.Timing) -> None:
+    def timed(timing: runs.Timing) -> None:
         shown = ", ".join(f"{n} at once {s:.3f} s" for n, s in timing.seconds.items())
         say(f"a step of all {len(group)} points, by points a device takes at once: {shown}")
         say("taken: " + _described(timing.chosen))
@@ -92,7 +92,7 @@ def _train_in_one_program(
     if side_by_side is not None:
         say(_described(side_by_side))
     try:
-        outcomes = grid.fit_points(
+        outcomes = runs.fit_points(
             points, store, side_by_side=side_by_side, should_stop=should_stop, timed=timed
         )
     finally:

@@ -16,8 +16,7 @@ from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config
 from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.sweep.program import program_key
-from musicvae_jax.training import callbacks as observer
-from musicvae_jax.training import loop
+from musicvae_jax.training import callbacks, loop
 
 POINTS, END, SCORES, LOG = "points", "end.json", "scores.json", "log.txt"
 # Seconds between two lines about a group.
@@ -96,7 +95,7 @@ class Board:
         self._losses: dict[str, float] = {}
         self._printed = -math.inf
 
-    def heard(self, name: str, progress: observer.Progress) -> None:
+    def heard(self, name: str, progress: callbacks.Progress) -> None:
         """Print a line when the first of the points tells, not too often."""
         first = next(iter(self._losses), name)
         now = time.monotonic()
@@ -130,12 +129,12 @@ class PointRecorder(Recorder):
         super().close()
         self._log.close()
 
-    def started(self, summary: observer.Summary) -> None:
+    def started(self, summary: callbacks.Summary) -> None:
         """Open the files; again, where points that were behind have caught up."""
         super().close()
         super().started(summary)
 
-    def trained(self, progress: observer.Progress) -> None:
+    def trained(self, progress: callbacks.Progress) -> None:
         """Keep it, and tell the board."""
         super().trained(progress)
         if self._board:

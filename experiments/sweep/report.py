@@ -16,7 +16,7 @@ import numpy as np
 from data_pipeline.reporting import markup
 from experiments.cli.progress import METRICS
 from experiments.evaluate import without_nan
-from experiments.sweep import charts as grid_charts
+from experiments.sweep import charts
 from experiments.sweep.axes import Axis, shown
 from experiments.sweep.points import Scoring, Task, ended
 from musicvae_jax.storage import run_folder
@@ -178,7 +178,7 @@ def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str) -> str:
             values[r, names[1].index(row[across.name])] = row[figure]
     label = FIGURES[figure]
     axes_label = f"{down.name} x {across.name}" if down.name else across.name
-    return markup.figure(grid_charts.heat_map(values, *names, label, axes_label), label)
+    return markup.figure(charts.heat_map(values, *names, label, axes_label), label)
 
 
 def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
@@ -195,7 +195,7 @@ def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
     if not groups:
         return []
     names = ("rate: KL, bits per example", "distortion: cross-entropy, nats per example")
-    drawn = grid_charts.scatter(groups, names)
+    drawn = charts.scatter(groups, names)
     caption = "what z costs against what it leaves unsaid; below and left is better"
     return ["<h2>Rate and distortion</h2>", markup.figure(drawn, caption)]
 
@@ -219,7 +219,7 @@ def _curves(tasks: Sequence[Task]) -> list[str]:
             for point, found in records.items()
         }
         if any(lines.values()):
-            parts.append(markup.figure(grid_charts.curves(lines, "step", name, name), name))
+            parts.append(markup.figure(charts.curves(lines, "step", name, name), name))
     return [*parts, "</div>"]
 
 

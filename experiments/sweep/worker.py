@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.cli import compile_cache
 from experiments.cli.signals import StopSignal
 from experiments.sweep.axes import GridPoint
@@ -63,4 +63,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -210,7 +210,7 @@ def summarise(drawn: Drawn) -> Compared:
     )
 
 
-def share_holding(compared: Sequence[Compared], name: str) -> float:
+def coverage(compared: Sequence[Compared], name: str) -> float:
     """Return the share of a set's intervals that hold the real-against-real value."""
     held = [
         one.others[name][distance].holds(real.value)

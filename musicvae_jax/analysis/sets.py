@@ -162,6 +162,6 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def share_holding(findings: Iterable[Finding], name: str) -> float:
+def coverage(findings: Iterable[Finding], name: str) -> float:
     """Return the share of a set's intervals that hold the real-against-real value."""
-    return comparison.share_holding([finding.compared for finding in findings], name)
+    return comparison.coverage([finding.compared for finding in findings], name)

@@ -75,7 +75,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def first_process_says(number: int) -> int:
+def broadcast_from_first(number: int) -> int:
     """Return the number that process 0 gives to this call; all processes must make it."""
     if jax.process_count() == 1:
         return number

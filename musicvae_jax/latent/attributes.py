@@ -112,7 +112,7 @@ def measure(tokens: np.ndarray, task: Task) -> dict[str, np.ndarray]:
     return values
 
 
-def quarters(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quartiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tell which rows are in the bottom and in the top quarter, both bool [N].
 
     Where many rows share a value, a quarter holds more than a fourth of the rows; rows that
@@ -162,7 +162,7 @@ def vectors(
         for stratum in np.unique(strata):
             rows = strata == stratum
             try:
-                bottom, top = quarters(value[rows])
+                bottom, top = quartiles(value[rows])
             except InputError:
                 continue
             part = mu[rows].astype(np.float64)

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import InputError
-from musicvae_jax.latent import operations as sampling
-from musicvae_jax.latent import paths
+from musicvae_jax.latent import operations, paths
 from musicvae_jax.latent.batches import Key, Tokens, check_points, check_sampling
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.tasks import Task
@@ -221,7 +220,7 @@ class LatentSpace(abc.ABC):
 
     def _join(self, windows: np.ndarray) -> np.ndarray:
         """Put windows [B, W, T(, K)] one after the other."""
-        return np.asarray(sampling.join_windows(jnp.asarray(windows), self.task))
+        return np.asarray(operations.join_windows(jnp.asarray(windows), self.task))
 
     def _means(self, pieces: Tokens) -> np.ndarray:
         """Return z [B, Z] of rows, or of z as they are."""

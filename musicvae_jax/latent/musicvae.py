@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent import operations
 from musicvae_jax.latent.batches import (
     Key,
     Rows,
@@ -66,14 +66,14 @@ class MusicVAE(LatentSpace):
         self._generate = jax.jit(model.generate)
         self._greedy = jax.jit(lambda params, z, key: model.generate(params, z, key, 0.0))
         self._log_likelihood = jax.jit(
-            lambda params, tokens, lengths, key, num: sampling.log_likelihood(
+            lambda params, tokens, lengths, key, num: operations.log_likelihood(
                 model, params, tokens, key, num, lengths
             ),
             static_argnums=4,
         )
         self._chain_windows = jax.jit(
             lambda params, z, key, num, drift, warmth, greedy: (
-                sampling.continuation(
+                operations.continuation(
                     model, params, z, num, drift, key, 0.0 if greedy else warmth
                 ).tokens
             ),
@@ -207,7 +207,7 @@ class MusicVAE(LatentSpace):
 
     def log_likelihood(
         self, tokens: Tokens, key: Key, num_samples: int = 1
-    ) -> sampling.LogLikelihood:
+    ) -> operations.LogLikelihood:
         """Bound log p(row) from below, in nats: `elbo` and `importance_weighted`, [B] each.
 
         Args:
@@ -229,7 +229,7 @@ class MusicVAE(LatentSpace):
             (rows.tokens, rows.lengths),
             as_key(key),
         )
-        return sampling.LogLikelihood(*(b[0] if rows.is_single else b for b in bounds))
+        return operations.LogLikelihood(*(b[0] if rows.is_single else b for b in bounds))
 
     def _decode(self, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
         """Decode z [B, Z]."""

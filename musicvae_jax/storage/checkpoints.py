@@ -26,7 +26,7 @@ import jax
 from orbax import checkpoint as ocp
 
 from musicvae_jax.config import Config, InputError, config_from_json
-from musicvae_jax.devices import processes as multihost
+from musicvae_jax.devices import processes
 from musicvae_jax.storage import checksums
 from musicvae_jax.storage.full_disk import DiskFullError, held_stderr, is_disk_full
 
@@ -51,7 +51,7 @@ class Checkpoints:
         folder = self.run_dir / FOLDER
         if not create and not folder.is_dir():
             raise InputError(f"run_dir: {self.run_dir} holds no checkpoints; train first")
-        if create and multihost.is_first():
+        if create and processes.is_first():
             # What a process that was killed, or a full disk, left behind.
             for path in (self.run_dir / _REMOVED, *folder.glob(_UNFINISHED)):
                 shutil.rmtree(path, ignore_errors=True)
@@ -97,8 +97,8 @@ class Checkpoints:
         Raises:
           InputError: checkpoints were damaged after they were written, and none is good.
         """
-        found = self._put_aside() if multihost.is_first() else None
-        step = multihost.first_process_says(-1 if found is None else found)
+        found = self._put_aside() if processes.is_first() else None
+        step = processes.broadcast_from_first(-1 if found is None else found)
         self._manager.reload()
         return None if step == -1 else step
 
@@ -203,7 +203,7 @@ class Checkpoints:
         with held_stderr():
             try:
                 self._manager.save(step, args=items, force=True)
-                if multihost.is_first():
+                if processes.is_first():
                     checksums.write(self._folder(step))
             except (OSError, ValueError, RuntimeError) as error:
                 if not is_disk_full(error):
@@ -215,7 +215,7 @@ class Checkpoints:
     def _check_space(self, step: int, trees: Tree) -> None:
         """Refuse what would fill the disk before anything is written."""
         needed = sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(trees))
-        if multihost.is_first() and shutil.disk_usage(self.run_dir).free < needed:
+        if processes.is_first() and shutil.disk_usage(self.run_dir).free < needed:
             raise self._disk_full(step)
 
     def _disk_full(self, step: int) -> DiskFullError:
@@ -229,14 +229,14 @@ class Checkpoints:
 
     def _drop_others(self) -> None:
         """Remove what is neither the latest nor the best."""
-        if multihost.is_first():
+        if processes.is_first():
             steps = self._manager.all_steps()
             for step in set(steps) - {max(steps), self._best(steps)}:
                 # Renamed first: half of a checkpoint must not be found under its name.
                 shutil.rmtree(self.run_dir / _REMOVED, ignore_errors=True)
                 os.replace(self._folder(step), self.run_dir / _REMOVED)
                 shutil.rmtree(self.run_dir / _REMOVED)
-        multihost.wait_for_all("checkpoints dropped")
+        processes.wait_for_all("checkpoints dropped")
         self._manager.reload()
 
     def _remove_unfinished(self, step: int) -> None:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from musicvae_jax.config import Config
 from musicvae_jax.devices import mesh as sharding
 from musicvae_jax.models.registry import Model, build_model
-from musicvae_jax.training import program as dispatch
+from musicvae_jax.training import program
 from musicvae_jax.training import step as training
 from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.optimiser import Hyperparameters
@@ -120,7 +120,7 @@ class GridProgram:
         self._whole = sharding.replicated(self._mesh)
         self._first = sharding.replicated(sharding.make_mesh(devices[:1]))
         self._active = np.arange(self._each * len(devices)) < len(configs)
-        self.on_device = dispatch.fits(rows, config.run.data_placement, self._mesh)
+        self.on_device = program.fits(rows, config.run.data_placement, self._mesh)
         self._rows = jax.device_put(np.asarray(rows if self.on_device else rows[:0]), self._whole)
         self._seeds = [c.train.seed for c in configs]
         self._own_batches = len(set(self._seeds)) > 1
@@ -147,7 +147,7 @@ class GridProgram:
                 check_vma=False,
             )
             self._compiled = jax.jit(steps, donate_argnums=0).lower(*arguments).compile()
-            self.memory_bytes = dispatch.memory_bytes(self._compiled)
+            self.memory_bytes = program.memory_bytes(self._compiled)
             if side_by_side or self.side_by_side == 1 or self.memory_bytes <= limit:
                 return
             self.side_by_side = -(-self.side_by_side // 2)
@@ -161,7 +161,7 @@ class GridProgram:
         rows, batch_size = len(self._host_rows), self._configs[0].train.batch_size
 
         def of(seed: int) -> np.ndarray:
-            chunk = dispatch.batches(seed, step, count, self.size, rows, batch_size)
+            chunk = program.batches(seed, step, count, self.size, rows, batch_size)
             return chunk if self.on_device else self._host_rows[chunk]
 
         if not self._own_batches:
@@ -207,7 +207,7 @@ class GridProgram:
     def with_patience(self, state: TrainState, waiting: Sequence[Patience]) -> TrainState:
         """Put what validations said of each point into the states."""
         stacked = jax.tree.map(lambda *leaves: self._padded(leaves), *waiting)
-        placed = dispatch.placed_like(stacked, state.patience)
+        placed = program.placed_like(stacked, state.patience)
         return dataclasses.replace(state, patience=placed)
 
     def freeze(self, run: int) -> None:

@@ -22,8 +22,7 @@ from musicvae_jax.devices import mesh as sharding
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.sweep.program import GridProgram, most_points, program_key
-from musicvae_jax.training import early_stopping as patience
-from musicvae_jax.training import loop
+from musicvae_jax.training import early_stopping, loop
 from musicvae_jax.training import step as training
 from musicvae_jax.training.callbacks import Observer
 from musicvae_jax.training.program import Validation
@@ -153,7 +152,7 @@ class _Grid:
         last = self.runs[0].config.run.train_steps
         outcomes = []
         for run, state in zip(self.runs, states, strict=True):
-            exhausted = patience.is_exhausted(state.patience, run.config)
+            exhausted = early_stopping.is_exhausted(state.patience, run.config)
             left_over = int(state.step) < last and not exhausted
             outcomes.append(loop.Outcome(state, int(state.step), left_over, exhausted))
         while True:

@@ -19,10 +19,10 @@ from jax.sharding import Mesh
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices import mesh as sharding
-from musicvae_jax.devices import processes as multihost
+from musicvae_jax.devices import processes
 from musicvae_jax.models.registry import build_model, compute_dtype
 from musicvae_jax.storage.checkpoints import Checkpoints
-from musicvae_jax.training import early_stopping as patience
+from musicvae_jax.training import early_stopping
 from musicvae_jax.training import program as dispatch
 from musicvae_jax.training import step as training
 from musicvae_jax.training.callbacks import Observer, Summary
@@ -113,7 +113,7 @@ def fit(
         observer.started(summary(config, store, mesh, state, program, validation))
         run = Run(config, observer, checkpoints)
         # All processes stop at the same step, whichever is asked to.
-        stop = multihost.agreed(mesh, should_stop)
+        stop = processes.agreed(mesh, should_stop)
         loop = Loop([run], program, validation, stop, ends_diverged=ends_diverged)
         return loop.train(state, int(state.step))[0]
 
@@ -125,7 +125,7 @@ def check_rows(config: Config, store: data.Store) -> None:
       InputError: too few for a batch, or none to validate on where that decides something.
     """
     data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
-    if patience.needs_validation(config) and not len(store.splits["validation"]):
+    if early_stopping.needs_validation(config) and not len(store.splits["validation"]):
         raise InputError(
             "learning_rate_schedule=plateau and stop_patience need validation rows, and "
             f"{store.path} has none"
@@ -151,7 +151,7 @@ def restored(
     wanted = {name: value for name, value in _without_params(shapes).items() if name in saved}
     wanted["hyper"] = {k: v for k, v in vars(shapes.hyper).items() if k in saved["hyper"]}
     params, rest = checkpoints.restore(step, shapes.params, wanted)
-    first = hyperparameters(config.train), patience.first_patience()
+    first = hyperparameters(config.train), early_stopping.first_patience()
     hyper, waiting = jax.device_put(first, sharding.replicated(mesh))
     rest["hyper"] = dataclasses.replace(hyper, **rest["hyper"])
     return TrainState(params=params, **({"patience": waiting} | rest))
@@ -298,7 +298,7 @@ class Loop:
     def _end_exhausted(self, waiting: Sequence[Patience]) -> None:
         """End the runs whose early stopping says so."""
         for n in self._still_active():
-            if patience.is_exhausted(waiting[n], self._runs[n].config):
+            if early_stopping.is_exhausted(waiting[n], self._runs[n].config):
                 self._end(n, "exhausted")
 
     def _count(self, step: int, seconds_per_step: float) -> int:
@@ -375,7 +375,7 @@ class Loop:
 
 def _with_patience(state: TrainState, config: Config, figures: dict[str, float]) -> TrainState:
     """Return the state after a validation, the new scalars where the old ones lie."""
-    after = patience.validated(jax.device_get(state.patience), config, figures)
+    after = early_stopping.validated(jax.device_get(state.patience), config, figures)
     return dataclasses.replace(state, patience=dispatch.placed_like(after, state.patience))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline import prepare as prepare_module
+from data_pipeline import prepare
 from data_pipeline.render.files import concatenate, midi_bytes
 from data_pipeline.selection.splits import SPLITS
 from musicvae_jax.config import InputError
@@ -103,7 +103,7 @@ def stop_at_the_end(
         raise KeyboardInterrupt("stopped")
 
     with monkeypatch.context() as patched:
-        patched.setattr(prepare_module, "write_manifest", interrupted)
+        patched.setattr(prepare, "write_manifest", interrupted)
         with pytest.raises(KeyboardInterrupt, match="stopped"):
             run(collection, output)
 

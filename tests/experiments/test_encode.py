@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline.render import files as render
+from data_pipeline.render import files
 from experiments import encode
 from experiments.encode import Options
-from experiments.encoding import shards as encode_shards
+from experiments.encoding import shards
 from experiments.encoding.inputs import Place, open_corpus
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
@@ -59,7 +59,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> str:
     for name, bars in (("a", 3), ("c", 6), ("d", 2), ("short", 1)):
         row = np.zeros(16 * bars, np.uint8)
         row[::4] = rng.integers(30, 60, 4 * bars)
-        render.write_midi(folder / f"{name}.mid", row, "mel_2bar")
+        files.write_midi(folder / f"{name}.mid", row, "mel_2bar")
     (folder / "b.mid").write_bytes(b"MThd no more")
     tune = "X:{}\nM:{}\nL:1/4\nQ:1/4=120\nK:C\nCDEF|GABc|cBAG|\n"
     (folder / "e.abc").write_text(tune.format(1, "4/4") + "\n" + tune.format(2, "3/4"))
@@ -137,7 +137,7 @@ def test_what_was_stopped_anywhere_ends_with_the_same_bytes(
         folder = tmp_path / f"kept_{kept}"
         folder.mkdir()
         for number in range(kept):
-            name = encode_shards.shard_path(folder, number).name
+            name = shards.shard_path(folder, number).name
             (folder / name).write_bytes(whole[name])
         record = json.loads(whole["encode.json"]) | {"done": False}
         (folder / "encode.json").write_text(json.dumps(record))
@@ -148,7 +148,7 @@ def test_what_was_stopped_anywhere_ends_with_the_same_bytes(
 def test_a_signal_stops_between_shards(
     run_dir: str, store: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, made = encode_shards.write_shard, []
+    write, made = shards.write_shard, []
 
     def write_and_stop(path: pathlib.Path, *rest: Any) -> None:
         write(path, *rest)
@@ -156,7 +156,7 @@ def test_a_signal_stops_between_shards(
         if len(made) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(encode_shards, "write_shard", write_and_stop)
+    monkeypatch.setattr(shards, "write_shard", write_and_stop)
     asked = options(run_dir, store, tmp_path / "out")
     with pytest.raises(SystemExit) as stopped:
         encode.run(asked)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.reading import notes
-from data_pipeline.render import files as render
+from data_pipeline.render import files
 from experiments import demo
 from musicvae_jax.tasks import NOTE_OFF
 
@@ -49,11 +49,11 @@ def write_songs(folder: pathlib.Path) -> None:
     for number in range(NUM_FILES):
         row = np.zeros(6 * 16, np.uint8)
         row[::2] = 40 + np.cumsum(generator.integers(-2, 3, len(row) // 2)).clip(-15, 15)
-        render.write_midi(folder / f"song_{number}.mid", row, "mel_2bar")
+        files.write_midi(folder / f"song_{number}.mid", row, "mel_2bar")
 
 
 def num_notes(path: pathlib.Path) -> int:
-    (unit,) = notes.read_pieces(path.name, path.read_bytes())
+    (unit,) = notes.read_segments(path.name, path.read_bytes())
     assert unit.sequence is not None
     return len(unit.sequence.notes)
 

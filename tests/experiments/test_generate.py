@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.codecs import melody
 from data_pipeline.reading import notes
-from data_pipeline.reading.segments import split_pieces
+from data_pipeline.reading.segments import split_segments
 from data_pipeline.render import files as render
 from experiments import generate
 from experiments.generate import Options
@@ -68,9 +68,9 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 def sounding(path: pathlib.Path) -> np.ndarray:
     """The notes of a MIDI file, in steps."""
-    (unit,) = notes.read_pieces(path.name, path.read_bytes())
+    (unit,) = notes.read_segments(path.name, path.read_bytes())
     assert unit.sequence is not None
-    (piece,) = split_pieces(notes.notes_from_sequence(unit.sequence))
+    (piece,) = split_segments(notes.notes_from_sequence(unit.sequence))
     return piece.notes
 
 
@@ -161,7 +161,7 @@ def test_tempo_and_program_are_heard(vae: MusicVAE, walk: str, tmp_path: pathlib
     rows, _ = generate.read_inputs(asked, TASK)
     generate.write(generate.make(vae, asked, rows), TASK, asked)
     path = tmp_path / "reconstruct_1_after_input.mid"
-    (unit,) = notes.read_pieces(path.name, path.read_bytes())
+    (unit,) = notes.read_segments(path.name, path.read_bytes())
     assert unit.sequence is not None
     first = unit.sequence.notes[0]
     assert (first.end_time, first.program) == (pytest.approx(1.0, abs=1e-3), 73)

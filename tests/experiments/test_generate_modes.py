@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.reading import notes
-from data_pipeline.render import files as render
+from data_pipeline.render import files
 from experiments import generate
 from experiments.generate import Options
 from experiments.generation.files import write
@@ -186,7 +186,7 @@ def test_a_continuation_is_one_file_with_its_input(
         "continue_1.musicxml",
         written[2].name,
     ]
-    (unit,) = notes.read_pieces(written[0].name, written[0].read_bytes())
+    (unit,) = notes.read_segments(written[0].name, written[0].read_bytes())
     assert unit.sequence is not None
     assert music.pieces is not None
     starts = [round(note.start_time * 8) for note in unit.sequence.notes]
@@ -205,8 +205,8 @@ def test_a_row_of_a_store_is_an_input(store: str) -> None:
 def test_the_end_of_a_file_is_continued_and_a_short_end_is_padded(tmp_path: pathlib.Path) -> None:
     row = np.zeros(80, np.uint8)
     row[::4] = np.arange(30, 50)
-    render.write_midi(tmp_path / "walk.mid", row, "mel_2bar")
-    render.write_midi(tmp_path / "short.mid", row[:16], "mel_2bar")
+    files.write_midi(tmp_path / "walk.mid", row, "mel_2bar")
+    files.write_midi(tmp_path / "short.mid", row[:16], "mel_2bar")
     inputs = (str(tmp_path / "walk.mid"), str(tmp_path / "short.mid"))
     found, origins = generate.read_inputs(options("continue", inputs=inputs), TASK)
     np.testing.assert_array_equal(found[0], row[48:])
@@ -220,7 +220,7 @@ def test_the_end_of_a_file_is_continued_and_a_short_end_is_padded(tmp_path: path
 def test_scores_and_tunes_are_inputs(tmp_path: pathlib.Path) -> None:
     row = np.zeros(32, np.uint8)
     row[::4] = 41 + np.array([0, 2, 4, 5, 7, 9, 11, 12])  # C major from C4
-    render.write_musicxml(tmp_path / "scale.musicxml", row, "mel_2bar")
+    files.write_musicxml(tmp_path / "scale.musicxml", row, "mel_2bar")
     (tmp_path / "scale.abc").write_text("X:1\nM:4/4\nL:1/4\nQ:1/4=120\nK:C\nCDEF|GABc|\n")
     inputs = tuple(str(tmp_path / name) for name in ("scale.musicxml", "scale.abc"))
     found, origins = generate.read_inputs(options("interpolate", inputs=inputs), TASK)
@@ -290,7 +290,7 @@ def test_what_the_model_cannot_do_is_refused(
         generate.read_inputs(options("similar", inputs=(f"{store}:test:2",), start_bars=(2,)), TASK)
     with pytest.raises(InputError, match=r"input: .* holds rows of mel_2bar, the model is of drum"):
         generate.read_inputs(options("similar", inputs=(f"{store}:test:2",)), TASKS["drums_2bar"])
-    empty = render.midi_bytes(render.concatenate([silent[0]], "mel_2bar"))
+    empty = files.midi_bytes(files.concatenate([silent[0]], "mel_2bar"))
     (tmp_path / "empty.mid").write_bytes(empty)
     with pytest.raises(InputError, match=r"input: .*empty.mid has no row of mel_2bar: no notes"):
         generate.read_inputs(options("similar", inputs=(str(tmp_path / "empty.mid"),)), TASK)

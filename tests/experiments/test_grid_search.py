@@ -16,9 +16,8 @@ import pytest
 from absl import flags
 
 from experiments import evaluate, grid_search
-from experiments.sweep import charts as grid_charts
+from experiments.sweep import charts, report
 from experiments.sweep import points as grid_points
-from experiments.sweep import report as grid_report
 from experiments.sweep.axes import Axis, make_points, parse_axes
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import run_folder
@@ -220,7 +219,7 @@ def test_a_point_that_diverged_comes_last_and_is_named(
         for n, task in enumerate(tasks)
         if n
     }
-    rows = grid_report.results(tasks, scores)
+    rows = report.results(tasks, scores)
     assert [row["point"] for row in rows] == [
         "beta=1,seed=1",
         "beta=1,seed=0",
@@ -228,29 +227,29 @@ def test_a_point_that_diverged_comes_last_and_is_named(
         "beta=0.5,seed=0",
     ]
     scoring = grid_points.Scoring("validation", 0, 3)
-    lines = grid_report.table(rows, scoring).splitlines()
+    lines = report.table(rows, scoring).splitlines()
     assert "0.3000 ± 0.0100" in lines[1]
     assert lines[4].endswith("diverged")
     about = {"command": "c <&>", "data": "d"} | scoring._asdict()
-    page = grid_report.report(rows, axes, tasks, about)
+    page = report.report(rows, axes, tasks, about)
     assert "beta=0.5,seed=0: diverged" in page
     assert "c &lt;&amp;&gt;" in page
 
 
 def test_charts_place_values_where_they_belong() -> None:
     values = np.array([[0.0, 1.0], [np.nan, 0.5]])
-    drawn = grid_charts.heat_map(values, ["a", "b"], ["c", "d"], "label", "names")
+    drawn = charts.heat_map(values, ["a", "b"], ["c", "d"], "label", "names")
     root = xml.etree.ElementTree.fromstring(drawn)
     cells = [element for element in root if element.tag == "rect"]
     colours = [cell.get("fill") for cell in cells]
     assert colours == ["rgb(234,241,248)", "rgb(16,78,139)", "#f3f4f6", "rgb(125,160,194)"]
     assert cells[1].get("y") == cells[0].get("y") != cells[2].get("y")
     lines = {"one": [(0.0, 1.0), (10.0, 3.0)], "two": [(5.0, 2.0), (6.0, float("nan"))]}
-    root = xml.etree.ElementTree.fromstring(grid_charts.curves(lines, "x", "y", "label"))
+    root = xml.etree.ElementTree.fromstring(charts.curves(lines, "x", "y", "label"))
     first, second = (element.get("points") for element in root if element.tag == "polyline")
     (x0, y0), (x1, y1) = (tuple(map(float, p.split(","))) for p in str(first).split())
     assert (x0 < x1, y0 > y1) == (True, True)  # up is a smaller y
     x, y = map(float, str(second).split(","))
     np.testing.assert_allclose((x, y), ((x0 + x1) / 2, (y0 + y1) / 2), atol=0.1)
     groups = {"g": {"p": (1.0, 2.0), "q": (3.0, 1.0)}}
-    assert xml.etree.ElementTree.fromstring(grid_charts.scatter(groups, ("a", "b"))) is not None
+    assert xml.etree.ElementTree.fromstring(charts.scatter(groups, ("a", "b"))) is not None

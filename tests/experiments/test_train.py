@@ -26,9 +26,7 @@ from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training import callbacks as observer
-from musicvae_jax.training import early_stopping as patience
-from musicvae_jax.training import loop
+from musicvae_jax.training import callbacks, early_stopping, loop
 from tests.support.synthetic_store import write_store
 
 SMALL = (
@@ -206,7 +204,7 @@ def test_a_state_of_before_takes_the_first_values_of_what_it_lacks(
         kept.save(11, params, state, config)
     # All steps are made: what is restored is what comes back.
     found = _fit(config, store, folder).state
-    first = dataclasses.replace(whole[0].state, patience=patience.first_patience())
+    first = dataclasses.replace(whole[0].state, patience=early_stopping.first_patience())
     jax.tree.map(np.testing.assert_array_equal, found, first)
 
 
@@ -256,7 +254,7 @@ def test_before_the_first_step_it_says_what_it_runs_on(
 ) -> None:
     recorder = progress.Recorder(tmp_path, 100)
     recorder.started(
-        observer.Summary("1 x cpu", "float32", 12345, 300, 40, 9.375, 3 << 20, "device", 7)
+        callbacks.Summary("1 x cpu", "float32", 12345, 300, 40, 9.375, 3 << 20, "device", 7)
     )
     recorder.close()
     text = capsys.readouterr().out
@@ -273,7 +271,7 @@ def test_a_progress_line_counts_what_went_wrong(
     capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
     figures = {"loss": 1.5, "accuracy": 0.25, "kl_bits": 2.0, "zeroed": 3.0, "skipped": 1.0}
-    progress.Recorder(tmp_path, 100).trained(observer.Progress(50, figures, 1234.5, 3725.0, False))
+    progress.Recorder(tmp_path, 100).trained(callbacks.Progress(50, figures, 1234.5, 3725.0, False))
     line = capsys.readouterr().out
     for part in ("50/100", "loss    1.500", "0.2500", "2.00 bits", "1,234 examples/s", "1h02m"):
         assert part in line
@@ -285,7 +283,7 @@ def test_training_goes_on_without_tensorboard(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     recorder = progress.Recorder(tmp_path, 100)
-    recorder.started(observer.Summary("1 x cpu", "float32", 1, 1, 1, 1.0, 1, "device", 0))
+    recorder.started(callbacks.Summary("1 x cpu", "float32", 1, 1, 1, 1.0, 1, "device", 0))
     recorder.validated(5, {"loss": float("nan"), "accuracy": 0.5, "kl_bits": 1.0})
     recorder.close()
     assert capsys.readouterr().out.count("tensorboardX is not installed") == 1

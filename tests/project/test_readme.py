@@ -46,7 +46,7 @@ def test_the_python_example_runs(
     }
     assert {name: found[name].shape for name in shapes} == shapes
     assert capsys.readouterr().out.startswith("steps that are equal: ")
-    (unit,) = notes.read_pieces("path.mid", (tmp_path / "path.mid").read_bytes())
+    (unit,) = notes.read_segments("path.mid", (tmp_path / "path.mid").read_bytes())
     assert unit.sequence is not None
 
 

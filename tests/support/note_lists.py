@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.reading.segments import NOTE_DTYPE, STEP_DTYPE, NoteArrays, Piece
+from data_pipeline.reading.segments import NOTE_DTYPE, STEP_DTYPE, NoteArrays, Segment
 
 SECONDS_PER_STEP = 0.125  # a 16th at 120 quarters per minute
 
@@ -18,10 +18,10 @@ def steps(
     return np.array([(*note, program, instrument, is_drum) for note in notes], STEP_DTYPE)
 
 
-def piece(*parts: np.ndarray) -> Piece:
+def segment(*parts: np.ndarray) -> Segment:
     """A piece of several instruments' notes."""
     notes = np.concatenate(parts)
-    return Piece(notes, int(notes["end_step"].max(initial=0)), 0.0)
+    return Segment(notes, int(notes["end_step"].max(initial=0)), 0.0)
 
 
 def unit(

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.selection.splits import SPLITS, Selection, row_hashes, select_rows
 from data_pipeline.selection.store import write_splits
 from musicvae_jax.config import InputError
@@ -202,4 +202,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

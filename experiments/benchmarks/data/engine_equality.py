@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.extraction.engines import NOTE_SEQ, extract_file
 from data_pipeline.extraction.extract import Extraction
 from data_pipeline.fast.midi import FastReadError
@@ -168,4 +168,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

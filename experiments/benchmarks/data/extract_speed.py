@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numba
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.extraction.engines import NOTE_SEQ, extract_file
 from data_pipeline.extraction.extract import Extraction
 from data_pipeline.fast.midi import FastReadError, read_table
@@ -64,7 +64,7 @@ def time_files(files: list[bytes]) -> list[Timing]:
 
 def notes_by_note_seq(data: bytes) -> notes.Unit:
     """Read a MIDI file with note-seq."""
-    (unit,) = notes.read_pieces("file.mid", data)
+    (unit,) = notes.read_segments("file.mid", data)
     return unit
 
 
@@ -163,4 +163,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from data_pipeline.selection.store import RUN
 from musicvae_jax.config import InputError
 
@@ -150,4 +150,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

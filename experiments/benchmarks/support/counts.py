@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from data_pipeline import cli as command
+from data_pipeline import cli
 from experiments.cli import config_flags
 from musicvae_jax.config import Config
 from musicvae_jax.tasks import get_task
@@ -178,4 +178,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    command.run(main)
+    cli.run(main)

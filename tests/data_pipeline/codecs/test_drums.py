@@ -4,7 +4,7 @@ import numpy as np
 
 from data_pipeline.codecs import drums
 from musicvae_jax.tasks import DRUM_CLASS_NAMES
-from tests.support.note_lists import piece, row, steps
+from tests.support.note_lists import row, segment, steps
 
 KICK, SNARE, HAT = 1, 2, 4
 
@@ -15,7 +15,7 @@ def hit(*hits: tuple[int, int], instrument: int = 0, length: int = 1) -> np.ndar
 
 
 def encode(*parts: np.ndarray, num_steps: int = 16) -> list[list[int]]:
-    rows = drums.encode(piece(*parts), num_steps)
+    rows = drums.encode(segment(*parts), num_steps)
     assert not isinstance(rows, str)
     assert rows.dtype == np.uint16
     return rows.tolist()
@@ -56,8 +56,8 @@ def test_a_track_begins_at_the_bar_of_its_first_hit_and_hops_a_bar() -> None:
 
 
 def test_a_piece_without_drums_says_why() -> None:
-    assert drums.encode(piece(steps((0, 16, 36))), 16) == "no drums"
-    assert drums.encode(piece(hit((0, 88))), 16) == "no drums of the 9 classes"
+    assert drums.encode(segment(steps((0, 16, 36))), 16) == "no drums"
+    assert drums.encode(segment(hit((0, 88))), 16) == "no drums of the 9 classes"
 
 
 def test_decoding_writes_the_first_pitch_of_each_class_one_step_long() -> None:

@@ -5,13 +5,13 @@ import pytest
 
 from data_pipeline.codecs import melody
 from data_pipeline.reading.notes import import_note_seq
-from tests.support.note_lists import piece, row, steps
+from tests.support.note_lists import row, segment, steps
 
 C4, D4, E4 = 41, 43, 45  # tokens of pitches 60, 62, 64
 
 
 def encode(*parts: np.ndarray, num_steps: int = 16) -> list[list[int]]:
-    rows = melody.encode(piece(*parts), num_steps, None)
+    rows = melody.encode(segment(*parts), num_steps, None)
     assert not isinstance(rows, str)
     assert rows.dtype == np.uint8
     return rows.tolist()
@@ -97,12 +97,12 @@ def test_notes_that_no_token_can_say_are_left_out_before_all_else() -> None:
 def test_a_piece_without_melody_says_why(
     part: np.ndarray, programs: range | None, reason: str
 ) -> None:
-    assert melody.encode(piece(part), 16, programs) == reason
+    assert melody.encode(segment(part), 16, programs) == reason
 
 
 def test_programs_choose_the_notes() -> None:
     parts = (steps((0, 16, 60), program=31), steps((0, 16, 62), program=32, instrument=1))
-    rows = melody.encode(piece(*parts), 16, range(32))
+    rows = melody.encode(segment(*parts), 16, range(32))
     assert np.array_equal(rows, [row(16, s0=C4)])
 
 

@@ -16,7 +16,7 @@ from data_pipeline.reading import notes
 from data_pipeline.reading.segments import BAD_METER, NOT_4_4
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
-from tests.support.note_lists import SECONDS_PER_STEP, piece, row, steps, unit
+from tests.support.note_lists import SECONDS_PER_STEP, row, segment, steps, unit
 
 REFERENCE_CONFIGS = {
     "mel_2bar": "cat-mel_2bar_big",
@@ -46,7 +46,7 @@ def golden_files(shared: pathlib.Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def golden_sequences(golden_files: list[dict[str, Any]]) -> list[Any]:
     """Each file of the golden index, read once."""
-    return [notes.read_pieces(f["member"], f["data"])[0].sequence for f in golden_files]
+    return [notes.read_segments(f["member"], f["data"])[0].sequence for f in golden_files]
 
 
 def counted(rows: np.ndarray) -> collections.Counter[bytes]:
@@ -164,7 +164,7 @@ def test_any_meter_reads_a_corpus_whose_stated_meter_is_wrong() -> None:
 
 def test_the_kept_row_is_the_codecs_row() -> None:
     rows = rows_from_notes(unit(TWO_BARS), "mel_2bar").rows
-    assert np.array_equal(rows, melody.encode(piece(TWO_BARS), 32, range(32)))
+    assert np.array_equal(rows, melody.encode(segment(TWO_BARS), 32, range(32)))
 
 
 def test_all_tunes_of_a_tunebook_give_rows_and_a_bad_one_none() -> None:

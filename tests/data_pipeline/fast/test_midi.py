@@ -11,7 +11,7 @@ import mido
 import numpy as np
 import pytest
 
-from data_pipeline.fast import events as midi_events
+from data_pipeline.fast import events
 from data_pipeline.fast import tempo as midi_time
 from data_pipeline.fast.midi import FastReadError, read_midi, read_table
 from data_pipeline.reading.notes import import_note_seq
@@ -302,5 +302,5 @@ def test_reading_does_not_load_note_seq() -> None:
 def test_the_reader_is_compiled_for_one_type_of_input_only() -> None:
     read_midi(midi(END))
     read_midi(bytes(midi("00 90 3C 40  04 80 3C 40" + END)))
-    for function in (midi_events.read_events, midi_events.pair_notes, midi_events.time_changes):
+    for function in (events.read_events, events.pair_notes, events.time_changes):
         assert len(vars(function).get("overloads", {})) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.codecs import trio
 from data_pipeline.extraction.extract import Extraction, tasks_from_notes
-from data_pipeline.fast import cut as fast_cut
+from data_pipeline.fast import cut
 from data_pipeline.fast import trio as fast_trio
 from data_pipeline.fast.midi import FastReadError, read_midi
 from data_pipeline.fast.rows import extract_fast, warm_up
@@ -177,7 +177,7 @@ def test_wrong_arguments_and_files_are_refused() -> None:
 
 def test_warming_up_compiles_everything_once_and_for_one_type() -> None:
     warm_up()
-    for module in (fast_cut, fast_trio):
+    for module in (cut, fast_trio):
         for name, function in vars(module).items():
             overloads = vars(function).get("overloads") if callable(function) else None
             if overloads is not None and not name.startswith("_") and name != "first_bars":

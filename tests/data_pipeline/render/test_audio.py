@@ -7,8 +7,7 @@ import wave
 import numpy as np
 import pytest
 
-from data_pipeline.render import audio
-from data_pipeline.render import files as render
+from data_pipeline.render import audio, files
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
 from tests.support.example_rows import EXAMPLES, MELODY_ROW
@@ -59,7 +58,7 @@ def test_every_drum_class_sounds_and_the_kick_is_lowest() -> None:
 def test_equal_rows_give_equal_files(task: str, tmp_path: pathlib.Path) -> None:
     tokens = EXAMPLES[task][:64]
     for name in ("a.wav", "b.wav"):
-        render.write_wav(tmp_path / name, tokens, task, qpm=240.0)
+        files.write_wav(tmp_path / name, tokens, task, qpm=240.0)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
     with wave.open(str(tmp_path / "a.wav")) as stream:
         assert (stream.getnchannels(), stream.getsampwidth(), stream.getframerate()) == (
@@ -81,14 +80,14 @@ def test_what_cannot_be_played_is_refused(
     with pytest.raises(InputError, match=r"wav: 16\d\d minutes of sound are more than an"):
         audio.synthesise([MELODY_ROW] * 140, "mel_2bar", qpm=1.0)
     with pytest.raises(InputError, match="soundfont: there is no file nowhere"):
-        render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont="nowhere")
+        files.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont="nowhere")
     (tmp_path / "a.sf2").write_bytes(b"RIFF....WAVE")
     with pytest.raises(InputError, match=r"soundfont: .*a\.sf2 is not a SoundFont"):
-        render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
+        files.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
     (tmp_path / "a.sf2").write_bytes(b"RIFF....sfbk")
     monkeypatch.setitem(sys.modules, "fluidsynth", None)
     with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[sound\]'"):
-        render.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
+        files.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
     assert [path.name for path in tmp_path.iterdir()] == ["a.sf2"]
     with pytest.raises(InputError, match="soundfont: there is no file nowhere"):
-        render.check_formats(("wav",), "nowhere")
+        files.check_formats(("wav",), "nowhere")

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipeline.codecs import drums, melody
 from data_pipeline.extraction.extract import extract_rows
-from data_pipeline.render import files as render
+from data_pipeline.render import files
 from data_pipeline.render.files import concatenate, midi_bytes, row_to_sequence, row_to_text
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
@@ -93,8 +93,8 @@ def test_rows_are_put_one_after_the_other_with_a_bar_of_rest() -> None:
 
 def test_equal_rows_give_equal_bytes_and_nothing_else_is_left(tmp_path: pathlib.Path) -> None:
     for name in ("a.mid", "b.mid"):
-        render.write_midi(tmp_path / name, trio_row(), "trio_16bar")
-        render.piano_roll_png(tmp_path / f"{name}.png", [trio_row()], "trio_16bar")
+        files.write_midi(tmp_path / name, trio_row(), "trio_16bar")
+        files.piano_roll_png(tmp_path / f"{name}.png", [trio_row()], "trio_16bar")
     read = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(read) == ["a.mid", "a.mid.png", "b.mid", "b.mid.png"]
     assert read["a.mid"] == read["b.mid"]
@@ -103,17 +103,17 @@ def test_equal_rows_give_equal_bytes_and_nothing_else_is_left(tmp_path: pathlib.
 
 def test_a_list_of_rows_is_written_as_one_file(tmp_path: pathlib.Path) -> None:
     both = [DRUMS_ROW, DRUMS_ROW]
-    render.write_midi(tmp_path / "ab.mid", both, "drums_2bar", rest_bars=2)
+    files.write_midi(tmp_path / "ab.mid", both, "drums_2bar", rest_bars=2)
     expected = midi_bytes(concatenate(both, "drums_2bar", rest_bars=2))
     assert (tmp_path / "ab.mid").read_bytes() == expected
-    render.write_midi(tmp_path / "ab.mid", np.array(both), "drums_2bar", rest_bars=2)
+    files.write_midi(tmp_path / "ab.mid", np.array(both), "drums_2bar", rest_bars=2)
     assert (tmp_path / "ab.mid").read_bytes() == expected
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: pathlib.Path) -> None:
     (tmp_path / "taken.mid").mkdir()
     with pytest.raises(IsADirectoryError, match=r"taken\.mid"):
-        render.write_midi(tmp_path / "taken.mid", MELODY_ROW, "mel_2bar")
+        files.write_midi(tmp_path / "taken.mid", MELODY_ROW, "mel_2bar")
     assert [path.name for path in tmp_path.iterdir()] == ["taken.mid"]
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.codecs import drums
-from data_pipeline.render import files as render
-from data_pipeline.render import scores
+from data_pipeline.render import files, scores
 from data_pipeline.render.scores import Event, best_key, musicxml, split_bars
 from data_pipeline.render.sequences import lay_out_rows
 from musicvae_jax.config import InputError
@@ -159,7 +158,7 @@ def test_tempo_numbers_and_names_are_written() -> None:
 @pytest.mark.parametrize("task", ["mel_2bar", "drums_2bar"])
 def test_a_score_is_engraved(task: str, tmp_path: pathlib.Path) -> None:
     for name in ("a.svg", "b.svg"):
-        render.write_score_svg(tmp_path / name, EXAMPLES[task], task)
+        files.write_score_svg(tmp_path / name, EXAMPLES[task], task)
     drawn = (tmp_path / "a.svg").read_text()
     root = ElementTree.fromstring(drawn)
     groups = [element.get("class") or "" for element in root.iter()]
@@ -175,8 +174,8 @@ def test_without_verovio_the_message_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "verovio", None)
     with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[score\]'"):
-        render.write_score_svg(tmp_path / "a.svg", MELODY_ROW, "mel_2bar")
+        files.write_score_svg(tmp_path / "a.svg", MELODY_ROW, "mel_2bar")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="scores as SVG need verovio"):
-        render.check_formats(("midi", "svg"))
-    render.check_formats(("midi", "wav", "musicxml"))
+        files.check_formats(("midi", "svg"))
+    files.check_formats(("midi", "wav", "musicxml"))

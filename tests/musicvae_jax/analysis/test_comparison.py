@@ -99,7 +99,7 @@ def test_one_half_of_real_rows_is_as_close_as_real_and_random_rows_are_not(name:
             "random": Rows(draw.integers(0, task.tracks[0].num_classes, (640, 32))),
         }
         found = sets.analyse(Rows(everything[b], b), others, known, task, draws=100)
-        shares.append(sets.share_holding(found.findings, "other half"))
+        shares.append(sets.coverage(found.findings, "other half"))
         for family in FAMILIES:
             if family in found.families:
                 compared = found.families[family]

@@ -16,7 +16,7 @@ from absl import flags
 from experiments import train
 from experiments.cli import machines
 from musicvae_jax.config import InputError
-from musicvae_jax.devices import processes as multihost
+from musicvae_jax.devices import processes
 from tests.support.synthetic_store import write_store
 
 MODEL = (
@@ -116,11 +116,11 @@ def test_flags_of_several_processes_need_multihost(argument: str) -> None:
 
 
 def test_one_process_decides_by_itself() -> None:
-    assert multihost.first_process_says(7) == 7
-    assert multihost.is_first()
-    multihost.wait_for_all("here")
-    multihost.check_same("text", "flags")
-    assert not multihost.is_lost_process(ValueError("Gloo all-reduce failed"))
+    assert processes.broadcast_from_first(7) == 7
+    assert processes.is_first()
+    processes.wait_for_all("here")
+    processes.check_same("text", "flags")
+    assert not processes.is_lost_process(ValueError("Gloo all-reduce failed"))
 
 
 def test_processes_that_cannot_meet_say_so(tmp_path: pathlib.Path) -> None:

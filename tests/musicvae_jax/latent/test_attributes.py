@@ -119,7 +119,7 @@ def test_an_unknown_attribute_is_refused() -> None:
     ],
 )
 def test_quarters(values: list[float], bottom: list[int], top: list[int]) -> None:
-    found = attributes.quarters(np.array(values, float))
+    found = attributes.quartiles(np.array(values, float))
     assert [np.flatnonzero(part).tolist() for part in found] == [bottom, top]
 
 

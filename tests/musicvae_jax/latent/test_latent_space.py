@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from musicvae_jax.config import InputError
-from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent import operations
 from musicvae_jax.latent.musicvae import MusicVAE
 from tests.support import model_cases
 
@@ -65,7 +65,7 @@ def test_sampling_at_temperature_0_is_greedy(vae: MusicVAE) -> None:
 def test_a_walk_is_one_piece(vae: MusicVAE, rows: np.ndarray) -> None:
     piece = vae.long(rows[:2], 4)
     windows = vae.interpolate(rows[0], rows[1], 4)
-    expected = sampling.join_windows(jnp.asarray(windows)[None], vae.task)[0]
+    expected = operations.join_windows(jnp.asarray(windows)[None], vae.task)[0]
     assert piece.shape == (128,)
     np.testing.assert_array_equal(piece, expected)
 
@@ -74,7 +74,7 @@ def test_a_continuation_is_a_chain(vae: MusicVAE, rows: np.ndarray) -> None:
     still = vae.continuation(rows, 2, key=0, drift=0.0)
     once = vae.reconstruct(rows)
     windows = np.stack([once, vae.reconstruct(once)], axis=1)
-    np.testing.assert_array_equal(still, sampling.join_windows(jnp.asarray(windows), vae.task))
+    np.testing.assert_array_equal(still, operations.join_windows(jnp.asarray(windows), vae.task))
     moved = vae.continuation(rows, 2, key=1)
     assert moved.shape == (4, 64)
     np.testing.assert_array_equal(moved, vae.continuation(rows, 2, key=1))

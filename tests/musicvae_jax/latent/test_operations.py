@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from musicvae_jax import objectives
-from musicvae_jax.latent import operations as sampling
+from musicvae_jax.latent import operations
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Model, Params
 from musicvae_jax.tasks import TASKS
@@ -21,7 +21,7 @@ FRACTIONS = jnp.linspace(0.0, 1.0, 5)
 
 
 def test_slerp_on_the_unit_circle() -> None:
-    path = sampling.slerp(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), FRACTIONS)
+    path = operations.slerp(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), FRACTIONS)
     angles = np.linspace(0, np.pi / 2, 5)
     np.testing.assert_allclose(path, np.stack([np.cos(angles), np.sin(angles)], 1), atol=1e-6)
 
@@ -31,7 +31,7 @@ def test_slerp_of_vectors_of_different_length() -> None:
     a, b = np.array([2.0, 0.0, 1.0]), np.array([0.5, 3.0, 0.0])
     angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     for t, found in zip(
-        FRACTIONS, sampling.slerp(jnp.array(a), jnp.array(b), FRACTIONS), strict=True
+        FRACTIONS, operations.slerp(jnp.array(a), jnp.array(b), FRACTIONS), strict=True
     ):
         expected = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -49,13 +49,13 @@ def test_slerp_of_vectors_of_different_length() -> None:
     ],
 )
 def test_slerp_without_a_direction_is_a_straight_line(a: list[float], b: list[float]) -> None:
-    path = sampling.slerp(jnp.array(a), jnp.array(b), FRACTIONS)
+    path = operations.slerp(jnp.array(a), jnp.array(b), FRACTIONS)
     np.testing.assert_allclose(path, np.linspace(a, b, 5), atol=1e-6)
 
 
 def test_slerp_of_nearly_equal_ends_keeps_its_ends() -> None:
     a, b = jnp.array([1.0, 2.0]), jnp.array([1.0, 2.01])
-    path = sampling.slerp(a, b, FRACTIONS)
+    path = operations.slerp(a, b, FRACTIONS)
     np.testing.assert_allclose(path[jnp.array([0, 4])], jnp.stack([a, b]), atol=1e-6)
     assert np.all(np.diff(path[:, 1]) > 0)
 
@@ -64,13 +64,13 @@ def test_prior_reconstruct_and_interpolate_decode_their_z(key: jax.Array) -> Non
     case = model_cases.case("trio_16bar", "hierdec")
     model, params = case.model._replace(generate=lambda p, z, *_: case.greedy(p, z)), case.params
     num = model_cases.BATCH
-    drawn = sampling.prior(model, params, key, num)
+    drawn = operations.prior(model, params, key, num)
     np.testing.assert_array_equal(drawn.tokens, case.greedy(params, drawn.z))
     assert drawn.z.shape == (num, 4)
-    again = sampling.reconstruct(model._replace(encode=case.encode), params, case.tokens, key)
+    again = operations.reconstruct(model._replace(encode=case.encode), params, case.tokens, key)
     np.testing.assert_allclose(again.z, case.encode(params, case.tokens).mu, atol=1e-5)
     np.testing.assert_array_equal(again.tokens, case.greedy(params, again.z))
-    path = sampling.interpolate(model, params, (case.z[0], case.z[1]), num, key)
+    path = operations.interpolate(model, params, (case.z[0], case.z[1]), num, key)
     np.testing.assert_allclose(path.z[jnp.array([0, -1])], case.z[:2], atol=1e-6)
     np.testing.assert_array_equal(path.tokens, case.greedy(params, path.z))
 
@@ -78,7 +78,7 @@ def test_prior_reconstruct_and_interpolate_decode_their_z(key: jax.Array) -> Non
 def test_prior_z_is_standard_normal(key: jax.Array) -> None:
     case = model_cases.case("mel_2bar", "flat")
     model = case.model._replace(generate=lambda params, z, *_: z)
-    z = np.asarray(sampling.prior(model, case.params, key, 10_000).z)
+    z = np.asarray(operations.prior(model, case.params, key, 10_000).z)
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.05)
     np.testing.assert_allclose(z.std(axis=0), 1, atol=0.05)
 
@@ -86,7 +86,7 @@ def test_prior_z_is_standard_normal(key: jax.Array) -> None:
 def test_elbo_is_what_training_minimises(key: jax.Array) -> None:
     case = model_cases.case("drums_2bar", "flat")
     bound = jax.jit(
-        lambda key: sampling.log_likelihood(case.model, case.params, case.tokens, key, 1)
+        lambda key: operations.log_likelihood(case.model, case.params, case.tokens, key, 1)
     )
     found = bound(key)
     posterior = case.encode(case.params, case.tokens)
@@ -113,7 +113,7 @@ def test_bounds_of_a_model_that_can_be_integrated(key: jax.Array) -> None:
     exact = math.log((np.exp(log_p) * normal).sum() * (z[1] - z[0]))
     q = np.exp(-0.5 * ((z - 0.5) / 0.8) ** 2) / (0.8 * math.sqrt(2 * math.pi))
     elbo = (log_p * q).sum() * (z[1] - z[0]) - float(objectives.kl_nats(posterior)[0])
-    found = sampling.log_likelihood(model, case.params, tokens, key, 20_000)
+    found = operations.log_likelihood(model, case.params, tokens, key, 20_000)
     assert elbo < exact
     np.testing.assert_allclose(found.elbo, elbo, atol=0.02)
     np.testing.assert_allclose(found.importance_weighted, exact, atol=0.02)
@@ -137,9 +137,9 @@ def test_every_mode_decodes_all_its_rows_at_once(key: jax.Array) -> None:
     corners = jnp.concatenate([z, case.z[:1]])
     vector, amounts = case.z[2], jnp.array([0.0, 1.0, -2.0, 0.5])
     made = {
-        "grid": sampling.grid(model, params, corners, (3, 4), key),
-        "attribute": sampling.attribute(model, params, z, vector, amounts, key),
-        "long": sampling.long(model, params, z, 12, key),
+        "grid": operations.grid(model, params, corners, (3, 4), key),
+        "attribute": operations.attribute(model, params, z, vector, amounts, key),
+        "long": operations.long(model, params, z, 12, key),
     }
     assert decoded == [(12, 4)] * 3
     shapes = {"grid": (3, 4), "attribute": (3, 4), "long": (12,)}
@@ -154,7 +154,7 @@ def test_every_mode_decodes_all_its_rows_at_once(key: jax.Array) -> None:
     np.testing.assert_array_equal(made["grid"].tokens[2, 0], again[2])
     np.testing.assert_array_equal(made["attribute"].tokens[:, 0], again[:3])
     np.testing.assert_array_equal(made["long"].tokens[jnp.array([0, 11])], again[jnp.array([0, 2])])
-    still = sampling.similar(model, params, jnp.tile(z, (4, 1)), 0.0, key)
+    still = operations.similar(model, params, jnp.tile(z, (4, 1)), 0.0, key)
     np.testing.assert_array_equal(still.tokens, again)
     assert len(decoded) == 4
 
@@ -162,14 +162,16 @@ def test_every_mode_decodes_all_its_rows_at_once(key: jax.Array) -> None:
 def test_similar_at_one_is_a_draw_from_the_prior(key: jax.Array) -> None:
     case = model_cases.case("mel_2bar", "flat")
     model, _ = counted(case)
-    made = sampling.similar(model, case.params, case.z, 1.0, key)
-    np.testing.assert_array_equal(made.z, sampling.prior(model, case.params, key, 3).z)
+    made = operations.similar(model, case.params, case.z, 1.0, key)
+    np.testing.assert_array_equal(made.z, operations.prior(model, case.params, key, 3).z)
 
 
 def test_a_chain_without_drift_reconstructs_reconstructions(key: jax.Array) -> None:
     case = model_cases.case("mel_2bar", "flat")
     model, params = case.model, case.params
-    run = jax.jit(lambda z, drift, key: sampling.continuation(model, params, z, 3, drift, key, 0.0))
+    run = jax.jit(
+        lambda z, drift, key: operations.continuation(model, params, z, 3, drift, key, 0.0)
+    )
     z = case.encode(params, case.tokens).mu
     made = run(z, 0.0, key)
     assert made.tokens.shape == (3, 3, 32)
@@ -189,20 +191,20 @@ def test_no_note_sounds_on_into_the_next_window() -> None:
     windows[0, 1, 0] = 41  # begins at once, is ended
     windows[0, 1, 9] = 1
     windows[0, 3, 5] = 42
-    joined = np.asarray(sampling.join_windows(jnp.asarray(windows), TASKS["mel_2bar"]))
+    joined = np.asarray(operations.join_windows(jnp.asarray(windows), TASKS["mel_2bar"]))
     assert (joined.shape, joined.dtype) == ((1, 128), np.uint8)
     np.testing.assert_array_equal(joined.reshape(1, 4, 32), windows)
     windows[0, 1, 0] = 0
-    joined = np.asarray(sampling.join_windows(jnp.asarray(windows), TASKS["mel_2bar"]))
+    joined = np.asarray(operations.join_windows(jnp.asarray(windows), TASKS["mel_2bar"]))
     assert np.flatnonzero(joined[0]).tolist() == [20, 32, 41, 101]
     assert joined[0, 32] == 1
     drums = np.zeros((1, 2, 32), np.uint16)
     drums[0, 0, 3] = 5
-    joined = np.asarray(sampling.join_windows(jnp.asarray(drums), TASKS["drums_2bar"]))
+    joined = np.asarray(operations.join_windows(jnp.asarray(drums), TASKS["drums_2bar"]))
     assert np.flatnonzero(joined).tolist() == [3]
     trio = np.zeros((2, 2, 256, 3), np.uint16)
     trio[1, 0, 7] = 50
-    joined = np.asarray(sampling.join_windows(jnp.asarray(trio), TASKS["trio_16bar"]))
+    joined = np.asarray(operations.join_windows(jnp.asarray(trio), TASKS["trio_16bar"]))
     assert joined.shape == (2, 512, 3)
     assert joined[1, 256].tolist() == [1, 1, 0]
     assert joined[0].any() == np.False_

@@ -22,7 +22,7 @@ from musicvae_jax.config import Config, InputError, differing_fields
 from musicvae_jax.models import cudnn, lstm
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.storage import checkpoints
-from musicvae_jax.sweep import runs as grid
+from musicvae_jax.sweep import runs
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import BATCH, case
 from tests.support.synthetic_store import write_store
@@ -260,11 +260,11 @@ def test_only_one_nvidia_gpu_will_do(
 def test_points_in_one_program_are_refused(tmp_path: pathlib.Path) -> None:
     config = get_task("mel_2bar").config.replace(lstm_backend="cudnn", dtype="float32")
     write_store(tmp_path, "mel_2bar")
-    point = grid.Point(config, str(tmp_path / "run"), Silent())
+    point = runs.Point(config, str(tmp_path / "run"), Silent())
     with pytest.raises(
         InputError, match=r"^lstm_backend: cudnn cannot train points in one program.*$"
     ):
-        grid.fit_points([point], data.open_store(tmp_path))
+        runs.fit_points([point], data.open_store(tmp_path))
 
 
 def test_a_model_trained_with_it_is_used_without(tmp_path: pathlib.Path) -> None:

@@ -15,16 +15,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.sweep import executors as grid_executors
+from experiments.sweep import executors
 from experiments.sweep import points as grid_points
 from experiments.sweep.axes import GridPoint
 from musicvae_jax import data
 from musicvae_jax.config import Config
-from musicvae_jax.sweep import program as grid_program
-from musicvae_jax.sweep import runs as grid
+from musicvae_jax.sweep import program, runs
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training import callbacks as observer
-from musicvae_jax.training import loop
+from musicvae_jax.training import callbacks, loop
 from tests.support.synthetic_store import write_store
 
 STEPS = 200
@@ -63,10 +61,10 @@ class Listener:
     saves: list[int] = dataclasses.field(default_factory=list)
     starts: list[int] = dataclasses.field(default_factory=list)
 
-    def started(self, summary: observer.Summary) -> None:
+    def started(self, summary: callbacks.Summary) -> None:
         self.starts.append(summary.first_step)
 
-    def trained(self, progress: observer.Progress) -> None:
+    def trained(self, progress: callbacks.Progress) -> None:
         if progress.is_record:
             self.records.append({"step": progress.step} | progress.figures)
 
@@ -136,10 +134,10 @@ def singles(
 
 def _points(
     config: Config, folder: pathlib.Path, fields: list[dict[str, Any]]
-) -> tuple[list[grid.Point], list[Listener]]:
+) -> tuple[list[runs.Point], list[Listener]]:
     heard = [Listener() for _ in fields]
     points = [
-        grid.Point(config.replace(**values), str(folder / f"{n}"), heard[n])
+        runs.Point(config.replace(**values), str(folder / f"{n}"), heard[n])
         for n, values in enumerate(fields)
     ]
     return points, heard
@@ -169,7 +167,7 @@ def test_every_point_equals_its_single_run(
     fields = POINTS[: 1 if side_by_side else 2]
     last = len(fields)
     points, heard = _points(config, tmp_path, [*fields, DIVERGING])
-    outcomes = grid.fit_points(points, store, side_by_side=side_by_side)
+    outcomes = runs.fit_points(points, store, side_by_side=side_by_side)
     assert [o.diverged for o in outcomes] == [False] * last + [True]
     for n, (expected, outcome) in enumerate(singles[:last]):
         _close(heard[n], expected)
@@ -194,8 +192,8 @@ def test_points_that_are_behind_catch_up(
     points, heard = _points(config, tmp_path, [{}, POINTS[0]])
     short = points[1].config.replace(train_steps=60)
     loop.fit(short, store, points[1].run_dir, Listener())
-    timings: list[grid.Timing] = []
-    outcomes = grid.fit_points(points, store, side_by_side=None, timed=timings.append)
+    timings: list[runs.Timing] = []
+    outcomes = runs.fit_points(points, store, side_by_side=None, timed=timings.append)
     assert [o.step for o in outcomes] == [STEPS, STEPS]
     # Together, they are timed in turn and at once, and the faster way is taken.
     (timing,) = timings
@@ -205,7 +203,7 @@ def test_points_that_are_behind_catch_up(
     assert heard[1].starts == [60]
     expected = Listener(singles[0][0].records[3:], singles[0][0].validations)
     _close(heard[1], expected)
-    assert [o.step for o in grid.fit_points(points, store)] == [STEPS, STEPS]
+    assert [o.step for o in runs.fit_points(points, store)] == [STEPS, STEPS]
     assert heard[0].starts == [0, 60]
 
 
@@ -214,14 +212,14 @@ def test_points_of_other_shapes_are_refused(
 ) -> None:
     points, _ = _points(config, tmp_path, [{}, {"z_size": 5}])
     with pytest.raises(ValueError, match="group them by program_key"):
-        grid.fit_points(points, store)
+        runs.fit_points(points, store)
 
 
 def test_a_group_is_compiled_for_its_largest_numbers(config: Config) -> None:
     configs = [config.replace(beta=0.5, sampling_rate=0.25), config.replace(beta=0.1)]
-    general = grid_program.general_config(configs)
+    general = program.general_config(configs)
     assert (general.train.beta, general.train.sampling_rate) == (0.5, 0.25)
-    keys = [grid_program.program_key(c) for c in (*configs, config.replace(clip_mode="value"))]
+    keys = [program.program_key(c) for c in (*configs, config.replace(clip_mode="value"))]
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -256,16 +254,16 @@ def test_points_in_processes_equal_their_single_runs(
     for name, value in compiled_quickly.items():
         monkeypatch.setenv(name, value)
     tasks = _tasks(config, store, tmp_path, POINTS)
-    options = grid_executors.Options("local", 0, 2, None)
+    options = executors.Options("local", 0, 2, None)
     said: list[str] = []
-    grid_executors.train(tasks, store, options, lambda: False, said.append)
+    executors.train(tasks, store, options, lambda: False, said.append)
     assert said[-1].endswith("ended, 2 of 2")
     for task, (expected, _) in zip(tasks, singles, strict=True):
         _close(_heard(task.folder), expected)
         end = grid_points.ended(task)
         assert end is not None
         assert (end["end"], end["step"]) == ("finished", STEPS)
-    grid_executors.train(tasks, store, options, lambda: False, said.append)
+    executors.train(tasks, store, options, lambda: False, said.append)
     assert said[-1] == "2 of 2 points are finished and skipped"
 
 

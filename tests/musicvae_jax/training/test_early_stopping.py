@@ -9,7 +9,7 @@ import pytest
 
 from musicvae_jax.config import Config
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training import early_stopping as patience
+from musicvae_jax.training import early_stopping
 from musicvae_jax.training.early_stopping import Patience
 
 
@@ -18,9 +18,9 @@ def _config(**fields: Any) -> Config:
 
 
 def _after(config: Config, figures: list[float], metric: str = "loss") -> list[Patience]:
-    found = [patience.first_patience()]
+    found = [early_stopping.first_patience()]
     for figure in figures:
-        found.append(patience.validated(found[-1], config, {"loss": 0.0} | {metric: figure}))
+        found.append(early_stopping.validated(found[-1], config, {"loss": 0.0} | {metric: figure}))
     return found[1:]
 
 
@@ -47,18 +47,18 @@ def test_training_ends_when_its_patience_does() -> None:
     config = _config(stop_patience=2, stop_metric="accuracy")
     found = _after(config, [0.5, 0.4, 0.6, 0.6, 0.1], "accuracy")
     assert [int(p.stop_waited) for p in found] == [0, 1, 0, 1, 2]
-    assert [patience.is_exhausted(p, config) for p in found] == [False] * 4 + [True]
-    assert not patience.is_exhausted(found[-1], _config())
+    assert [early_stopping.is_exhausted(p, config) for p in found] == [False] * 4 + [True]
+    assert not early_stopping.is_exhausted(found[-1], _config())
 
 
 def test_runs_that_depend_on_validations_are_known() -> None:
-    assert not patience.needs_validation(_config())
-    assert patience.needs_validation(_config(stop_patience=1))
-    assert patience.needs_validation(_config(learning_rate_schedule="plateau"))
+    assert not early_stopping.needs_validation(_config())
+    assert early_stopping.needs_validation(_config(stop_patience=1))
+    assert early_stopping.needs_validation(_config(learning_rate_schedule="plateau"))
 
 
 def test_its_arrays_keep_their_types() -> None:
-    first, after = patience.first_patience(), _after(_config(), [1.0])[0]
+    first, after = early_stopping.first_patience(), _after(_config(), [1.0])[0]
     types = [(leaf.dtype, leaf.shape) for leaf in jax.tree.leaves(first)]
     assert types == [(leaf.dtype, leaf.shape) for leaf in jax.tree.leaves(after)]
     assert [str(kind) for kind, _ in types] == ["float32", "float32", "int32", "float32", "int32"]
