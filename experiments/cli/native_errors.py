@@ -62,8 +62,8 @@ def main() -> None:
         for line in filtered(lines, sys.argv[1]):
             sys.stderr.write(line)
         sys.stderr.flush()
-    for _ in lines:
-        pass
+        for _ in lines:
+            pass
 
 
 if __name__ == "__main__":

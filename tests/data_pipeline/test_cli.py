@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-from data_pipeline import command
+from data_pipeline import cli as command
 
 def main(argv):
     for number in range(100_000):

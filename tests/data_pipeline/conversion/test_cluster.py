@@ -30,7 +30,7 @@ import logging, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 import ray
 from ray.cluster_utils import Cluster
-from data_pipeline import cluster as ours
+from data_pipeline.conversion import cluster as ours
 from data_pipeline.options import Options
 from data_pipeline.prepare import prepare
 

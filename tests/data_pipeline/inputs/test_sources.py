@@ -139,7 +139,7 @@ def test_other_files_are_one_unit() -> None:
 
 def test_the_folk_corpus_is_found_without_importing_its_package() -> None:
     script = (
-        "import sys; from data_pipeline import sources\n"
+        "import sys; from data_pipeline.inputs import sources\n"
         "(source,) = sources.open_sources([], ['folk'])\n"
         "found = list(sources.entries(source))\n"
         "assert not {'music21', 'note_seq', 'jax'} & set(sys.modules)\n"

@@ -133,7 +133,7 @@ def test_a_full_disk_is_said_and_keeps_the_work(tmp_path: pathlib.Path) -> None:
 
 def test_what_a_killed_run_converted_is_kept(tmp_path: pathlib.Path) -> None:
     script = (
-        "import os, pathlib, sys; from data_pipeline import store\n"
+        "import os, pathlib, sys; from data_pipeline.selection import store\n"
         "with store.work_folder(pathlib.Path(sys.argv[1])) as folder:\n"
         "    (folder / 'spool').touch(); (folder / 'store' / 'half').touch()\n"
         "    os.kill(os.getpid(), 9)\n"

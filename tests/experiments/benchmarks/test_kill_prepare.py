@@ -19,7 +19,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 # are converted in the process that is killed. `kill_prepare` does it with everything, slowly.
 SCRIPT = """
 import os, pathlib, random, shutil, signal, sys, time
-from data_pipeline import convert, prepare, workers
+from data_pipeline import prepare
+from data_pipeline.conversion import convert, workers
 from data_pipeline.options import Options
 
 def here(jobs):

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from experiments import compile_cache
+from experiments.cli import compile_cache
 compile_cache.SHORTEST_COMPILATION = 0.0
 compile_cache.switch_on()
 print(jax.config.jax_compilation_cache_dir)

@@ -31,7 +31,7 @@ def test_what_did_not_end_the_process_is_passed_on() -> None:
 
 def test_a_process_that_aborts_says_its_last_line() -> None:
     program = (
-        "import os, sys; from experiments import native_errors; "
+        "import os, sys; from experiments.cli import native_errors; "
         f"native_errors.start({MESSAGE!r}); print('hello', file=sys.stderr, flush=True); "
         f"os.write(2, {''.join(FATAL)!r}.encode()); os.abort()"
     )

@@ -57,9 +57,11 @@ PROGRAM = textwrap.dedent("""
     import jax
     import pytest
 
-    from musicvae_jax import data, loop, sharding
+    from musicvae_jax import data
     from musicvae_jax.config import InputError
+    from musicvae_jax.devices import mesh as sharding
     from musicvae_jax.tasks import get_task
+    from musicvae_jax.training import loop
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
     store, run_dir, architecture = data.open_store(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -36,8 +36,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 LOST_ONCE = """
 import os, pathlib, sys, warnings
 warnings.simplefilter("ignore")
-from data_pipeline import cluster
-from experiments import grid_worker
+from data_pipeline.conversion import cluster
+from experiments.sweep import worker as grid_worker
 
 def lost_once(folder):
     first = pathlib.Path(folder, "first")
