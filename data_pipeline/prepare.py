@@ -44,7 +44,14 @@ from data_pipeline.options import BY_FILE, BY_SONG, RAY, Options, define_flags, 
 from data_pipeline.reporting import page, report
 from data_pipeline.selection import store
 from data_pipeline.selection.near_duplicates import near_duplicates
-from data_pipeline.selection.splits import SPLITS, Selection, row_hashes, select_rows, split_of
+from data_pipeline.selection.splits import (
+    SPLITS,
+    Selection,
+    fill_empty_splits,
+    row_hashes,
+    select_rows,
+    split_of,
+)
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import get_task
 
@@ -123,10 +130,12 @@ def _splits(found: Gathering, options: Options) -> dict[str, dict[str, int]]:
     """Return each file's split by its md5, in both ways."""
     pinned = options.pinned()
     md5s = found.songs.md5s
-    drawn = {md5: split_of(md5, options.split, options.split_seed) for md5 in md5s}
+    percentages, seed = options.split, options.split_seed
+    drawn = {md5: split_of(md5, percentages, seed) for md5 in md5s} | pinned
+    kept = {md5: split for md5, split in drawn.items() if md5 in found.songs.with_rows}
     return {
-        BY_SONG: found.songs.splits(options.split, options.split_seed, pinned),
-        BY_FILE: {md5: pinned.get(md5, split) for md5, split in drawn.items()},
+        BY_SONG: found.songs.splits(percentages, seed, pinned),
+        BY_FILE: drawn | fill_empty_splits(kept, percentages, seed, pinned),
     }
 
 

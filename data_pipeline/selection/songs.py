@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data_pipeline.selection.splits import row_hashes, split_of
+from data_pipeline.selection.splits import fill_empty_splits, row_hashes, split_of
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, TASKS, Task
 
@@ -178,13 +178,19 @@ class Songs:
     Attributes:
       md5s: of every file, sorted, each once.
       first: for each file the index of its song's smallest md5, int64 [F].
+      with_rows: md5s of files with non-trivial rows of any task; their songs fill splits that
+        would be empty.
     """
 
     md5s: list[str]
     first: np.ndarray
+    with_rows: frozenset[str] = frozenset()
 
     def splits(
-        self, percentages: tuple[float, float, float], seed: int, pinned: Mapping[str, int]
+        self,
+        percentages: tuple[float, float, float],
+        seed: int,
+        pinned: Mapping[str, int],
     ) -> dict[str, int]:
         """Return each file's split: its pin, else that of a pinned file of its song, else drawn.
 
@@ -193,14 +199,18 @@ class Songs:
           seed: salt.
           pinned: for some files, by md5, the index of their split.
         """
+        songs = dict(zip(self.md5s, self.first.tolist(), strict=True))
         of_song: dict[int, int] = {}
-        for md5, song in zip(self.md5s, self.first.tolist(), strict=True):
+        for md5, song in songs.items():
             if md5 in pinned:
                 of_song.setdefault(song, pinned[md5])
-        for song in set(self.first.tolist()) - set(of_song):
+        fixed = {self.md5s[song] for song in of_song}
+        for song in set(songs.values()) - set(of_song):
             of_song[song] = split_of(self.md5s[song], percentages, seed)
-        chosen = zip(self.md5s, self.first.tolist(), strict=True)
-        return {md5: pinned.get(md5, of_song[song]) for md5, song in chosen}
+        drawn = {self.md5s[song]: of_song[song] for song in {songs[md5] for md5 in self.with_rows}}
+        for md5, split in fill_empty_splits(drawn, percentages, seed, fixed).items():
+            of_song[songs[md5]] = split
+        return {md5: pinned.get(md5, of_song[song]) for md5, song in songs.items()}
 
     def large(self) -> list[tuple[str, int]]:
         """List songs of more than `LARGE_SONG` files: smallest md5 and files, largest first."""
@@ -238,4 +248,5 @@ def find_songs(
     place = {md5: index for index, md5 in enumerate(names)}
     index = np.array([place[md5] for md5 in md5s], np.int64)
     pairs = index[similar_pairs(hashes, counts, scratch)]
-    return Songs(names, connect(len(names), pairs.tolist()))
+    with_rows = frozenset(md5 for md5, count in zip(md5s, counts.tolist(), strict=True) if count)
+    return Songs(names, connect(len(names), pairs.tolist()), with_rows)

@@ -5,8 +5,10 @@ Everything works on arrays with one entry per row, so that tens of millions of r
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import itertools
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -33,10 +35,49 @@ def split_of(md5: str, percentages: tuple[float, float, float], seed: int) -> in
       percentages: share of the files in each split; they sum to 100.
       seed: salt; another one draws other splits.
     """
-    digest = hashlib.blake2b(f"{seed}:{md5}".encode(), digest_size=8).digest()
-    point = int.from_bytes(digest, "big") / 2**64 * 100
+    point = _point(md5, seed)
     bounds = tuple(itertools.accumulate(percentages))
     return sum(point >= bound for bound in bounds[:-1])
+
+
+def _point(md5: str, seed: int) -> float:
+    """Return a number in [0, 100) drawn from a file's bytes."""
+    digest = hashlib.blake2b(f"{seed}:{md5}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 * 100
+
+
+def fill_empty_splits(
+    drawn: Mapping[str, int],
+    percentages: tuple[float, float, float],
+    seed: int,
+    pinned: Collection[str] = (),
+) -> dict[str, int]:
+    """Move one song into each split that a small collection would leave empty.
+
+    With three songs or more, every split with a share gets at least one: the song drawn closest
+    to it, taken from a split that keeps another. Only while a split would be empty can a song
+    change its split when others are added.
+
+    Args:
+      drawn: for each song with rows, by md5, the index of its split.
+      percentages: share of the songs in each split; they sum to 100.
+      seed: salt, as in `split_of`.
+      pinned: songs that must stay where they are.
+    """
+    splits = dict(drawn)
+    if len(splits) < len(SPLITS):
+        return splits
+    ends = list(itertools.accumulate(percentages))
+    for split, share in enumerate(percentages):
+        if not share or split in splits.values():
+            continue
+        middle = ends[split] - share / 2
+        counts = collections.Counter(splits.values())
+        movable = [md5 for md5, old in splits.items() if counts[old] > 1 and md5 not in pinned]
+        if movable:
+            closest = min(movable, key=lambda md5: (abs(_point(md5, seed) - middle), md5))
+            splits[closest] = split
+    return splits
 
 
 def row_hashes(rows: np.ndarray) -> np.ndarray:

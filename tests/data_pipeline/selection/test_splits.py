@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_pipeline.selection.splits import SPLITS, row_hashes, select_rows, split_of
+from data_pipeline.selection.splits import (
+    SPLITS,
+    fill_empty_splits,
+    row_hashes,
+    select_rows,
+    split_of,
+)
 
 
 def test_split_of_hand_computed() -> None:
@@ -29,6 +35,30 @@ def test_no_file_falls_into_an_empty_split() -> None:
     names = [f"{number:032x}" for number in range(2_000)]
     assert {split_of(name, (100, 0, 0), 0) for name in names} == {0}
     assert {split_of(name, (50, 0, 50), 0) for name in names} == {0, 2}
+
+
+@pytest.mark.parametrize("num_songs", [3, 4, 12, 59])
+@pytest.mark.parametrize("seed", range(20))
+def test_every_split_gets_a_song_from_three_songs_on(num_songs: int, seed: int) -> None:
+    shares = (90.0, 5.0, 5.0)
+    drawn = {f"{n:032x}": split_of(f"{n:032x}", shares, seed) for n in range(num_songs)}
+    filled = fill_empty_splits(drawn, shares, seed)
+    assert set(filled.values()) == {0, 1, 2}
+    missing = {0, 1, 2} - set(drawn.values())
+    assert sum(filled[md5] != drawn[md5] for md5 in drawn) == len(missing)
+
+
+def test_two_songs_stay_where_they_are_drawn() -> None:
+    assert fill_empty_splits({"a": 0, "b": 0}, (90, 5, 5), 0) == {"a": 0, "b": 0}
+
+
+def test_a_split_without_a_share_stays_empty_and_pins_stay() -> None:
+    songs = dict.fromkeys("abcd", 0)
+    assert set(fill_empty_splits(songs, (90, 10, 0), 0).values()) == {0, 1}
+    assert fill_empty_splits(songs, (90, 5, 5), 0, pinned=songs) == songs
+    moved = fill_empty_splits(songs, (90, 5, 5), 0, pinned="ab")
+    assert (moved["a"], moved["b"]) == (0, 0)
+    assert {moved["c"], moved["d"]} == {1, 2}
 
 
 @pytest.mark.parametrize(
