@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import pathlib
+import re
 import tempfile
 import warnings
 import zipfile
@@ -187,6 +188,13 @@ def _check_unpacked_size(data: bytes) -> None:
         raise ReadError("MusicXML too large", f"{size} bytes unpacked")
 
 
+# A lower C, with accidentals of the key between MIDI pitch 10 and 14.
+_REST_NOTE, _REST_PITCH = "C,,,,", 14
+_ABC_FIELD = re.compile(r"[A-Za-z+]:")
+# Annotations, inline fields and comments are matched first, so that their letters stay.
+_ABC_REST = re.compile(r'"[^"]*"|\[[A-Za-z]:[^\]]*\]|%.*|[zx]')
+
+
 def _read_tunebook(name: str, data: bytes) -> list[Unit]:
     """Read every tune of an ABC file."""
     header, tunes = _tunes(data)
@@ -228,12 +236,28 @@ def _read_tune(lines: list[str]) -> NoteSequence:
     from note_seq import abc_parser, sequences_lib
 
     try:
-        return sequences_lib.expand_section_groups(abc_parser.ABCTune(lines).note_sequence)
+        sequence = abc_parser.ABCTune([_mark_rests(line) for line in lines]).note_sequence
+        sounding = [note for note in sequence.notes if note.pitch > _REST_PITCH]
+        del sequence.notes[:]
+        sequence.notes.extend(sounding)
+        return sequences_lib.expand_section_groups(sequence)
     except abc_parser.ABCParseError as error:
         # The parser has a class per thing it does not know: multiple voices, chords, ...
         raise ReadError(f"unreadable ABC: {type(error).__name__}", str(error)[:200]) from error
     except Exception as error:
         raise _damaged("unreadable ABC", error) from error
+
+
+def _mark_rests(line: str) -> str:
+    """Write the rests of a line of ABC as notes far below any instrument.
+
+    note-seq's parser knows no rests. A note without an accidental has the length of a rest, takes
+    part in broken rhythms and changes nothing else. Rests of whole bars (Z) are left to the parser,
+    which refuses them.
+    """
+    if _ABC_FIELD.match(line):
+        return line
+    return _ABC_REST.sub(lambda found: _REST_NOTE if found[0] in "zx" else found[0], line)
 
 
 def notes_from_sequence(sequence: NoteSequence) -> NoteArrays:

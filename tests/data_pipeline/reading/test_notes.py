@@ -77,6 +77,24 @@ def pitches(unit: Unit) -> list[int]:
     return [note.pitch for note in unit.sequence.notes]
 
 
+RESTS = [
+    # Notes as (pitch, start, end) in units of a quarter, which lasts 0.5 s by default.
+    ("C z D2|", [(60, 0, 1), (62, 2, 4)]),
+    ("z4|C x/D/|", [(60, 4, 5), (62, 5.5, 6)]),
+    ("C>z D|", [(60, 0, 1.5), (62, 2, 3)]),
+    ('"zx" C [K:Gmix] z2 F|', [(60, 0, 1), (65, 3, 4)]),
+    ("^C z C|C|", [(61, 0, 1), (61, 2, 3), (60, 3, 4)]),
+]
+
+
+@pytest.mark.parametrize(("music", "expected"), RESTS, ids=[music for music, _ in RESTS])
+def test_rests_of_abc_take_time(music: str, expected: list[tuple[int, float, float]]) -> None:
+    sequence = only("a.abc", TUNE.format(1, music).encode()).sequence
+    assert sequence is not None
+    found = [(n.pitch, n.start_time / 0.5, n.end_time / 0.5) for n in sequence.notes]
+    assert found == expected
+
+
 def test_an_error_stays_whole_on_its_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(ReadError("empty file", "nothing")))
     assert (error.reason, error.detail, str(error)) == (
