@@ -11,7 +11,7 @@ from musicvae_jax.config import Config, InputError, field_types
 from musicvae_jax.tasks import TASKS
 
 FLAGFILES = pathlib.Path(config_flags.__file__).parents[1] / "flagfiles"
-# Rows of the table in model_math.md: z, encoder, decoder, batch, free bits, beta, beta rate.
+# The reference's configs.py: z, encoder, decoder, batch, free bits, beta, beta rate.
 PUBLISHED: dict[str, tuple[Any, ...]] = {
     "mel_2bar_small": (256, (512,), (256, 256), 512, 0, 0.2, 0.99999),
     "mel_2bar_big": (512, (2048,), (2048,) * 3, 512, 0, 0.5, 0.99999),
@@ -80,8 +80,14 @@ def test_a_value_out_of_range_names_field_and_range() -> None:
         _config("--beta_rate=1.5")
 
 
-def test_there_is_a_flagfile_for_each_published_configuration_and_the_demo() -> None:
-    assert {path.stem for path in FLAGFILES.glob("*.flags")} == {*PUBLISHED, "demo"}
+def test_there_is_a_flagfile_for_each_published_configuration_the_default_and_the_demo() -> None:
+    found = {path.stem for path in FLAGFILES.glob("*.flags")}
+    assert found == {*PUBLISHED, "mel_2bar_default", "demo"}
+
+
+def test_the_default_flagfile_is_the_task_by_itself() -> None:
+    config = config_flags.config_from_flagfile(FLAGFILES / "mel_2bar_default.flags")
+    assert config == TASKS["mel_2bar"].config
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -109,13 +115,18 @@ def test_a_flagfile_says_what_the_reference_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)
-def test_a_flagfile_begins_with_what_it_is_its_score_and_command(path: pathlib.Path) -> None:
-    title, settings, score, command = path.read_text().splitlines()[:4]
+def test_a_flagfile_says_what_it_is_what_it_needs_and_how_to_run_it(path: pathlib.Path) -> None:
+    header = path.read_text().split("\n\n")[0].splitlines()
+    title, settings, score, command = header[:4]
     assert title.startswith("# ")
     assert settings.startswith("# Settings: ")
     assert score.startswith("# Expected score: ")
     assert command.startswith("# Run: python -m experiments.train --flagfile=")
     assert f"/{path.name}" in command
+    (recipe,) = (line for line in header if line.startswith("# Recipe: "))
+    init = config_flags.config_from_flagfile(path).model.init
+    assert recipe.startswith("# Recipe: the default") == (init == "default")
+    assert sum(line.startswith("# Needs: ") for line in header) == 1
 
 
 @pytest.mark.parametrize(
