@@ -1,22 +1,25 @@
-r"""Time generation from z, beside the loop of an equal PyTorch model in the same run.
+r"""Time generation from z, compared with two loops of an equal PyTorch model in the same run.
 
 Example:
   python -m experiments.benchmarks.sampling --only=mel_16bar_256
 
-Ours is one compiled loop: z goes in, tokens come out. PyTorch's is the loop its users write,
-one call per layer and step, eager, without gradients. Both have equal parameters; before
-anything is timed both decode greedily, and the share of equal tokens is printed (a tie that
-rounding decides otherwise changes what follows it; bfloat16 decides many). In bfloat16 PyTorch
-runs with and without autocast, and the faster counts. `first` is the seconds until the first
-samples of this shape are there, compilation included, the rest medians over the rounds. The
-floor is the matrix products alone at the measured rate of a large product; a loop of small
-dependent products cannot reach it.
-Needs PyTorch: pip install 'musicvae-jax[bench]'.
+Ours is one compiled loop from z to tokens. PyTorch's *eager* loop is the one its users write: one
+call per layer and step, one-hot tokens and z concatenated at every step. Its *compiled* loop looks
+tokens up, multiplies z (or a bar's embedding) once, and runs each step under `torch.compile`. All
+have equal parameters. Before anything is timed, all decode greedily, and the share of tokens equal
+to ours is printed: where rounding decides a tie, what follows differs, in bfloat16 often.
+
+In bfloat16 PyTorch runs with and without autocast, and the faster counts. `first` is the time to
+the first samples of a shape, compilation included. A round lasts at least a second per side; rates
+and ratios (PyTorch's time divided by ours) are medians over the rounds. The floor is the time of
+the matrix products alone at the rate of a large product, which a loop of small dependent products
+cannot reach. Needs PyTorch: pip install 'musicvae-jax[bench]'.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -39,82 +42,112 @@ FEWEST_EQUAL = 0.95  # of greedy tokens
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; rates in examples per second, medians over the rounds."""
+    """One line of the table.
+
+    Attributes:
+      seconds: way -> seconds per call in each round.
+      rates: way -> rows per second, medians over the rounds. Ways are "ours", "eager", "compiled"
+        and, in bfloat16, the latter two with " autocast".
+      eager, compiled: the faster way of each PyTorch loop.
+      ratios: loop -> median over the rounds of the time of its faster way divided by ours.
+      equal_greedy_tokens: loop -> share of its greedy tokens that are equal to ours.
+    """
 
     name: str
     num: int
     first_seconds: float
-    examples_per_second: float
-    torch_examples_per_second: float
-    ratio: float
-    equal_greedy_tokens: float
-    floor_examples_per_second: float
+    seconds: dict[str, list[float]]
+    rates: dict[str, float]
+    eager: str
+    compiled: str
+    ratios: dict[str, float]
+    equal_greedy_tokens: dict[str, float]
+    floor_rows_per_second: float
 
 
-def measure(name: str, config: Config, num: int, rounds: int, matrix_rate: float) -> Row:
+def measure(
+    name: str, config: Config, num: int, rounds: int, min_seconds: float, matrix_rate: float
+) -> Row:
     """Time one configuration at `num` samples per call.
 
     Raises:
-      InputError: the two sides do not decode alike.
+      InputError: the sides do not decode alike.
     """
     import torch
 
     from experiments.benchmarks.support import torch_model
 
-    # The scale of trained models: the reference's start, near 0, decodes every z alike.
+    # Parameters of the scale of trained models: the reference's start decodes every z alike.
     model = build_model(config.replace(init="default"))
     params = model.init(jax.random.key(0))
     variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    theirs = torch_model.model_of(config, variables).to(device)
     z = jax.random.normal(jax.random.key(1), (num, config.model.z_size))
     torch_z, key = torch.tensor(np.asarray(z)).to(device), jax.random.key(2)
+    loops = {
+        loop: torch_model.model_of(config, variables, lean=loop == "compiled").to(device)
+        for loop in ("eager", "compiled")
+    }
     generate = jax.jit(model.generate, static_argnums=3)
     first = machine.seconds(lambda: jax.block_until_ready(generate(params, z, key, 1.0)))
     greedy = np.asarray(generate(params, z, key, 0)).reshape(
         num, get_task(config.task).num_steps, -1
     )
-    equal = float(np.mean(theirs.sample(torch_z, 0.0).cpu().numpy() == greedy))
-    if config.train.dtype == "float32" and equal < FEWEST_EQUAL:
-        raise InputError(f"{name}: only {equal:.3f} of the greedy tokens are equal")
+    equal = {
+        loop: float(np.mean(theirs.sample(torch_z, 0.0).cpu().numpy() == greedy))
+        for loop, theirs in loops.items()
+    }
+    if config.train.dtype == "float32" and min(equal.values()) < FEWEST_EQUAL:
+        raise InputError(f"{name}: of the greedy tokens only these shares are equal: {equal}")
 
-    def torch_samples(low: bool) -> object:
-        with torch.autocast(device, torch.bfloat16, enabled=low):
-            return theirs.sample(torch_z, 1.0).cpu()
+    def torch_samples(loop: str, autocast: bool) -> object:
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            return loops[loop].sample(torch_z, 1.0).cpu()
 
     calls: dict[str, Callable[[], object]] = {
-        "ours": lambda: jax.block_until_ready(generate(params, z, key, 1.0)),
-        "torch": lambda: torch_samples(False),
+        "ours": lambda: jax.block_until_ready(generate(params, z, key, 1.0))
     }
-    if config.train.dtype != "float32":
-        calls["torch autocast"] = lambda: torch_samples(True)
-    times = machine.in_turns(calls, rounds)
-    best = min(list(calls)[1:], key=lambda way: statistics.median(times[way]))
+    for loop in loops:
+        for autocast in (False,) if config.train.dtype == "float32" else (False, True):
+            way = loop + " autocast" * autocast
+            calls[way] = functools.partial(torch_samples, loop, autocast)
+    for call in calls.values():
+        call()
+    times = machine.in_turns(calls, rounds, min_seconds)
+    fastest = {
+        loop: machine.fastest(times, [way for way in times if way.startswith(loop)])
+        for loop in loops
+    }
     return Row(
         name=name,
         num=num,
         first_seconds=first,
-        examples_per_second=num / statistics.median(times["ours"]),
-        torch_examples_per_second=num / statistics.median(times[best]),
-        ratio=machine.median_ratio(times[best], times["ours"]),
+        seconds=times,
+        rates={way: num / statistics.median(t) for way, t in times.items()},
+        eager=fastest["eager"],
+        compiled=fastest["compiled"],
+        ratios={f: machine.median_ratio(times[w], times["ours"]) for f, w in fastest.items()},
         equal_greedy_tokens=equal,
-        floor_examples_per_second=matrix_rate * 1e12 / counts.count(config).decoding,
+        floor_rows_per_second=matrix_rate * 1e12 / counts.count(config).decoding,
     )
 
 
 HEADER = (
-    f"{'configuration':22}{'samples':>8}{'first':>8}{'ours':>10}{'PyTorch':>10}{'ratio':>7}"
-    f"{'equal':>8}{'floor':>10}\n"
-    f"{'':22}{'':>8}{'s':>8}{'ex/s':>10}{'ex/s':>10}{'':>7}{'':>8}{'ex/s':>10}"
+    f"{'configuration':20}{'samples':>8}{'first':>8}{'ours':>9}{'eager':>9}{'compiled':>10}"
+    f"{'ratio to':>10}{'ratio to':>10}{'equal':>8}{'equal':>10}{'floor':>9}\n"
+    f"{'':20}{'':>8}{'s':>8}{'rows/s':>9}{'rows/s':>9}{'rows/s':>10}"
+    f"{'eager':>10}{'compiled':>10}{'eager':>8}{'compiled':>10}{'rows/s':>9}"
 )
 
 
 def line(row: Row) -> str:
     """Return a row as text."""
     return (
-        f"{row.name:22}{row.num:8}{row.first_seconds:8.2f}{row.examples_per_second:10.1f}"
-        f"{row.torch_examples_per_second:10.1f}{row.ratio:7.2f}{row.equal_greedy_tokens:8.4f}"
-        f"{row.floor_examples_per_second:10.0f}"
+        f"{row.name:20}{row.num:8}{row.first_seconds:8.2f}{row.rates['ours']:9.1f}"
+        f"{row.rates[row.eager]:9.1f}{row.rates[row.compiled]:10.1f}"
+        f"{row.ratios['eager']:10.2f}{row.ratios['compiled']:10.2f}"
+        f"{row.equal_greedy_tokens['eager']:8.4f}{row.equal_greedy_tokens['compiled']:10.4f}"
+        f"{row.floor_rows_per_second:9.0f}"
     )
 
 
@@ -122,8 +155,9 @@ def define_flags() -> None:
     """Define this benchmark's flags."""
     flags.DEFINE_list("only", [], "Configurations to time, by name.")
     flags.DEFINE_list("nums", ["1", "64"], "Samples per call.")
-    flags.DEFINE_integer("rounds", 5, "How often each side generates in turn.", 1)
-    flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Type of the products.")
+    flags.DEFINE_integer("rounds", 5, "Rounds in which every side is timed in turn.", 1)
+    flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a side in a round.", 0.0)
+    flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Type of the matrix products.")
     flags.DEFINE_boolean("json", False, "Print one JSON line per measurement instead.")
 
 
@@ -143,13 +177,13 @@ def main(argv: Sequence[str]) -> None:
         print(machine.describe("jaxlib", "flax", "torch"))
         print(
             f"{values.dtype} products; a large one runs at {rate:.3f} TFLOP/s; "
-            f"{values.rounds} rounds"
+            f"{values.rounds} rounds of at least {values.min_seconds:g} s"
         )
         print(HEADER, flush=True)
     for name in names:
         for num in values.nums:
             config = configs[name].replace(dtype=values.dtype)
-            row = measure(name, config, int(num), values.rounds, rate)
+            row = measure(name, config, int(num), values.rounds, values.min_seconds, rate)
             print(json.dumps(dataclasses.asdict(row)) if values.json else line(row), flush=True)
 
 

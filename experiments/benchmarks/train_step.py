@@ -1,15 +1,19 @@
-r"""Time whole training steps, beside an equal PyTorch model in the same run.
+r"""Time whole training steps, compared with two equal PyTorch models in the same run.
 
 Example:
   python -m experiments.benchmarks.train_step --only=drums_2bar_256,mel_16bar_256
 
-A step is: forward, backward, clip to norm 1, Adam. Both sides start from equal parameters and
-must give equal losses before anything is timed. PyTorch runs eagerly and compiled; the ratio
-is against the faster of the two, round by round. In bfloat16 PyTorch runs each way with autocast
-and without, then with TF32 where there is such a thing, and the faster counts. Without --only:
-on a CPU the two small configurations and the demo, on an accelerator all published ones, too.
---lstm_backend=cudnn --dtype=float32 measures cuDNN's LSTM (one NVIDIA GPU) in the place of ours.
-Needs PyTorch: pip install 'musicvae-jax[bench]'.
+A step is: forward, backward, clip to norm 1, Adam. All sides start from equal parameters and must
+give equal losses before anything is timed. The *plain* PyTorch model multiplies one-hot tokens and
+repeats z at every step, as users write it; the *lean* one looks tokens up and multiplies z once,
+as ours does (`support/torch_model.py`). The table shows the operations per row of both forms. Each
+runs eagerly and compiled, in bfloat16 also with autocast (and TF32 on a GPU); the fastest way of
+each form is shown. A round lasts at least a second per side. `ratio` is the time of the faster form
+divided by ours, the median over the rounds.
+
+Without --only: on a CPU the two small configurations and the demo, on an accelerator all published
+ones too. --lstm_backend=cudnn --dtype=float32 measures cuDNN's LSTM (one NVIDIA GPU) instead of our
+loop. Needs PyTorch: pip install 'musicvae-jax[bench]'.
 """
 
 from __future__ import annotations
@@ -33,32 +37,44 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.models.variables import variables_from_params
 from musicvae_jax.tasks import TASKS, get_task
-from musicvae_jax.training import step as training
+from musicvae_jax.training.step import Batch, init_state, make_train_step
 
 LOSS_TOLERANCE = 1e-4  # relative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; rates in examples per second, medians over the rounds."""
+    """One line of the table.
+
+    Attributes:
+      seconds: way -> seconds per step in each round.
+      rates: way -> rows per second, medians over the rounds. Ways are "ours" and the form of a
+        PyTorch model, "plain" or "lean", with how it runs: "plain compiled autocast".
+      plain, lean: the fastest way of each form.
+      ratios: form -> median over the rounds of the time of its fastest way divided by ours.
+      operations, plain_operations: per row, forward and backward, of ours and of the plain form.
+    """
 
     name: str
     batch_size: int
     compile_seconds: float
     memory_gigabytes: float
-    examples_per_second: float
-    torch_eager_examples_per_second: float
-    torch_compiled_examples_per_second: float
-    ratio: float
+    seconds: dict[str, list[float]]
+    rates: dict[str, float]
+    plain: str
+    lean: str
+    ratios: dict[str, float]
     loss_difference: float
+    operations: int
+    plain_operations: int
     tflops: float
     share_of_matrix_rate: float
-    floor_examples_per_second: float
+    floor_rows_per_second: float
 
     @property
-    def torch_examples_per_second(self) -> float:
-        """The faster of PyTorch's two ways."""
-        return max(self.torch_eager_examples_per_second, self.torch_compiled_examples_per_second)
+    def ratio(self) -> float:
+        """Ratio to the faster PyTorch form."""
+        return self.ratios["plain" if self.rates[self.plain] > self.rates[self.lean] else "lean"]
 
 
 def small_configs() -> dict[str, Config]:
@@ -79,7 +95,7 @@ def all_configs() -> dict[str, Config]:
     return {name: config.replace(**same, beta_rate=0.0) for name, config in named.items()}
 
 
-def random_batch(config: Config) -> training.Batch:
+def random_batch(config: Config) -> Batch:
     """Draw tokens, of which about half are "no event" as in real rows, and noise."""
     rng, task = np.random.default_rng(0), get_task(config.task)
     sizes = [track.num_classes for track in task.tracks]
@@ -87,18 +103,18 @@ def random_batch(config: Config) -> training.Batch:
     tokens = rng.integers(0, sizes, shape) * (rng.random(shape) < 0.5)
     eps = rng.normal(size=(config.train.batch_size, config.model.z_size))
     rows = tokens.reshape(config.train.batch_size, *task.row_shape)
-    return training.Batch(jnp.asarray(rows, jnp.int32), jnp.asarray(eps, jnp.float32))
+    return Batch(jnp.asarray(rows, jnp.int32), jnp.asarray(eps, jnp.float32))
 
 
 class OurStep:
     """A compiled training step and the state it carries."""
 
-    def __init__(self, model: Model, config: Config, batch: training.Batch) -> None:
-        self.state = training.init_state(model, config)
-        # Step 0 has weight 0 on the KL term; the yardstick has it from its first step.
+    def __init__(self, model: Model, config: Config, batch: Batch) -> None:
+        self.state = init_state(model, config)
+        # Step 0 has weight 0 on the KL term; PyTorch's step has beta from the start.
         self.state = dataclasses.replace(self.state, step=jnp.int32(1))
         self.batch = batch
-        step = jax.jit(training.make_train_step(model, config), donate_argnums=0)
+        step = jax.jit(make_train_step(model, config), donate_argnums=0)
         lowered = step.lower(self.state, batch)
         compiled: list[Any] = []
         self.compile_seconds = machine.seconds(lambda: compiled.append(lowered.compile()))
@@ -117,8 +133,8 @@ class OurStep:
         jax.block_until_ready(measured)
 
 
-def our_loss(model: Model, config: Config, params: Any, batch: training.Batch) -> float:
-    """Compute the loss the yardstick computes: mean cross-entropy + beta * KL above tau."""
+def our_loss(model: Model, config: Config, params: Any, batch: Batch) -> float:
+    """Compute the loss of PyTorch's step: mean cross-entropy + beta * KL above the free bits."""
     free_bits = config.train.free_bits
 
     def loss(params: Any) -> jax.Array:
@@ -140,15 +156,16 @@ class TorchStep:
         variables: dict[str, np.ndarray],
         batch: Any,
         *,
-        compiled: bool,
+        lean: bool = False,
+        compiled: bool = False,
         autocast: bool = False,
-    ):
+    ) -> None:
         import torch
 
         from experiments.benchmarks.support import torch_model
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = torch_model.model_of(config, variables).to(self.device)
+        self.model = torch_model.model_of(config, variables, lean).to(self.device)
         self.call = torch.compile(self.model) if compiled else self.model
         self.tokens = torch_model.tokens_of(get_task(config.task), np.asarray(batch.tokens)).to(
             self.device
@@ -180,34 +197,45 @@ class TorchStep:
         loss.item()
 
 
-def measure(name: str, config: Config, rounds: int, matrix_rate: float) -> Row:
+def torch_steps(
+    config: Config, variables: dict[str, np.ndarray], batch: Batch
+) -> dict[str, TorchStep]:
+    """Return every way to run the PyTorch models: form, eager or compiled, with autocast or not."""
+    steps, low = {}, config.train.dtype != "float32"
+    for form, compiled, autocast in itertools.product(
+        ("plain", "lean"), (False, True), (False, True) if low else (False,)
+    ):
+        way = f"{form} {'compiled' if compiled else 'eager'}" + " autocast" * autocast
+        steps[way] = TorchStep(
+            config, variables, batch, lean=form == "lean", compiled=compiled, autocast=autocast
+        )
+    return steps
+
+
+def measure(name: str, config: Config, rounds: int, min_seconds: float, matrix_rate: float) -> Row:
     """Time one configuration.
 
     Raises:
-      InputError: the two sides do not compute the same loss.
+      InputError: the sides do not compute the same loss.
     """
     batch, model = random_batch(config), build_model(config)
     ours = OurStep(model, config, batch)
     params = ours.state.params
     variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}
     loss = our_loss(model, config, params, batch)
-    calls: dict[str, Callable[[], object]] = {"ours": ours}
-    differences, low = [], config.train.dtype != "float32"
-    for compiled, autocast in itertools.product((False, True), (False, True) if low else (False,)):
-        step = TorchStep(config, variables, batch, compiled=compiled, autocast=autocast)
-        differences.append(abs(step.loss().item() - loss) / abs(loss))
-        calls[("compiled" if compiled else "eager") + " autocast" * autocast] = step
-    if config.train.dtype == "float32" and max(differences) > LOSS_TOLERANCE:
-        raise InputError(f"{name}: the losses differ by {max(differences):.2g} of {loss:.6g}")
+    theirs = torch_steps(config, variables, batch)
+    difference = max(abs(step.loss().item() - loss) / abs(loss) for step in theirs.values())
+    if config.train.dtype == "float32" and difference > LOSS_TOLERANCE:
+        raise InputError(f"{name}: the losses differ by {difference:.2g} of {loss:.6g}")
+    calls: dict[str, Callable[[], object]] = {"ours": ours, **theirs}
     for call in calls.values():
         call()
-    times = machine.in_turns(calls, rounds)
+    times = machine.in_turns(calls, rounds, min_seconds)
     rates = {way: config.train.batch_size / statistics.median(t) for way, t in times.items()}
-    eager, whole = (
-        max((way for way in rates if way.startswith(start)), key=lambda way: rates[way])
-        for start in ("eager", "compiled")
-    )
-    best = max((eager, whole), key=lambda way: rates[way])
+    fastest = {
+        form: machine.fastest(times, [way for way in theirs if way.startswith(form)])
+        for form in ("plain", "lean")
+    }
     counted = counts.count(config)
     tflops = rates["ours"] * counted.operations / 1e12
     return Row(
@@ -215,41 +243,46 @@ def measure(name: str, config: Config, rounds: int, matrix_rate: float) -> Row:
         batch_size=config.train.batch_size,
         compile_seconds=ours.compile_seconds,
         memory_gigabytes=ours.memory_gigabytes,
-        examples_per_second=rates["ours"],
-        torch_eager_examples_per_second=rates[eager],
-        torch_compiled_examples_per_second=rates[whole],
-        ratio=machine.median_ratio(times[best], times["ours"]),
-        loss_difference=max(differences),
+        seconds=times,
+        rates=rates,
+        plain=fastest["plain"],
+        lean=fastest["lean"],
+        ratios={f: machine.median_ratio(times[w], times["ours"]) for f, w in fastest.items()},
+        loss_difference=difference,
+        operations=counted.operations,
+        plain_operations=counted.plain_operations,
         tflops=tflops,
         share_of_matrix_rate=tflops / matrix_rate,
-        floor_examples_per_second=matrix_rate * 1e12 / counted.operations,
+        floor_rows_per_second=matrix_rate * 1e12 / counted.operations,
     )
 
 
 HEADER = (
-    f"{'configuration':22}{'batch':>6}{'compile':>9}{'memory':>9}{'ours':>10}{'eager':>10}"
-    f"{'compiled':>10}{'ratio':>7}{'loss':>9}{'TFLOP/s':>9}{'share':>7}{'floor':>10}\n"
-    f"{'':22}{'':>6}{'s':>9}{'GB':>9}{'ex/s':>10}{'ex/s':>10}"
-    f"{'ex/s':>10}{'':>7}{'differs':>9}{'':>9}{'':>7}{'ex/s':>10}"
+    f"{'configuration':20}{'batch':>6}{'compile':>8}{'memory':>8}{'MFLOP/row':>11}{'plain':>9}"
+    f"{'ours':>9}{'plain':>9}{'lean':>9}{'ratio':>7}{'loss':>9}{'share':>7}{'floor':>9}\n"
+    f"{'':20}{'':>6}{'s':>8}{'GB':>8}{'ours':>11}{'':>9}"
+    f"{'rows/s':>9}{'rows/s':>9}{'rows/s':>9}{'':>7}{'differs':>9}{'':>7}{'rows/s':>9}"
 )
 
 
 def line(row: Row) -> str:
     """Return a row as text."""
     return (
-        f"{row.name:22}{row.batch_size:6}{row.compile_seconds:9.1f}{row.memory_gigabytes:9.2f}"
-        f"{row.examples_per_second:10.1f}{row.torch_eager_examples_per_second:10.1f}"
-        f"{row.torch_compiled_examples_per_second:10.1f}{row.ratio:7.2f}{row.loss_difference:9.1e}"
-        f"{row.tflops:9.3f}{row.share_of_matrix_rate:7.2f}{row.floor_examples_per_second:10.1f}"
+        f"{row.name:20}{row.batch_size:6}{row.compile_seconds:8.1f}{row.memory_gigabytes:8.2f}"
+        f"{row.operations / 1e6:11.1f}{row.plain_operations / 1e6:9.1f}"
+        f"{row.rates['ours']:9.1f}{row.rates[row.plain]:9.1f}{row.rates[row.lean]:9.1f}"
+        f"{row.ratio:7.2f}{row.loss_difference:9.1e}{row.share_of_matrix_rate:7.2f}"
+        f"{row.floor_rows_per_second:9.1f}"
     )
 
 
 def define_flags() -> None:
     """Define this benchmark's flags."""
     flags.DEFINE_list("only", [], "Configurations to time, by name.")
-    flags.DEFINE_integer("rounds", 7, "How often each side makes a step in turn.", 1)
-    flags.DEFINE_string("dtype", "auto", "Type of the products: auto, float32, bfloat16.")
-    flags.DEFINE_string("lstm_backend", "auto", "What runs the LSTMs: auto, xla, cudnn.")
+    flags.DEFINE_integer("rounds", 5, "Rounds in which every side is timed in turn.", 1)
+    flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a side in a round.", 0.0)
+    flags.DEFINE_string("dtype", "auto", "Type of the matrix products: auto, float32, bfloat16.")
+    flags.DEFINE_string("lstm_backend", "auto", "LSTM implementation: auto, xla, cudnn.")
     flags.DEFINE_boolean("json", False, "Print one JSON line per configuration instead.")
 
 
@@ -268,14 +301,14 @@ def main(argv: Sequence[str]) -> None:
     rate = machine.matrix_rate(dtype)
     if not values.json:
         print(machine.describe("jaxlib", "flax", "torch"))
-        print(f"{dtype} products; a large one runs at {rate:.3f} TFLOP/s; {values.rounds} rounds")
-        print(f"lstm_backend {values.lstm_backend}")
+        print(
+            f"{dtype} products; a large one runs at {rate:.3f} TFLOP/s; {values.rounds} rounds of "
+            f"at least {values.min_seconds:g} s; lstm_backend {values.lstm_backend}"
+        )
         print(HEADER, flush=True)
     for name, config in chosen.items():
-        row = measure(name, config, values.rounds, rate)
-        whole = dataclasses.asdict(row) | {
-            "torch_examples_per_second": row.torch_examples_per_second
-        }
+        row = measure(name, config, values.rounds, values.min_seconds, rate)
+        whole = dataclasses.asdict(row) | {"ratio": row.ratio}
         print(json.dumps(whole) if values.json else line(row), flush=True)
 
 

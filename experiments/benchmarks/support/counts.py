@@ -1,20 +1,21 @@
-"""Count operations and fewest bytes per example, and the time floor they give on a machine.
+"""Count operations and fewest bytes per example, and the time they need at least on a machine.
 
 Example:
   python -m experiments.benchmarks.support.counts --tflops=790 --bandwidth=4.3
 
-One training step of every published configuration and of the demo.
+prints one training step of every published configuration and of the demo.
 
 What is counted (a multiply-add is two operations):
-  forward    recurrent products; input products of layers that read activations; token
-             inputs are row lookups and count nothing (the encoder's drum roll, 10 wide, counts);
-             z and bar embeddings multiplied once, not per step; output projection.
-  backward   twice the forward products (gradient to the input and to the weights).
-  bytes      what the backward pass must find again, in 2-byte numbers: gates, cell and output
-             of each unit and step (6 per unit), written once and read once; logits written and
-             read once; parameters with Adam's two moments in 4-byte numbers, read and written
-             once per batch, gradients written and read once.
-The floor is the larger of operations over the matrix rate and bytes over the bandwidth.
+  forward    Recurrent products, input products of layers that read activations, and the output
+             projection. Token inputs are row lookups and count nothing (the encoder's drum roll,
+             10 wide, counts). z and bar embeddings are multiplied once per sequence.
+  plain      The same for a model that multiplies one-hot tokens and repeats z at every step.
+  backward   Twice the forward products: gradients of the inputs and of the weights.
+  bytes      What the backward pass reads again, as 2-byte numbers: gates, cell and output of each
+             unit and step (6 per unit), written and read once; logits, written and read once.
+             Parameters with Adam's two moments, as 4-byte numbers, are read and written once per
+             batch, gradients written and read once.
+The floor is the larger of operations / matrix rate and bytes / bandwidth.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Counts:
 
     Attributes:
       forward: operations per example, forward pass.
-      decoding: those of the decoder and conductor: what generating an example costs.
+      plain_forward: those with one-hot products and z repeated at every step.
+      decoding: those of the decoder and conductor, which is what generating an example costs.
       parameters: parameters of the model.
       units: LSTM units times steps per example, over all layers.
       logits: output numbers per example.
@@ -47,6 +49,7 @@ class Counts:
     """
 
     forward: int
+    plain_forward: int
     decoding: int
     parameters: int
     units: int
@@ -59,13 +62,18 @@ class Counts:
         return 3 * self.forward
 
     @property
+    def plain_operations(self) -> int:
+        """Operations per example with one-hot products and z repeated at every step."""
+        return 3 * self.plain_forward
+
+    @property
     def bytes(self) -> float:
-        """Fewest bytes per example, the parameters' share included."""
+        """Fewest bytes per example, including its share of the parameters."""
         kept = 2 * 2 * (6 * self.units + self.logits)
         return kept + 4 * 8 * self.parameters / self.batch_size
 
     def floor_seconds(self, tflops: float, terabytes_per_second: float) -> float:
-        """Seconds per example that no program on such a machine can go below."""
+        """Lower bound of the seconds per example on such a machine."""
         return max(self.operations / (tflops * 1e12), self.bytes / (terabytes_per_second * 1e12))
 
 
@@ -79,21 +87,35 @@ class _Tally:
 
     def __init__(self) -> None:
         self.forward = 0
+        self.plain_forward = 0
         self.parameters = 0
         self.units = 0
 
     def layer(
-        self, hidden: int, steps: int, *, dense: int = 0, once: int = 0, table: int = 0
+        self,
+        hidden: int,
+        steps: int,
+        *,
+        dense: int = 0,
+        once: int = 0,
+        starts: int = 1,
+        table: int = 0,
     ) -> None:
-        """Add an LSTM layer; its input is `dense` per step, `once` per start, `table` looked up."""
-        operations, parameters = _lstm(dense, hidden)
-        self.forward += steps * operations
-        self.parameters += parameters + (once + table) * 4 * hidden
+        """Add an LSTM layer.
+
+        Its input has `dense` activations, `table` token values that are looked up, and `once`
+        values that are constant between two of its `starts`.
+        """
+        self.forward += steps * _lstm(dense, hidden)[0] + 2 * once * 4 * hidden * starts
+        operations, parameters = _lstm(dense + once + table, hidden)
+        self.plain_forward += steps * operations
+        self.parameters += parameters
         self.units += steps * hidden
 
     def product(self, width: int, out: int, times: int) -> None:
         """Add a dense layer used `times` times per example."""
         self.forward += 2 * width * out * times
+        self.plain_forward += 2 * width * out * times
         self.parameters += (width + 1) * out
 
 
@@ -133,12 +155,12 @@ def count(config: Config) -> Counts:
         below = 0
         for hidden in model.decoder_sizes:
             table, once = (depth, context) if below == 0 else (0, 0)
-            tally.layer(hidden, T, dense=below, once=once, table=table)
-            tally.forward += 2 * once * 4 * hidden * starts
+            tally.layer(hidden, T, dense=below, once=once, starts=starts, table=table)
             below = hidden
         tally.product(below, depth, T)
     return Counts(
         forward=tally.forward,
+        plain_forward=tally.plain_forward,
         decoding=tally.forward - encoding,
         parameters=tally.parameters,
         units=tally.units,
@@ -162,7 +184,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print one line per configuration."""
+    """Print a line per configuration."""
     del argv
     rate, bandwidth = flags.FLAGS.tflops, flags.FLAGS.bandwidth
     print(f"floor at {rate} TFLOP/s and {bandwidth} TB/s; per example, forward and backward")

@@ -1,14 +1,15 @@
-"""What a benchmark ran on: the line above every table, and the rate of a matrix product."""
+"""The machine a benchmark ran on, the rate of its matrix products, and timing."""
 
 from __future__ import annotations
 
 import datetime
 import functools
+import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ def describe(*packages: str) -> str:
     """Return date, machine and versions in one line.
 
     Args:
-      *packages: distributions whose versions to name besides jax.
+      *packages: distributions to name with their versions, besides jax.
     """
     from importlib.metadata import version
 
@@ -34,7 +35,7 @@ def describe(*packages: str) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name, as far as the system says."""
+    """Return the processor's name, or its architecture if the system does not say."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
@@ -59,21 +60,45 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Time a call after one that does not count: the median."""
+    """Return the median time of a call, after one warm-up call."""
     call()
     return statistics.median(seconds(call) for _ in range(repeats))
 
 
-def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time several calls one after the other, round by round: seconds of each round.
+def in_turns(
+    calls: dict[str, Callable[[], object]], rounds: int, min_seconds: float = 0.0
+) -> dict[str, list[float]]:
+    """Time several calls one after the other, round by round.
 
-    What slows the machine for a while slows all of them, so that ratios within a round hold.
+    Whatever slows the machine for a while slows all of them, so ratios within a round hold.
+
+    Args:
+      calls: name -> a call that returns when its work is done, made at least once before.
+      rounds: how often each is timed.
+      min_seconds: a call is repeated within a round until it takes about this long.
+
+    Returns:
+      Name -> seconds per call in each round.
     """
+    repeats = dict.fromkeys(calls, 1)
+    if min_seconds > 0:
+        repeats = {
+            name: max(1, math.ceil(min_seconds / max(seconds(call), 1e-6)))
+            for name, call in calls.items()
+        }
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(seconds(call))
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            times[name].append((time.perf_counter() - start) / repeats[name])
     return times
+
+
+def fastest(times: Mapping[str, list[float]], names: Iterable[str]) -> str:
+    """Return the name with the lowest median time."""
+    return min(names, key=lambda name: statistics.median(times[name]))
 
 
 def median_ratio(slow: list[float], fast: list[float]) -> float:

@@ -1,34 +1,49 @@
-"""The same computation in PyTorch, written as its users write it: the yardstick of the benchmarks.
+"""The same computation in PyTorch: the baseline of the benchmarks, in two forms.
 
-`torch.nn.LSTM` over whole sequences (cuDNN on a GPU), bars batched under teacher forcing,
-one-hot inputs concatenated with z. It takes the reference's variable names, so that equal
-parameters give equal losses.
+*Plain*, as users write it: `torch.nn.LSTM` over whole sequences (cuDNN on a GPU), bars batched
+under teacher forcing, one-hot tokens concatenated with z at every step. *Lean*, with the savings
+of our model: rows of the input kernel are looked up by token, and z is multiplied once per
+sequence. `nn.LSTM` cannot take such inputs, so the first layer is then a loop (`torch_lean`).
+
+Both take the reference's variable names; equal parameters give equal losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from experiments.benchmarks.support import torch_lean
 from musicvae_jax.config import Config
 from musicvae_jax.tasks import NUM_DRUM_CLASSES, Task, get_task
 
 _ENCODER = "encoder/cell_{layer}/bidirectional_rnn/{direction}/multi_rnn_cell/cell_0/lstm_cell"
 
 
-class TorchMusicVAE(nn.Module):
-    """MusicVAE with a bidirectional encoder and a flat or hierarchical decoder."""
+States = list[tuple[torch.Tensor, torch.Tensor]]  # (h, c) of every layer, [1, B, H] each
 
-    def __init__(self, config: Config) -> None:
+
+class TorchMusicVAE(nn.Module):
+    """MusicVAE with a bidirectional encoder and a flat or hierarchical decoder.
+
+    Args:
+      config: its sizes and objective.
+      lean: look token inputs up and multiply z once, instead of the plain form.
+    """
+
+    def __init__(self, config: Config, lean: bool = False) -> None:
         super().__init__()
+        self.lean = lean
         task, model = get_task(config.task), config.model
         self.task, self.beta = task, config.train.beta
         self.free_nats = config.train.free_bits * float(np.log(2.0))
         self.roll = task.tracks[0].encoder_roll
+        self.depths = [track.num_classes for track in task.tracks]
         depth = sum(track.encoder_depth for track in task.tracks)
         widths = [depth, *(2 * size for size in model.encoder_sizes)]
         self.encoder = nn.ModuleList(
@@ -49,77 +64,136 @@ class TorchMusicVAE(nn.Module):
         for group in self.groups:
             depth = sum(task.tracks[k].num_classes for k in group)
             self.decoders.append(_Decoder(depth + context, context, model.decoder_sizes, depth))
+            self.decoders[-1].depths = [task.tracks[k].num_classes for k in group]
 
     def forward(self, tokens: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
         """Return the loss (nats, mean over the batch) of tokens [B, T, K] with noise [B, Z]."""
         B, T, _ = tokens.shape
-        onehots = [
-            functional.one_hot(tokens[..., k], track.num_classes).to(self.mu.weight.dtype)
-            for k, track in enumerate(self.task.tracks)
-        ]
-        x = _roll(tokens[..., 0], self.mu.weight.dtype) if self.roll else torch.cat(onehots, -1)
-        for layer in self.encoder:
-            x, (last, _) = layer(x)
-        embedding = torch.cat([last[0], last[1]], -1)
+        embedding = self._embed(tokens)
         mu, sigma = self.mu(embedding), functional.softplus(self.sigma(embedding))
         z = mu + sigma * eps
-        context, segments = z, 1
-        if self.conductor is not None:
-            segments = self.task.num_bars
-            context = self.conductor.run(
-                torch.zeros_like(z[:, None, :1]).expand(-1, segments, -1), z
-            )
-            context = context.reshape(B * segments, -1)
+        contexts = self._contexts(z)
+        segments, context = contexts.shape[1], contexts.flatten(0, 1)
         loss = torch.zeros(B, dtype=torch.float32, device=tokens.device)
         for group, decoder in zip(self.groups, self.decoders, strict=True):
-            previous = torch.cat([onehots[k] for k in group], -1)
-            previous = functional.pad(previous, (0, 0, 1, 0))[:, :-1]
-            previous = previous.reshape(B * segments, T // segments, -1)
-            steps = previous.shape[1]
-            held = context[:, None, :].expand(-1, steps, -1)
-            hidden = decoder.run(torch.cat([previous, held], -1), context)
+            columns = tokens[..., list(group)].reshape(B, T, -1)
+            if self.lean:
+                # One past the last token has a row of zeros: nothing comes before the first step.
+                starts = torch.tensor([self.depths[k] for k in group], device=tokens.device)
+                before = torch.cat([starts.expand(B, 1, -1), columns[:, :-1]], 1)
+                before = before.reshape(B * segments, T // segments, -1)
+                hidden = decoder.run_lean(before, context)
+            else:
+                onehots = self._onehots(tokens, group)
+                before = functional.pad(onehots, (0, 0, 1, 0))[:, :-1]
+                before = before.reshape(B * segments, T // segments, -1)
+                repeated = context[:, None, :].expand(-1, before.shape[1], -1)
+                hidden = decoder.run(torch.cat([before, repeated], -1), context)
             logits = decoder.project(hidden).reshape(B, T, -1).float()
-            start = 0
-            for k in group:
-                stop = start + self.task.tracks[k].num_classes
-                part = logits[..., start:stop].transpose(1, 2)
-                loss = loss + functional.cross_entropy(part, tokens[..., k], reduction="none").sum(
-                    -1
+            parts = logits.split([self.depths[k] for k in group], -1)
+            for k, part in zip(group, parts, strict=True):
+                nats = functional.cross_entropy(
+                    part.transpose(1, 2), tokens[..., k], reduction="none"
                 )
-                start = stop
+                loss = loss + nats.sum(-1)
         mu, sigma = mu.float(), sigma.float()
         kl = 0.5 * (mu**2 + sigma**2 - 2 * sigma.log() - 1).sum(-1)
         return loss.mean() + self.beta * (kl - self.free_nats).clamp(min=0).mean()
 
+    def _onehots(self, tokens: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
+        """Return the one-hot vectors of some columns of tokens [B, T, K], concatenated."""
+        parts = [functional.one_hot(tokens[..., k], self.depths[k]) for k in columns]
+        return torch.cat(parts, -1).to(self.mu.weight.dtype)
+
+    def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the last outputs of both directions of the encoder, [B, 2H]."""
+        if self.roll:
+            x = _roll(tokens[..., 0], self.mu.weight.dtype)
+        elif not self.lean:
+            x = self._onehots(tokens, range(len(self.depths)))
+        layers = list(self.encoder)
+        if self.lean and not self.roll:
+            first = layers.pop(0)
+            both = []
+            for suffix, read in (("_l0", tokens), ("_l0_reverse", tokens.flip(1))):
+                tables = torch_lean.tables(first.get_parameter("weight_ih" + suffix), self.depths)
+                both.append(torch_lean.look_up(read, tables) + torch_lean.bias(first, suffix))
+            kernels = [
+                first.get_parameter("weight_hh" + suffix) for suffix in ("_l0", "_l0_reverse")
+            ]
+            hidden = torch_lean.recur(torch.stack(both), torch.stack(kernels))
+            x, last = torch.cat([hidden[0], hidden[1].flip(1)], -1), hidden[:, :, -1]
+        for layer in layers:
+            x, (last, _) = layer(x)
+        return torch.cat([last[0], last[1]], -1)
+
+    def _contexts(self, z: torch.Tensor) -> torch.Tensor:
+        """Return what each segment is decoded from, [B, U, D]: z, or an embedding per bar."""
+        if self.conductor is None:
+            return z[:, None]
+        inputs = torch.zeros_like(z[:, None, :1]).expand(-1, self.task.num_bars, -1)
+        return self.conductor.run(inputs, z)
+
     @torch.no_grad()
     def sample(self, z: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Decode z [B, Z] step by step, as a PyTorch user's loop does; tokens [B, T, K].
+        """Decode z [B, Z] in a loop over the steps; tokens [B, T, K].
 
-        A temperature of 0 takes the best token.
+        A temperature of 0 takes the best token. The plain form is the loop that PyTorch users
+        write; the lean form compiles its step.
         """
-        B = z.shape[0]
-        contexts = z[:, None, :]
-        if self.conductor is not None:
-            inputs = torch.zeros_like(z[:, None, :1]).expand(-1, self.task.num_bars, -1)
-            contexts = self.conductor.run(inputs, z)
+        contexts = self._contexts(z)
         steps = self.task.num_steps // contexts.shape[1]
+        bars = [self._sample_segment(contexts[:, bar], steps, temperature)
+                for bar in range(contexts.shape[1])]  # fmt: skip
+        return torch.cat(bars, 1)
+
+    def _sample_segment(
+        self, context: torch.Tensor, steps: int, temperature: float
+    ) -> torch.Tensor:
+        """Decode one bar, or a whole row of a flat model, from its context [B, D]."""
+        step = self._lean_step if self.lean else self._plain_step
+        fixed = [decoder.fixed(context) if self.lean else context for decoder in self.decoders]
+        states = [decoder.start(context) for decoder in self.decoders]
+        tokens = torch.tensor(self.depths, device=context.device).expand(len(context), -1)
         out = []
-        depths = [track.num_classes for track in self.task.tracks]
-        previous = [torch.zeros(B, depth, device=z.device, dtype=z.dtype) for depth in depths]
-        for bar in range(contexts.shape[1]):
-            context = contexts[:, bar]
-            states = [decoder.start(context) for decoder in self.decoders]
-            for _ in range(steps):
-                tokens = [torch.zeros(0)] * len(depths)
-                for g, (group, decoder) in enumerate(zip(self.groups, self.decoders, strict=True)):
-                    x = torch.cat([*(previous[k] for k in group), context], -1)[:, None]
-                    hidden, states[g] = decoder.advance(x, states[g])
-                    parts = decoder.project(hidden[:, 0]).split([depths[k] for k in group], -1)
-                    for k, logits in zip(group, parts, strict=True):
-                        tokens[k] = _choose(logits, temperature)
-                        previous[k] = functional.one_hot(tokens[k], depths[k]).to(z.dtype)
-                out.append(torch.stack(tokens, -1))
+        for _ in range(steps):
+            tokens, states = step(tokens, fixed, states, temperature)
+            out.append(tokens)
         return torch.stack(out, 1)
+
+    def _plain_step(
+        self, tokens: torch.Tensor, fixed: list[Any], states: list[States], temperature: float
+    ) -> tuple[torch.Tensor, list[States]]:
+        """Decode one step from the tokens before it; the number of classes stands for none."""
+        after, chosen = [], []
+        for group, decoder, context, state in zip(
+            self.groups, self.decoders, fixed, states, strict=True
+        ):
+            onehots = [
+                functional.one_hot(tokens[:, k], self.depths[k] + 1)[:, :-1].to(context.dtype)
+                for k in group
+            ]
+            hidden, state = decoder.advance(torch.cat([*onehots, context], -1)[:, None], state)
+            after.append(state)
+            parts = decoder.project(hidden[:, 0]).split([self.depths[k] for k in group], -1)
+            chosen += [_choose(part, temperature) for part in parts]
+        return torch.stack(chosen, -1), after
+
+    @torch.compile
+    def _lean_step(
+        self, tokens: torch.Tensor, fixed: list[Any], states: list[States], temperature: float
+    ) -> tuple[torch.Tensor, list[States]]:
+        """Decode one step with looked-up tokens and what is constant in the segment."""
+        after, chosen = [], []
+        for group, decoder, (tables, gates), state in zip(
+            self.groups, self.decoders, fixed, states, strict=True
+        ):
+            columns = tokens[:, list(group)]
+            hidden, state = decoder.advance_lean(torch_lean.look_up(columns, tables) + gates, state)
+            after.append(state)
+            parts = decoder.project(hidden).split([self.depths[k] for k in group], -1)
+            chosen += [_choose(part, temperature) for part in parts]
+        return torch.stack(chosen, -1), after
 
     def load(self, variables: Mapping[str, np.ndarray]) -> None:
         """Copy parameters from the reference's variable names."""
@@ -149,6 +223,7 @@ class _Decoder(nn.Module):
     def __init__(self, width: int, context: int, sizes: Sequence[int], depth: int | None) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
+        self.depths: list[int] = []
         self.initial = nn.Linear(context, 2 * sum(sizes))
         widths = [width, *sizes]
         self.layers = nn.ModuleList(
@@ -157,7 +232,7 @@ class _Decoder(nn.Module):
         )
         self.output = nn.Linear(sizes[-1], depth) if depth is not None else None
 
-    def start(self, context: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def start(self, context: torch.Tensor) -> States:
         """Return (h, c) of every layer."""
         parts = torch.tanh(self.initial(context)).split([s for s in self.sizes for _ in "ch"], -1)
         return [
@@ -165,9 +240,7 @@ class _Decoder(nn.Module):
             for c, h in zip(parts[::2], parts[1::2], strict=True)
         ]
 
-    def advance(
-        self, x: torch.Tensor, states: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+    def advance(self, x: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
         """Run all layers over x [B, T, D] from the given states."""
         after = []
         for layer, state in zip(self.layers, states, strict=True):
@@ -178,6 +251,37 @@ class _Decoder(nn.Module):
     def run(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Run all layers over x [B, T, D] from the context's state; the top outputs [B, T, H]."""
         return self.advance(x, self.start(context))[0]
+
+    def fixed(self, context: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the rows that tokens look up and the gates [B, 4H] that the context gives."""
+        first = self.layers[0]
+        kernel = first.get_parameter("weight_ih_l0")
+        gates = functional.linear(context, kernel[:, sum(self.depths) :])
+        return torch_lean.tables(kernel, self.depths), gates + torch_lean.bias(first, "_l0")
+
+    def run_lean(self, before: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Run all layers over the tokens before each step [B, T, K]; the top outputs [B, T, H]."""
+        tables, gates = self.fixed(context)
+        states = self.start(context)
+        kernel = self.layers[0].get_parameter("weight_hh_l0")
+        gates = torch_lean.look_up(before, tables) + gates[:, None]
+        x = torch_lean.recur(gates[None], kernel[None], states[0])[0]
+        for layer, state in zip(list(self.layers)[1:], states[1:], strict=True):
+            x, _ = layer(x, state)
+        return x
+
+    def advance_lean(self, gates: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
+        """Run one step of all layers from the first one's input gates [B, 4H]."""
+        after, x = [], gates
+        for n, (layer, (h, c)) in enumerate(zip(self.layers, states, strict=True)):
+            if n > 0:
+                gates = functional.linear(x, layer.get_parameter("weight_ih_l0")) + torch_lean.bias(
+                    layer, "_l0"
+                )
+            gates = gates + functional.linear(h[0], layer.get_parameter("weight_hh_l0"))
+            x, c = torch_lean.cell(gates, c[0])
+            after.append((x[None], c[None]))
+        return x, after
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return logits."""
@@ -199,7 +303,7 @@ class _Decoder(nn.Module):
 
 
 def _choose(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Draw a token per example from logits [B, V], or take the best at temperature 0."""
+    """Sample a token per example from logits [B, V], or take the best at temperature 0."""
     if temperature == 0:
         return logits.argmax(-1)
     return torch.multinomial(torch.softmax(logits / temperature, -1), 1)[:, 0]
@@ -231,9 +335,11 @@ def _load_lstm(layer: nn.Module, suffix: str, kernel: np.ndarray, bias: np.ndarr
         layer.get_parameter("bias_hh" + suffix).zero_().requires_grad_(False)
 
 
-def model_of(config: Config, variables: Mapping[str, np.ndarray]) -> TorchMusicVAE:
+def model_of(
+    config: Config, variables: Mapping[str, np.ndarray], lean: bool = False
+) -> TorchMusicVAE:
     """Build the PyTorch model of a configuration with the given parameters."""
-    model = TorchMusicVAE(config)
+    model = TorchMusicVAE(config, lean)
     model.load(variables)
     return model
 

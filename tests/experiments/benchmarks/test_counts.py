@@ -1,4 +1,4 @@
-"""The counts of the benchmarks, against the reference's parameter counts and by hand."""
+"""Counts of operations and parameters, by hand and against the reference's parameter counts."""
 
 from __future__ import annotations
 
@@ -45,11 +45,22 @@ def test_a_small_model_by_hand() -> None:
     assert c.units == 2 * 32 * 2 + 32 * 5
     assert c.logits == 32 * 90
     assert c.operations == 3 * c.forward
+    # One-hot tokens are 90 wide in both layers, and z, 3 wide, is multiplied at all 32 steps.
+    encoder_inputs = 2 * 32 * 2 * (90 * 8)
+    decoder_inputs = 32 * 2 * ((90 + 3) * 20) - 2 * 3 * 20
+    assert c.plain_forward == c.forward + encoder_inputs + decoder_inputs
+    assert c.plain_operations == 3 * c.plain_forward
 
 
 def test_the_floor_is_the_larger_of_both_times() -> None:
     c = counts.Counts(
-        forward=10**12, decoding=0, parameters=0, units=0, logits=25 * 10**10, batch_size=1
+        forward=10**12,
+        plain_forward=10**12,
+        decoding=0,
+        parameters=0,
+        units=0,
+        logits=25 * 10**10,
+        batch_size=1,
     )
     assert c.floor_seconds(tflops=3.0, terabytes_per_second=1.0) == pytest.approx(1.0)
     assert c.floor_seconds(tflops=3.0, terabytes_per_second=0.1) == pytest.approx(10.0)
