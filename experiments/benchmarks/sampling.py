@@ -23,6 +23,7 @@ import functools
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +49,7 @@ class Row:
       seconds: way -> seconds per call in each round.
       rates: way -> rows per second, medians over the rounds. Ways are "ours", "eager", "compiled"
         and, in bfloat16, the latter two with " autocast".
-      eager, compiled: the faster way of each PyTorch loop.
+      fastest: loop -> its faster way.
       ratios: loop -> median over the rounds of the time of its faster way divided by ours.
       equal_greedy_tokens: loop -> share of its greedy tokens that are equal to ours.
     """
@@ -58,11 +59,42 @@ class Row:
     first_seconds: float
     seconds: dict[str, list[float]]
     rates: dict[str, float]
-    eager: str
-    compiled: str
+    fastest: dict[str, str]
     ratios: dict[str, float]
     equal_greedy_tokens: dict[str, float]
     floor_rows_per_second: float
+
+
+def torch_loops(
+    config: Config, variables: dict[str, np.ndarray], z: np.ndarray
+) -> tuple[dict[str, Any], Any]:
+    """Return the PyTorch models of both loops and z as a tensor, on the GPU if there is one."""
+    import torch
+
+    from experiments.benchmarks.support import torch_model
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loops = {
+        loop: torch_model.model_of(config, variables, lean=loop == "compiled").to(device)
+        for loop in ("eager", "compiled")
+    }
+    return loops, torch.tensor(z).to(device)
+
+
+def torch_calls(config: Config, loops: dict[str, Any], z: Any) -> dict[str, Callable[[], object]]:
+    """Return every way to sample from the PyTorch loops: each, in bfloat16 also with autocast."""
+    import torch
+
+    def sample(loop: str, autocast: bool) -> object:
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=autocast):
+            return loops[loop].sample(z, 1.0).cpu()
+
+    choices = (False,) if config.train.dtype == "float32" else (False, True)
+    return {
+        loop + " autocast" * autocast: functools.partial(sample, loop, autocast)
+        for loop in loops
+        for autocast in choices
+    }
 
 
 def measure(
@@ -73,44 +105,24 @@ def measure(
     Raises:
       InputError: the sides do not decode alike.
     """
-    import torch
-
-    from experiments.benchmarks.support import torch_model
-
     # Parameters of the scale of trained models: the reference's start decodes every z alike.
     model = build_model(config.replace(init="default"))
     params = model.init(jax.random.key(0))
     variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    z = jax.random.normal(jax.random.key(1), (num, config.model.z_size))
-    torch_z, key = torch.tensor(np.asarray(z)).to(device), jax.random.key(2)
-    loops = {
-        loop: torch_model.model_of(config, variables, lean=loop == "compiled").to(device)
-        for loop in ("eager", "compiled")
-    }
+    z, key = jax.random.normal(jax.random.key(1), (num, config.model.z_size)), jax.random.key(2)
+    loops, torch_z = torch_loops(config, variables, np.asarray(z))
     generate = jax.jit(model.generate, static_argnums=3)
-    first = machine.seconds(lambda: jax.block_until_ready(generate(params, z, key, 1.0)))
-    greedy = np.asarray(generate(params, z, key, 0)).reshape(
-        num, get_task(config.task).num_steps, -1
-    )
+    ours = functools.partial(generate, params, z, key)
+    first = machine.seconds(lambda: jax.block_until_ready(ours(1.0)))
+    greedy = np.asarray(ours(0)).reshape(num, get_task(config.task).num_steps, -1)
     equal = {
         loop: float(np.mean(theirs.sample(torch_z, 0.0).cpu().numpy() == greedy))
         for loop, theirs in loops.items()
     }
     if config.train.dtype == "float32" and min(equal.values()) < FEWEST_EQUAL:
         raise InputError(f"{name}: of the greedy tokens only these shares are equal: {equal}")
-
-    def torch_samples(loop: str, autocast: bool) -> object:
-        with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            return loops[loop].sample(torch_z, 1.0).cpu()
-
-    calls: dict[str, Callable[[], object]] = {
-        "ours": lambda: jax.block_until_ready(generate(params, z, key, 1.0))
-    }
-    for loop in loops:
-        for autocast in (False,) if config.train.dtype == "float32" else (False, True):
-            way = loop + " autocast" * autocast
-            calls[way] = functools.partial(torch_samples, loop, autocast)
+    calls: dict[str, Callable[[], object]] = {"ours": lambda: jax.block_until_ready(ours(1.0))}
+    calls |= torch_calls(config, loops, torch_z)
     for call in calls.values():
         call()
     times = machine.in_turns(calls, rounds, min_seconds)
@@ -124,8 +136,7 @@ def measure(
         first_seconds=first,
         seconds=times,
         rates={way: num / statistics.median(t) for way, t in times.items()},
-        eager=fastest["eager"],
-        compiled=fastest["compiled"],
+        fastest=fastest,
         ratios={f: machine.median_ratio(times[w], times["ours"]) for f, w in fastest.items()},
         equal_greedy_tokens=equal,
         floor_rows_per_second=matrix_rate * 1e12 / counts.count(config).decoding,
@@ -144,7 +155,7 @@ def line(row: Row) -> str:
     """Return a row as text."""
     return (
         f"{row.name:20}{row.num:8}{row.first_seconds:8.2f}{row.rates['ours']:9.1f}"
-        f"{row.rates[row.eager]:9.1f}{row.rates[row.compiled]:10.1f}"
+        f"{row.rates[row.fastest['eager']]:9.1f}{row.rates[row.fastest['compiled']]:10.1f}"
         f"{row.ratios['eager']:10.2f}{row.ratios['compiled']:10.2f}"
         f"{row.equal_greedy_tokens['eager']:8.4f}{row.equal_greedy_tokens['compiled']:10.4f}"
         f"{row.floor_rows_per_second:9.0f}"
