@@ -1,14 +1,14 @@
-"""Does the analysis call real rows real, and noise not: held-out halves, and random tokens.
+r"""Check the analysis with known answers: two halves of real rows, and random tokens.
 
 Example:
   python -m experiments.benchmarks.analysis_check --data_dir=data/mel --data_dir=data/drums \
-      > experiments/benchmarks/analysis_check.txt
+    > experiments/benchmarks/analysis_check.txt
 
-Halves: the held-out rows of a store are cut in two at random, in blocks of neighbouring rows,
-and one half is analysed against the other as if a model had made it. Each of the intervals
-(four for a measure with a value per row, else two) should hold the real-against-real value.
-Random tokens: rows whose tokens are drawn uniformly. The mean overlap of every family should
-lie outside the interval of real rows.
+Halves: the held-out rows of a store are split in two at random, in blocks of neighbouring rows,
+and one half is analysed against the other as if a model had generated it. Each interval (four for
+a measure with a value per row, otherwise two) should contain the real-against-real value. Random
+tokens are drawn uniformly; the mean overlap of every family should lie outside the interval of
+real rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OTHER, _RANDOM = "other half", "random tokens"
 def coverage(
     rows: np.ndarray, stored: np.ndarray, known: Known, task: Task, repeats: int
 ) -> tuple[list[float], int]:
-    """Cut held-out rows in two several times: share of intervals that hold, and rows per side."""
+    """Split held-out rows several times: share of intervals that hold, and rows per side."""
     shares = []
     size = 0
     blocks = comparison.block_numbers(stored)
@@ -59,7 +59,7 @@ def random_rows(task: Task, count: int) -> np.ndarray:
 
 
 def random_lines(rows: np.ndarray, stored: np.ndarray, known: Known, task: Task) -> list[str]:
-    """Compare random tokens with held-out rows: a line for each family."""
+    """Compare random tokens with held-out rows: one line per family."""
     others = {_RANDOM: Rows(random_rows(task, len(rows)))}
     found = sets.analyse(Rows(rows, stored), others, known, task)
     lines = []
@@ -76,7 +76,7 @@ def random_lines(rows: np.ndarray, stored: np.ndarray, known: Known, task: Task)
 
 
 def _holds(finding: Finding) -> bool:
-    """Tell whether the interval of a measure's overlap holds the real value (or says nothing)."""
+    """Whether the interval of a measure's overlap contains the real value, or is undefined."""
     real, other = finding.compared.real["overlap"], finding.compared.others[_RANDOM]["overlap"]
     return not (math.isfinite(real.value) and math.isfinite(other.value)) or other.holds(real.value)
 

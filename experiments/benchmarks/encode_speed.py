@@ -1,12 +1,12 @@
-r"""Encoding a corpus in bulk, beside the encoder's forward pass alone.
+"""Encode a corpus in bulk, compared with the encoder's forward pass alone.
 
 Example:
   python -m experiments.benchmarks.encode_speed --rows=100000
 
-The forward pass alone: rows that lie on the device already, one compiled batch after the other,
-results left there. The corpus: `experiments.encode` from a memory-mapped token store to shards on
-disk, reading, fetching and writing included. Both take turns on the same rows, random tokens, with
-the same random parameters; ratios are taken within a round.
+The forward pass alone: rows already on the device, one compiled batch after the other, results
+left there. The corpus: `experiments.encode` from a memory-mapped token store to shards on disk,
+including reading, transfers and writing. Both take turns on the same random rows with the same
+random parameters; ratios are taken within a round.
 """
 
 from __future__ import annotations

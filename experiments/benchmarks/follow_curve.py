@@ -4,14 +4,14 @@ Example:
   python -m experiments.benchmarks.follow_curve \
     --golden_dir=../shared/golden > experiments/benchmarks/follow_curve.txt
 
-The table shows, every 50 steps, the loss of both before that step's update and the accuracy of both
-on the evaluation rows (teacher forced, z = mu). Up to about step 300 the losses agree to the
-recorded digits. Then training leaves a plateau in steps that amplify rounding errors a millionfold
-within 20 steps, so rounding decides when a run leaves it. The reference shows this too. Run again
-from the same start on another machine, and from a start perturbed by 1e-7, its accuracy is 0.3645
-and 0.3901 at step 500 and 0.5234 and 0.5195 at step 1,250; the recorded run has 0.3571 and 0.4990.
-The last steps are therefore compared with the range of these three runs, and our own run is repeated
-from --perturbed more starts, changed in the same way.
+The table shows, every 50 steps, the loss of both before that step's update and the accuracy of
+both on the evaluation rows (teacher forced, z = mu). Up to about step 300 the losses agree to the
+recorded digits. Then training leaves a plateau in steps that amplify rounding errors a
+millionfold within 20 steps, so rounding decides when a run leaves it. The reference shows this
+too. Run again from the same start on another machine, and from a start perturbed by 1e-7, its
+accuracy is 0.3645 and 0.3901 at step 500 and 0.5234 and 0.5195 at step 1,250; the recorded run
+has 0.3571 and 0.4990. The last steps are therefore compared with the range of these three runs,
+and our own run is repeated from --perturbed more starts, changed in the same way.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-r"""A grid in one program beside single runs: seconds, and that each point equals its single run.
+"""A sweep in one program compared with single runs: time, and equality of each point and its run.
 
 Example:
   python -m experiments.benchmarks.grid --data_dir=data/folk --json=grid.json
 
-A 3 x 3 grid over beta and free bits of the `demo` flagfile's model, once as one program and once
-as nine single runs, each in a process of its own with nothing compiled before (imports and the
-opening of the data do not count, the last validation and checkpoint do). Single runs are made
-before and after the grid, so that both see the same machine; their median is "one run". Without
-compilation means: less the seconds in which JAX lowered and compiled. On an accelerator, or
-with --side_by_side, the points are one `jax.vmap`; else each device takes its points in turn,
-and each core of a CPU counts as a device.
+A 3 x 3 sweep over beta and free bits of the `demo` flagfile's model, trained once as one program
+and once as nine single runs, each in its own process without a compilation cache. Imports and
+opening the data are not timed; the last validation and checkpoint are. Single runs are made
+before and after the sweep, so that both see the same machine; their median is "one run". "Without
+compilation" subtracts the seconds in which JAX lowered and compiled. On an accelerator, or with
+--side_by_side, the points run under one `jax.vmap`; otherwise each device takes its points in
+turn, and each core of a CPU counts as a device.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def points_of(flagfile: str, steps: int) -> list[GridPoint]:
 
 
 def measured(folder: pathlib.Path, points: Sequence[GridPoint], side_by_side: int) -> None:
-    """Train points in this process (one alone as a single run); write seconds to a file."""
+    """Train points in this process (a single one as an ordinary run); write seconds to a file."""
     compiling = [0.0]
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
@@ -80,7 +80,7 @@ def measured(folder: pathlib.Path, points: Sequence[GridPoint], side_by_side: in
 
 
 def run_child(folder: pathlib.Path, number: int | None, side_by_side: int) -> dict[str, float]:
-    """Measure one point, or all of them together, in a process of its own."""
+    """Measure one point, or all together, in a new process."""
     values = flags.FLAGS
     arguments = [
         f"--data_dir={values.data_dir}",
@@ -97,7 +97,7 @@ def run_child(folder: pathlib.Path, number: int | None, side_by_side: int) -> di
 
 
 def largest_difference(one: pathlib.Path, other: pathlib.Path) -> float:
-    """Return the largest relative difference of two runs' figures, speeds left out."""
+    """Return the largest relative difference of two runs' scores, speeds excluded."""
     largest = 0.0
     lines = [(folder / METRICS).read_text().splitlines() for folder in (one, other)]
     for left, right in zip(*lines, strict=True):
@@ -108,7 +108,7 @@ def largest_difference(one: pathlib.Path, other: pathlib.Path) -> float:
 
 
 def compare(folder: pathlib.Path, points: Sequence[GridPoint]) -> dict[str, Any]:
-    """Run the grid between single runs, and compare."""
+    """Run the sweep between single runs, and compare."""
     half = len(points) // 2
     singles = [run_child(folder / f"single{n}", n, 0) for n in range(half)]
     together = run_child(folder / "grid", None, flags.FLAGS.side_by_side)

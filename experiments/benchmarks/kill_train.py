@@ -1,11 +1,11 @@
-"""Kill a training run again and again, go on each time, and compare with one that nobody killed.
+"""Kill a training run again and again, resume it each time, and compare with an uninterrupted run.
 
 Example:
   python -m experiments.benchmarks.kill_train --kills=20
 
-Every run is the same command, `experiments.train` with a tiny model on made-up rows, ended by
-SIGKILL: before its first checkpoint, while one is being written, and at random moments. Final
-parameters, optimiser and records must be equal to the bit.
+Every run is the same command, `experiments.train` with a tiny model on synthetic rows, ended by
+SIGKILL: before its first checkpoint, while one is being written, and at random moments. The final
+parameters, optimiser state and records must be equal to the bit.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-r"""Memory of a training step: the estimate printed before the first one, beside the measured peak.
+"""Memory of a training step: the estimate printed before the first step, and the measured peak.
 
 Example:
   python -m experiments.benchmarks.memory
 
-The estimate is what the compiled program states: arguments, results and temporaries. The
-first table compares it with the peak of a process that makes two steps, above what the process
-held once the program was compiled (on a GPU: the allocator's own peak), for the configurations
-that fit this machine. The second compiles every published configuration at its batch size
-without running it, with and without --remat; compiled on a CPU it tells what a GPU needs only
-roughly, for the GPU's compiler lays out its temporaries otherwise. `limit` is asked of an
-80 GB device.
+The estimate is what the compiled program reports: arguments, results and temporaries. The first
+table compares it, for the configurations that fit this machine, with the peak of a process that
+makes two steps, minus what the process held once the program was compiled (on a GPU: the
+allocator's own peak). The second compiles every published configuration at its batch size without
+running it, with and without --remat. Compiled on a CPU, this is only a rough estimate for a GPU,
+whose compiler lays out temporaries differently. `limit` refers to an 80 GB device.
 """
 
 from __future__ import annotations
@@ -69,13 +68,13 @@ def compiled_step(config: Config) -> Any:
 
 
 def resident_bytes(name: str) -> int:
-    """Return what the system says this process holds (VmRSS) or has held at most (VmHWM)."""
+    """Return the resident memory of this process (VmRSS) or its peak (VmHWM)."""
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
 def measure_here(config: Config) -> Row:
-    """Compile a step and make two of them, in a process that does nothing else."""
+    """Compile a step and make two, in a process that does nothing else."""
     step = compiled_step(config)
     estimate = program.memory_bytes(step)
     device = jax.devices()[0]
@@ -122,7 +121,7 @@ def line(row: Row) -> str:
 
 
 def show(rows: Sequence[Row], head: str) -> None:
-    """Print rows as they come, as JSON where asked."""
+    """Print rows as they come, as JSON if asked."""
     if not flags.FLAGS.json:
         print(f"{'configuration':22}{'batch':>6}{'remat':>7}{'estimate':>10}{head}", flush=True)
     for row in rows:

@@ -1,12 +1,12 @@
-r"""Overfit 64 real 16-bar melodies with a reduced hierarchical model: what it can hold, it must.
+"""Memorise 64 real 16-bar melodies with a reduced hierarchical model.
 
 Example:
   python -m data_pipeline.prepare --corpus=folk --task=mel_16bar --output=data/folk_16bar
   python -m experiments.benchmarks.overfit --data_dir=data/folk_16bar
 
-Every step trains on the same 64 rows. Greedy reconstruction decodes the posterior's mean by its
-own tokens, so that nothing but z tells the decoder which row it is. Ends with exit code 1 when
-the target is not reached.
+Every step trains on the same 64 rows. Greedy reconstruction decodes the posterior mean from its
+own tokens, so only z tells the decoder which row it is. Exits with code 1 if the target is not
+reached.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-r"""How training speed scales: with the batch, with the length of a row, with the devices.
+"""How training speed scales with the batch size, the length of a row and the number of devices.
 
 Example:
   python -m experiments.benchmarks.scaling --tables=batch,length,devices
 
   batch    2-bar drums (encoder 256, decoder 2 x 256), 64 to 4,096 rows per step
   length   flat melodies of 2 to 64 bars (32 to 1,024 steps; encoder 256, decoder 256), 32 rows
-  devices  2-bar drums, 512 rows shared by 1 to 8 devices. On a CPU these are forced devices that
-           share the same cores: the efficiency is the program's (what sharding costs), not the
-           hardware's, and at most 1.
+  devices  2-bar drums, 512 rows shared by 1 to 8 devices. On a CPU these are virtual devices that
+           share the same cores, so the efficiency shows only what sharding costs, and is at most 1.
 
-`floor` is the time the counted operations take at the measured rate of a large product; `share`
-how much of the step that is. Medians over the rounds.
+`floor` is the time of the counted operations at the measured rate of a large product; `share` is
+the floor divided by the time of a step. Medians over the rounds.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def step_seconds(config: Config, rounds: int) -> float:
 
 
 def with_bars(bars: int) -> Config:
-    """Return a flat melody model over rows of `bars` bars; its task is known from then on."""
+    """Return a flat melody model over rows of `bars` bars, after registering its task."""
     name = f"mel_{bars}bar_scaling"
     task = TASKS["mel_2bar"]
     config = task.config.replace(

@@ -1,13 +1,13 @@
-r"""Time from a command to its first training step and to its first sample, in new processes.
+"""Time from a command to its first training step and to its first sample, in new processes.
 
 Example:
   python -m experiments.benchmarks.startup
 
-Each line is a whole command as a user types it, with the cache of compiled programs empty and
-then filled by the line before it: `train` for one step of a hierarchical 16-bar melody model
-(its first step is when it reports one; `whole` includes validation and the checkpoint), and
-`generate` for one sample of it. What is asked of a machine with two cores: the first step
-within 20 s, cache cold, and the first sample within 6 s, cache warm.
+Each line is a whole command as a user types it, first with an empty compilation cache, then with
+the cache that the line before it filled. `train` makes one step of a hierarchical 16-bar melody
+model (`first`: when it reports the step; `whole` includes validation and the checkpoint);
+`generate` writes one sample of it. The targets on two cores are 20 s to the first step with a
+cold cache and 6 s to the first sample with a warm one.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-r"""Compare the reference's recipe with the default one: examples needed, and where both end.
+"""Compare the reference's recipe with the default one: examples needed, and final scores.
 
 Examples:
   python -m experiments.benchmarks.time_to_accuracy --golden_dir=../shared/golden
   python -m experiments.benchmarks.time_to_accuracy --data_dir=data/mel_2bar --steps=1500
 
-A recipe is how parameters start and Adam steps (`musicvae_jax.tasks.RECIPES`); model, objective,
-rows and batches are the same. With --golden_dir: the recorded 2-bar drum task, on which the
-reference's own accuracy on the evaluation rows was recorded, too; the table shows accuracy and
-loss every 50 steps and after how many examples 0.45 is reached. With --data_dir: both recipes
-for an equal budget on a token store, reduced sizes, and the scores of the last step on
-validation rows; the best of two checkpoints is not chosen. The recipe was found on the recorded
-task's training rows alone, 768 of them held out.
+A recipe is an initialisation and Adam's settings (`musicvae_jax.tasks.RECIPES`); model,
+objective, rows and batches are equal. With --golden_dir, both train on the recorded 2-bar drum
+task, for which the reference's accuracy was recorded too; the table shows accuracy and loss at
+each validation and after how many examples 0.45 is reached. With --data_dir, both train on a
+token store for an equal budget at reduced sizes; the table shows the scores of the last step on
+validation rows. The recipe was developed on the recorded task's training rows alone, 768 of them
+held out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIZES = {
 
 
 class Curve:
-    """An observer of the training loop that keeps the validations."""
+    """A callback of the training loop that keeps the validation scores."""
 
     def __init__(self) -> None:
         self.validations: dict[int, dict[str, float]] = {}
@@ -51,7 +51,7 @@ class Curve:
         """Nothing to keep."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
-        """Keep the figures of a step."""
+        """Keep the scores of a step."""
         self.validations[step] = figures
 
     def saved(self, step: int) -> None:
@@ -59,7 +59,7 @@ class Curve:
 
 
 def train(config: Config, store: data.Store) -> tuple[Curve, loop.Outcome]:
-    """Train from the start in a folder that is thrown away."""
+    """Train from the start in a temporary folder."""
     curve = Curve()
     with tempfile.TemporaryDirectory() as folder:
         return curve, loop.fit(config, store, folder, curve)
@@ -113,7 +113,7 @@ def show_curves(golden_dir: pathlib.Path, steps: int, every: int) -> None:
 
 
 def show_ends(folder: str, steps: int, batch_size: int, sampled_rows: int) -> None:
-    """Train a store with both recipes for equal budgets and print the scores of both."""
+    """Train both recipes on a store for equal budgets and print their scores."""
     store = data.open_store(folder)
     model = store.task.config.model
     config = store.task.config.replace(
@@ -161,7 +161,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compare the recipes on what is given."""
+    """Compare the recipes on the recorded task or a store."""
     del argv
     values = flags.FLAGS
     if not values.golden_dir and not values.data_dir:

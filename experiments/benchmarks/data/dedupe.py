@@ -1,11 +1,12 @@
-"""Deduplicate and split rows of a corpus many times Lakh's size: time, memory, disk rate.
+r"""Deduplicate and split the rows of a corpus many times the size of Lakh: time, memory, disk rate.
 
 Example:
-  python -m experiments.benchmarks.data.dedupe --folder=/tmp > experiments/benchmarks/dedupe.txt
+  python -m experiments.benchmarks.data.dedupe --folder=/tmp \
+    > experiments/benchmarks/data/dedupe.txt
 
-Rows are made up, one in five a repetition, and written to --folder, which needs about twice
-their size; they are deleted at the end. Then what `prepare` does with them is timed: hashes of
-all rows, which of them stay, and writing those to the arrays of three splits.
+Synthetic rows, one in five a duplicate, are written to --folder, which needs about twice their
+size; they are deleted at the end. Timed is what `prepare` does with them: hash all rows, select
+which stay, and write those to the arrays of three splits.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Result(NamedTuple):
 
 
 class _Memory:
-    """Watches this process's memory without pages of files."""
+    """Watches this process's memory, pages of files excluded."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -103,7 +104,7 @@ def make_rows(path: pathlib.Path, num_rows: int, task: Task) -> int:
 
 
 def deduplicate(path: pathlib.Path, num_rows: int, task: Task, folder: pathlib.Path) -> Result:
-    """Do with spooled rows what `prepare` does, and measure."""
+    """Deduplicate and split spooled rows as `prepare` does, and measure."""
     num_files = -(-num_rows // _ROWS_PER_FILE)
     rng = np.random.default_rng(1)
     ranks = rng.permutation(num_files).astype(np.int32)
@@ -134,7 +135,7 @@ def deduplicate(path: pathlib.Path, num_rows: int, task: Task, folder: pathlib.P
 
 
 def _check(folder: pathlib.Path, rows: np.ndarray, selection: Selection, num_kept: int) -> None:
-    """Look at a few of the rows that were written."""
+    """Check a few of the rows that were written."""
     for name in SPLITS:
         written = np.load(folder / f"{name}.npy", mmap_mode="r")
         chosen = selection.rows[name]
@@ -165,7 +166,7 @@ def report(task: Task, num_rows: int, folder: pathlib.Path) -> str:
 
 
 def machine() -> str:
-    """Describe this machine and what runs on it."""
+    """Describe this machine and the versions in use."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB

@@ -1,11 +1,11 @@
-r"""Compare the rows that both engines make of every MIDI file of some archives, for all tasks.
+r"""Compare the rows of both engines for every MIDI file of some archives, for all tasks.
 
 Example:
   python -m experiments.benchmarks.data.engine_equality --input=../shared/data/web_midi.tar.gz \
     --input=../shared/data/groove.tar.gz --table=note_seq_rows.jsonl
 
-The note_seq side takes minutes, so its hashes are kept in --table, one line per file, and
-taken from there by the next run. Rows are compared as multisets, per file and task.
+The note_seq side takes minutes, so its hashes are kept in --table, one line per file, and reused
+by the next run. Rows are compared as multisets, per file and task.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OUTCOMES = (_BOTH, _NEITHER, _ONLY_NOTE_SEQ, _ONLY_FAST)
 
 
 def multiset_hash(rows: np.ndarray) -> str:
-    """Hash rows [N, ...] so that their order does not count and their multiplicity does."""
+    """Hash rows [N, ...] as a multiset: by multiplicity, not by order."""
     if not len(rows):
         return ""
     flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
@@ -47,12 +47,12 @@ def multiset_hash(rows: np.ndarray) -> str:
 
 
 def note_seq_rows(data: bytes) -> dict[str, Any]:
-    """Describe what the note_seq engine makes of a file."""
+    """Describe the rows of a file that the note_seq engine extracts."""
     return _described(lambda: extract_file("file.mid", data, list(TASKS), engine=NOTE_SEQ).parts[0])
 
 
 def fast_rows(data: bytes) -> dict[str, Any]:
-    """Describe what the fast engine makes of a file."""
+    """Describe the rows of a file that the fast engine extracts."""
     return _described(lambda: extract_fast(data, TASKS))
 
 
@@ -69,7 +69,7 @@ def _described(make: Callable[[], dict[str, Extraction]]) -> dict[str, Any]:
 
 
 class Comparison:
-    """Counts over the files compared so far, and a line for each that is not the same."""
+    """Counts over the files compared so far, and a line for each that differs."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, collections.Counter[str]] = {}
@@ -99,7 +99,7 @@ class Comparison:
             self.lines.append(f"{name}: rows differ: {', '.join(wrong)}")
 
     def table(self) -> str:
-        """Write the totals, then the files that are not the same."""
+        """Write the totals, then the files that differ."""
         head = f"{'archive':<24}{'files':>7}" + "".join(f"{name:>15}" for name in _OUTCOMES)
         total: collections.Counter[str] = collections.Counter()
         for counts in self.outcomes.values():
@@ -123,14 +123,14 @@ class Comparison:
 
 
 def midi_files(path: str) -> Iterator[tuple[str, bytes]]:
-    """Give the names and bytes of the MIDI files of an archive."""
+    """Yield the names and bytes of the MIDI files of an archive."""
     for entry in archive_entries(path, pathlib.Path(path).name):
         if entry.data is not None:
             yield entry.name, entry.data
 
 
 def _read_table(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Read what earlier runs found, by the sha256 of the file."""
+    """Read the results of earlier runs, by the SHA-256 of the file."""
     if not path.exists():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()

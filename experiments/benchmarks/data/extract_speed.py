@@ -4,10 +4,10 @@ Example:
   python -m experiments.benchmarks.data.extract_speed --input=../shared/data/web_midi.tar.gz \
     --input=../shared/data/groove.tar.gz --every=10
 
-Both run on the same files in this one process. Times are CPU time of the process (one
-thread), so that other work on the machine counts less, and the better of two rounds. "whole"
-is the fast engine over all files, those that it refuses and note_seq tries included. Lakh is
-176,581 files at the rate of "whole" on two cores, without reading and writing disks.
+Both run on the same files in one process. Times are CPU times of one thread, so that other work
+on the machine matters less, and the better of two rounds. "Whole" is the fast engine over all
+files, including those it refuses and note_seq tries. "Lakh" is 176,581 files at that rate on two
+cores, without reading and writing disks.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _is_read(data: bytes) -> bool:
 
 
 def _fastest(run: Callable[[bytes], object], files: list[bytes]) -> list[float]:
-    """CPU milliseconds of each file, the best of some rounds over all."""
+    """CPU milliseconds of each file, the best of several rounds."""
     best = [float("inf")] * len(files)
     for _ in range(_ROUNDS):
         for i, data in enumerate(files):
@@ -100,7 +100,7 @@ def _milliseconds(start: float) -> float:
 
 
 def whole_milliseconds(files: list[bytes]) -> float:
-    """CPU milliseconds per file of the fast engine with all that it leaves to note_seq."""
+    """CPU milliseconds per file of the fast engine, including files it leaves to note_seq."""
     start = time.process_time()
     for data in files:
         try:

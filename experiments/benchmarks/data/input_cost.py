@@ -1,13 +1,13 @@
-r"""What feeding the trainer costs, beside the steps it feeds.
+"""Cost of feeding the trainer, compared with the steps it feeds.
 
 Example:
   python -m experiments.benchmarks.data.input_cost --rows=1000000
 
-For both places where the training rows may lie: seconds that the host takes to choose a step's
-rows, gather them (host placement: from a memory-mapped file) and hand them to the device, and
-seconds the device takes to gather them (device placement), over the seconds of a step of the
-demo model. The trainer prepares the next batches while the device works, so that the host's
-part is an upper bound.
+For both places where training rows can be kept: the time the host takes to choose a step's rows,
+to gather them (host placement: from a memory-mapped file) and to hand them to the device, and the
+time the device takes to gather them (device placement), divided by the time of a step of the demo
+model. The trainer prepares the next batches while the device works, so the host's part is an
+upper bound.
 """
 
 from __future__ import annotations

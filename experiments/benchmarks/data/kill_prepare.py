@@ -1,10 +1,10 @@
-"""Kill `prepare` at random moments until it is done; compare with a run that nobody killed.
+"""Kill `prepare` at random moments until it is done; compare with an uninterrupted run.
 
 Example:
   python -m experiments.benchmarks.data.kill_prepare --input=folder.tar.gz --kills=20
 
-Each run is the same command; it is ended by SIGKILL, SIGTERM or Ctrl-C in turn, after a random
-time. The two stores must be equal to the byte, but for run.json.
+Each run is the same command, ended after a random time by SIGKILL, SIGTERM or Ctrl-C in turn. The
+two stores must be identical to the byte, except for run.json.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Kill, compare, and say what was found."""
+    """Kill, compare and print the result."""
     del argv
     values = flags.FLAGS
     folder = pathlib.Path(tempfile.mkdtemp())
