@@ -69,7 +69,7 @@ class Kill(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What a trial found: the processes, the last one not killed, and what differs in the end."""
+    """Result of a trial: its processes (the last one is not killed) and what differs in the end."""
 
     processes: tuple[Kill, ...]
     differing: tuple[str, ...]
@@ -78,7 +78,7 @@ class Trial(NamedTuple):
 def kill_often(
     data_dir: pathlib.Path, folder: pathlib.Path, kinds: Sequence[str], seed: int
 ) -> Trial:
-    """Train once undisturbed and once with a kill of each kind, in this order; compare.
+    """Train once uninterrupted and once with a kill of each kind, in this order; compare.
 
     Args:
       data_dir: a token store.

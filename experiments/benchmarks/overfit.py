@@ -48,7 +48,7 @@ REDUCED = {
 
 
 def chosen_rows(store: data.Store) -> np.ndarray:
-    """Take `NUM_ROWS` training rows, evenly spread.
+    """Return `NUM_ROWS` evenly spaced training rows.
 
     Raises:
       InputError: the split has fewer.
@@ -66,7 +66,7 @@ def greedy_accuracy(model: Model, params: training.Tree, rows: jax.Array) -> jax
 
 
 def overfit(config: Config, rows: np.ndarray, max_steps: int, every: int) -> float:
-    """Train on `rows` until greedy reconstruction reaches the target; print the way.
+    """Train on `rows` until greedy reconstruction reaches the target; print progress.
 
     Returns:
       the last greedy accuracy.

@@ -73,6 +73,8 @@ def torch_loops(
 
     from experiments.benchmarks.support import torch_model
 
+    # A function that was compiled for several shapes is no longer compiled for further ones.
+    torch.compiler.reset()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loops = {
         loop: torch_model.model_of(config, variables, lean=loop == "compiled").to(device)

@@ -85,9 +85,9 @@ def flags_of(config: Config) -> list[str]:
 
 
 def time_command(name: str, cache: str, arguments: list[str], sign: str, folder: str) -> Start:
-    """Run a command until it ends; its first line that begins with `sign` is its first result.
+    """Run a command until it ends; the first line that begins with `sign` is its first result.
 
-    Without a sign the end is. The cache of compiled programs is in `folder`.
+    Without a sign, the end is the first result. `folder` has the compilation cache.
 
     Raises:
       RuntimeError: the command fails, or the line does not come.

@@ -166,7 +166,7 @@ class TorchStep:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = torch_model.model_of(config, variables, lean).to(self.device)
-        self.call = torch.compile(self.model) if compiled else self.model
+        self.call = torch.compile(self.model, dynamic=False) if compiled else self.model
         self.tokens = torch_model.tokens_of(get_task(config.task), np.asarray(batch.tokens)).to(
             self.device
         )
@@ -201,6 +201,10 @@ def torch_steps(
     config: Config, variables: dict[str, np.ndarray], batch: Batch
 ) -> dict[str, TorchStep]:
     """Return every way to run the PyTorch models: form, eager or compiled, with autocast or not."""
+    import torch
+
+    # What was compiled for another configuration would make this one's shapes dynamic.
+    torch.compiler.reset()
     steps, low = {}, config.train.dtype != "float32"
     for form, compiled, autocast in itertools.product(
         ("plain", "lean"), (False, True), (False, True) if low else (False,)

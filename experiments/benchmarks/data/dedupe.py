@@ -78,7 +78,7 @@ class _Memory:
 
 
 def make_rows(path: pathlib.Path, num_rows: int, task: Task) -> int:
-    """Write rows as a conversion spools them; return how many of them repeat another.
+    """Write rows as a conversion spools them; return the number of duplicates.
 
     Every file of 100 rows ends in 20 rows of the file before it.
     """

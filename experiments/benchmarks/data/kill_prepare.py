@@ -31,7 +31,7 @@ _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 
 class Trial(NamedTuple):
-    """What a trial found.
+    """Result of a trial.
 
     Attributes:
       moments: seconds after which each run was ended.
@@ -55,7 +55,7 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def kill_often(arguments: Sequence[str], folder: pathlib.Path, num_kills: int, seed: int) -> Trial:
-    """Make a store undisturbed, and others with `num_kills` kills between them; compare.
+    """Make one store uninterrupted, and others with `num_kills` kills between them; compare.
 
     Args:
       arguments: of prepare, without --output.

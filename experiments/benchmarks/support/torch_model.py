@@ -154,7 +154,7 @@ class TorchMusicVAE(nn.Module):
         step = self._lean_step if self.lean else self._plain_step
         fixed = [decoder.fixed(context) if self.lean else context for decoder in self.decoders]
         states = [decoder.start(context) for decoder in self.decoders]
-        tokens = torch.tensor(self.depths, device=context.device).expand(len(context), -1)
+        tokens = torch.tensor(self.depths, device=context.device).repeat(len(context), 1)
         out = []
         for _ in range(steps):
             tokens, states = step(tokens, fixed, states, temperature)
@@ -179,7 +179,7 @@ class TorchMusicVAE(nn.Module):
             chosen += [_choose(part, temperature) for part in parts]
         return torch.stack(chosen, -1), after
 
-    @torch.compile
+    @torch.compile(dynamic=False)
     def _lean_step(
         self, tokens: torch.Tensor, fixed: list[Any], states: list[States], temperature: float
     ) -> tuple[torch.Tensor, list[States]]:
