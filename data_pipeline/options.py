@@ -137,20 +137,28 @@ def define_flags() -> None:
     names = ", ".join(TASKS)
     flags.DEFINE_multi_string("input", [], "Folder, archive or file to read; may be repeated.")
     flags.DEFINE_multi_string("corpus", [], f"Named corpus to read: {', '.join(CORPORA)}.")
-    flags.DEFINE_list("task", [], f"What to make: {names}; several with commas, or all.")
-    flags.DEFINE_string("output", None, "Folder to make; several tasks make one folder each in it.")
-    flags.DEFINE_integer("workers", None, "Processes that convert; as many as cores by default.")
-    flags.DEFINE_string("meter", "4/4", "4/4, or any: time signatures are ignored.")
-    flags.DEFINE_string("engine", FAST, "fast, or note_seq: slower, the same rows.")
+    flags.DEFINE_list("task", [], f"Tasks to make rows for, comma separated: {names}, or all.")
+    flags.DEFINE_string(
+        "output", None, "Output folder; with several tasks, one folder each inside it."
+    )
+    flags.DEFINE_integer("workers", None, "Worker processes. Default: the number of cores.")
+    flags.DEFINE_string("meter", "4/4", "Meter to accept: 4/4, or any (ignore time signatures).")
+    flags.DEFINE_string("engine", FAST, "MIDI reader: fast, or note_seq (slower, same rows).")
     flags.DEFINE_list("split", ["90", "5", "5"], "Percentages of train, validation and test.")
     flags.DEFINE_string(
-        "split_by", BY_SONG, "song: files that share rows stay together; file: each by itself."
+        "split_by",
+        BY_SONG,
+        "Unit of the splits: song (files that share rows stay together) or file.",
     )
-    flags.DEFINE_integer("split_seed", 0, "Another one draws other splits.")
-    flags.DEFINE_string("split_file", None, "A split.json whose files stay in their splits.")
-    flags.DEFINE_string("executor", LOCAL, "local, or ray: the extra cluster installs it.")
-    flags.DEFINE_string("ray_address", None, "Of a running Ray cluster; one is started otherwise.")
-    flags.DEFINE_string("cache_dir", None, "Where downloaded corpora are kept.")
+    flags.DEFINE_integer("split_seed", 0, "Random seed of the splits.")
+    flags.DEFINE_string(
+        "split_file", None, "A split.json whose assignment of files to splits is kept."
+    )
+    flags.DEFINE_string("executor", LOCAL, "Where to convert: local, or ray (extra `cluster`).")
+    flags.DEFINE_string(
+        "ray_address", None, "Address of a running Ray cluster. Default: start one."
+    )
+    flags.DEFINE_string("cache_dir", None, "Folder for downloaded corpora.")
     flags.DEFINE_boolean("dry_run", False, "Report and write nothing.")
 
 

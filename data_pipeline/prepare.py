@@ -4,9 +4,9 @@ Example:
   python -m data_pipeline.prepare --input=midi_folder --input=more.zip --task=mel_2bar \
       --output=data/mel_2bar
 
-Reads folders, .tar, .tar.gz, .zip and single files: MIDI, KAR, MusicXML, MXL, ABC. Prints a
-report, and keeps it in the output folder with the rows and a manifest of all files. The same
-command again finds the finished folder and leaves it as it is; after an interruption it goes on.
+Reads folders, .tar, .tar.gz, .zip and single files: MIDI, KAR, MusicXML, MXL, ABC. Prints a report
+and writes it to the output folder, with the rows and a manifest of all files. Run again, the same
+command resumes an interrupted conversion and leaves a finished one unchanged.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def _run_facts(options: Options, journal: Journal, start: float) -> dict[str, An
 
 @contextlib.contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does: the same command goes on."""
+    """Let SIGTERM end the work as Ctrl-C does; the same command resumes it."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -254,7 +254,7 @@ def _termination_as_interrupt() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\nthe same command goes on from here", file=sys.stderr)
+        print("\nrun the same command again to resume", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,10 +1,10 @@
-"""How good is what a model makes: its samples and reconstructions beside held-out rows.
+"""Compare a model's samples and reconstructions with held-out rows.
 
 python -m experiments.analyze --run_dir=runs/mel_2bar --num=1000
 
 Writes analysis.json and analysis.html (one page with all pictures) into the run folder, or below
 --output, and prints a summary. Every measure is a distance between distributions, with an
-interval, beside the same distance between two halves of the real rows.
+interval, next to the same distance between two halves of the real rows.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def analyze(options: Options) -> str:
 def define_flags() -> None:
     """Define this entry point's flags."""
     run_options.define()
-    flags.DEFINE_integer("num", 1000, "Samples, and held-out rows at most.")
+    flags.DEFINE_integer("num", 1000, "Number of samples, and largest number of held-out rows.")
     flags.DEFINE_string("split", "test", "Held-out rows: test or validation.")
     flags.DEFINE_string("output", None, "Folder to write into. Default: the run folder.")
-    flags.DEFINE_float("temperature", 1.0, "Of samples and reconstructions.")
-    flags.DEFINE_integer("train_rows", 200_000, "Training rows to look for copies in; 0: all.")
-    flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
+    flags.DEFINE_float("temperature", 1.0, "Temperature of samples and reconstructions.")
+    flags.DEFINE_integer("train_rows", 200_000, "Training rows to search for copies; 0: all.")
+    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
 
 
 def main(argv: Sequence[str]) -> None:

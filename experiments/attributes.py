@@ -3,19 +3,19 @@
 Example:
   python -m experiments.attributes --run_dir=runs/mel_2bar
 
-The vector of an attribute (note density, syncopation, ...) is the mean z of the quarter of the
-training rows that have most of it minus that of the quarter that has least. The vectors are
-stored in the run folder, where `experiments.generate --mode=attribute` finds them. Then each is
-added to and subtracted from --num draws from the prior, and the table says by how many per cent
-each attribute of the decoded rows changes, with standard errors: attribute_matrix.json and .png.
-All rows are decoded with the same random numbers. The tokens are drawn (--temperature=1), because
-the best tokens of a small model have so few notes that per cent of them say little.
+The vector of an attribute (note density, syncopation, ...) is the mean z of the training rows in
+the top quartile of the attribute minus that of the rows in the bottom quartile. The vectors are
+stored in the run folder for `experiments.generate --mode=attribute`. Then each is added to and
+subtracted from --num samples from the prior, and the table shows by what percentage each
+attribute of the decoded rows changes, with standard errors: attribute_matrix.json and .png. All
+rows are decoded with the same random numbers. Tokens are sampled (--temperature=1), because
+greedy decoding with a small model gives too few notes for percentages to mean much.
 
-Attributes go together in music, and so do their vectors: syncopated rows have fewer notes. With
---match=note_density the quarters of the others are taken among rows of like density, and their
-vectors change it little.
+Attributes are correlated in music, and so are their vectors: syncopated rows have fewer notes.
+With --match=note_density the quartiles of the other attributes are computed within strata of
+equal density, so that their vectors change it little.
 
-Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic"; its table has 256 draws.
+Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic"; its table has 256 samples.
 """
 
 from __future__ import annotations
@@ -259,11 +259,13 @@ def run(options: Options) -> str:
 def define_flags() -> None:
     """Define this entry point's flags."""
     run_options.define()
-    flags.DEFINE_integer("rows", 50_000, "Training rows to take, spread over all; 0 takes all.")
-    flags.DEFINE_integer("num", 256, "Draws from the prior for the table.")
-    flags.DEFINE_float("temperature", 1.0, "1 as the model was trained, 0 takes the best token.")
-    flags.DEFINE_integer("seed", 0, "Of the draws.")
-    flags.DEFINE_string("match", None, "Attribute that the other vectors are to leave as it is.")
+    flags.DEFINE_integer("rows", 50_000, "Number of training rows, evenly spaced; 0: all.")
+    flags.DEFINE_integer("num", 256, "Samples from the prior for the table.")
+    flags.DEFINE_float("temperature", 1.0, "Sampling temperature; 0 takes the best token.")
+    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
+    flags.DEFINE_string(
+        "match", None, "Attribute that the vectors of the others should leave unchanged."
+    )
 
 
 def main(argv: Sequence[str]) -> None:

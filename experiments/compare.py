@@ -1,4 +1,4 @@
-"""Compare runs: what differs in how they came about, and their figures side by side.
+"""Compare runs: how their settings differ, and their scores side by side.
 
 python -m experiments.compare runs/a runs/b runs/c
 """

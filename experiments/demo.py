@@ -1,12 +1,11 @@
-"""Run everything once on a real corpus: tokens, training, a table, music. What `make demo` runs.
+"""Run everything once on a real corpus: tokens, training, evaluation, music (`make demo`).
 
 Example:
   python -m experiments.demo --output=demo
 
-Runs the other entry points one after the other and shows each command before it runs, so that
-any of them can be run again by hand. The folk corpus comes with the package music21;
---input=FOLDER takes other music. Run again, it goes on where it was stopped and makes anew
-only what is quick.
+Runs the other commands one after the other and prints each before it runs, so you can repeat any of
+them by hand. The folk corpus comes with the package music21; --input=FOLDER takes other music. Run
+again after an interruption, it resumes and repeats only the quick parts.
 """
 
 from __future__ import annotations
@@ -100,8 +99,8 @@ def closing(output: str) -> str:
 
 def define_flags() -> None:
     """Define this entry point's flags."""
-    flags.DEFINE_string("output", "demo", "Folder of all that is made.")
-    flags.DEFINE_multi_string("input", [], "Music to train on, in place of the folk corpus.")
+    flags.DEFINE_string("output", "demo", "Output folder.")
+    flags.DEFINE_multi_string("input", [], "Music to train on instead of the folk corpus.")
     flags.DEFINE_string("train_flagfile", "", "Configuration to train with. Default: demo.flags.")
 
 
@@ -112,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
     for arguments in commands(values.output, values.input, values.train_flagfile):
         code = run(arguments)
         if code:
-            print("the demo stopped here; run again, it goes on from what is done")
+            print("the demo stopped here; run it again to resume")
             sys.exit(code if code > 0 else 128 - code)
     print(closing(values.output))
 

@@ -4,19 +4,19 @@ Example:
   python -m experiments.encode --run_dir=runs/mel_2bar --input=data/mel_2bar --output=latents
 
 The input is a token store (all its splits, or --split), or files, folders and archives of music.
-Of files every row is taken that `data_pipeline.prepare` would find, duplicates included; for
-large collections prepare a store first, which is read faster. Written below --output, in the
-input's order: latents-00000.npz, ... with
+From files it takes every row that `data_pipeline.prepare` would find, duplicates included; for
+large collections prepare a store first, which is faster to read. It writes to --output, in the
+order of the input: latents-00000.npz, ... with
 
   mu, sigma  [N, Z] float32, mean and standard deviation of each row's posterior
-  file_name  name of the file (with "#" and a number for a tune), of a store the split
+  file_name  name of the file (with "#" and a number for a tune); for a store, the split
   bar        first bar of the row in its file, from 1; -1 for a store
   row        number of the row in its file or split, from 0
   skipped    (name, reason) of files without rows
 
-and encode.json, which says of which model and input they are. Memory holds one shard, whatever
-the size of the input. What was stopped, also by kill -9, goes on with the same command and gives
-the same bytes.
+and encode.json, which identifies model and input. Memory use is one shard, whatever the size of
+the input. An interrupted run (kill -9 included) resumes with the same command and gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def run(options: Options) -> str:
         encoded = encode_corpus(corpus, encode, folder, options.shard_rows, stop)
     seconds = time.perf_counter() - start
     if stop.received:
-        print(f"stopped: the same command goes on in {folder}")
+        print(f"stopped; run the same command again to resume in {folder}")
         sys.exit(stop.exit_code)
     record = shards.finish(folder, identity)
     if not record["rows"]:
@@ -189,13 +189,13 @@ def _counted(reasons: dict[str, int]) -> str:
 def define_flags() -> None:
     """Define this entry point's flags."""
     flags.DEFINE_string("run_dir", None, "Run folder of the model.")
-    flags.DEFINE_multi_string("input", [], "A token store, or music: files, folders, archives.")
-    flags.DEFINE_string("output", None, "Folder to write into.")
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
-    flags.DEFINE_enum("split", None, data.SPLITS, "Split of the store. Default: all.")
-    flags.DEFINE_string("meter", "4/4", "4/4, or any: time signatures of files are ignored.")
-    flags.DEFINE_integer("batch_size", 512, "Rows encoded at once.")
-    flags.DEFINE_integer("shard_rows", 16_384, "Rows per file written.")
+    flags.DEFINE_multi_string("input", [], "Token store, or music files, folders and archives.")
+    flags.DEFINE_string("output", None, "Output folder.")
+    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
+    flags.DEFINE_enum("split", None, data.SPLITS, "Split of the token store. Default: all.")
+    flags.DEFINE_string("meter", "4/4", "Meter to accept: 4/4, or any (ignore time signatures).")
+    flags.DEFINE_integer("batch_size", 512, "Rows per batch.")
+    flags.DEFINE_integer("shard_rows", 16_384, "Rows per output file.")
 
 
 def main(argv: Sequence[str]) -> None:

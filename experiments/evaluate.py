@@ -1,4 +1,4 @@
-"""Score a trained model on a split: one table, also as JSON in the run folder.
+"""Score a trained model on a split; print a table and write JSON to the run folder.
 
 python -m experiments.evaluate --run_dir=runs/demo --split=test
 """
@@ -169,9 +169,9 @@ def _score_line(found: Evaluation, score: str, track: str) -> str:
 def define_flags() -> None:
     """Define this entry point's flags."""
     run_options.define()
-    flags.DEFINE_string("split", "test", "Rows to score: train, validation or test.")
-    flags.DEFINE_integer("draws", 3, "How often each row is sampled.")
-    flags.DEFINE_integer("seed", 0, "Of the draws.")
+    flags.DEFINE_string("split", "test", "Split to score: train, validation or test.")
+    flags.DEFINE_integer("draws", 3, "Samples per row.")
+    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,28 +1,27 @@
-"""Make music from a trained model: new rows, and rows and pieces made from others.
+"""Generate music with a trained model.
 
 Example:
   python -m experiments.generate --run_dir=runs/mel_2bar --mode=sample --num=8 --output=music
 
 Modes:
   sample       --num rows from the prior
-  reconstruct  the inputs through the model and back, also one file each with the input first
-  interpolate  --steps rows on the way from a first input to a second one
+  reconstruct  each input through the model and back; also one file per input, original first
+  interpolate  --steps rows from a first input to a second one
   grid         --rows x --columns rows between four inputs in the corners
-  similar      --num variations of each input, --amount=0 (itself) to 1 (anything)
-  attribute    each input with --amount times the vector of --attribute=NAME added; vectors are
-               made by python -m experiments.attributes
-  continue     --bars more bars after the end of each input. Windows are chained: the z of each is
-               the encoded window before it, moved by --drift towards a draw from the prior. The
-               model knows nothing of a window but its z, so that what comes is more of the same
-               kind, not the end of a phrase begun
-  long         --windows windows as one piece, z walking through the inputs or, without any,
-               through --waypoints draws from the prior
+  similar      --num variations of each input, --amount=0 (reconstruction) to 1 (unrelated)
+  attribute    each input plus --amount times the vector of --attribute=NAME, which
+               python -m experiments.attributes computes
+  continue     --bars more bars after each input. Windows are chained: the z of each is the encoding
+               of the window before it, moved by --drift towards a sample from the prior. The
+               continuation keeps the style but does not complete the phrase
+  long         --windows windows as one piece; z walks through the inputs or, without any, through
+               --waypoints samples from the prior
 
 Inputs are files (MIDI, MusicXML, ABC), --input=a.mid --input=b.mid --start_bar=1 --start_bar=9,
 or rows of a token store, --input=data/mel_2bar:test:17, or rows drawn from a store,
---data_dir=data/mel_2bar. What of a file was used is printed. Written below --output: a file per
-row and --format, a picture of all, and an .npz with tokens and z. The same seed gives the same
-bytes.
+--data_dir=data/mel_2bar. The command prints which part of a file it used. It writes to --output: a
+file per row and --format, a picture of all rows, and an .npz with tokens and z. The same seed gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -57,40 +56,44 @@ WARM_MODES = ("sample", "continue", "long")
 def define_flags() -> None:
     """Define this entry point's flags."""
     flags.DEFINE_string("run_dir", None, "Run folder of the model.")
-    flags.DEFINE_enum("mode", None, MODES, "What to make.")
-    flags.DEFINE_string("output", None, "Folder to write into.")
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    flags.DEFINE_enum("mode", None, MODES, "What to generate.")
+    flags.DEFINE_string("output", None, "Output folder.")
+    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
     flags.DEFINE_multi_string(
-        "input", [], "MIDI, MusicXML or ABC file, or STORE:SPLIT:ROW, to start from; repeated."
+        "input", [], "MIDI, MusicXML or ABC file, or STORE:SPLIT:ROW; may be repeated."
     )
     flags.DEFINE_multi_integer(
-        "start_bar", [], "First bar of the inputs, from 1: one, or one each."
+        "start_bar", [], "First bar to use, from 1: one for all inputs, or one for each."
     )
-    flags.DEFINE_string("meter", "4/4", "4/4, or any: time signatures of the inputs are ignored.")
-    flags.DEFINE_string("data_dir", None, "Token store to draw rows from, in place of --input.")
-    flags.DEFINE_enum("split", "test", data.SPLITS, "Which rows of the store.")
-    flags.DEFINE_integer("num", 4, "Rows to sample or draw from the store; variations of an input.")
-    flags.DEFINE_integer("steps", 9, "Rows of an interpolation, both ends included.")
+    flags.DEFINE_string("meter", "4/4", "Meter to accept: 4/4, or any (ignore time signatures).")
+    flags.DEFINE_string("data_dir", None, "Token store to draw rows from, instead of --input.")
+    flags.DEFINE_enum("split", "test", data.SPLITS, "Split of the token store.")
+    flags.DEFINE_integer("num", 4, "Samples, rows to draw, or variations of each input.")
+    flags.DEFINE_integer("steps", 9, "Points of an interpolation, including both ends.")
     flags.DEFINE_integer("rows", 5, "Rows of a grid.")
     flags.DEFINE_integer("columns", 5, "Columns of a grid.")
-    flags.DEFINE_enum("path", "slerp", paths.KINDS, "Way between two z: along an arc or a line.")
+    flags.DEFINE_enum("path", "slerp", paths.KINDS, "Interpolate along an arc or a line.")
     flags.DEFINE_multi_float(
-        "amount", None, "How far; repeated. Default: similar 0.3, attribute -1.5 to 1.5 by 0.5."
+        "amount", None, "May be repeated. Default: similar 0.3, attribute -1.5 to 1.5 by 0.5."
     )
-    flags.DEFINE_string("attribute", None, "Which attribute to change.")
-    flags.DEFINE_integer("bars", 8, "Bars to continue by.")
-    flags.DEFINE_float("drift", 0.3, "From window to window of a continuation: 0 none, 1 all.")
-    flags.DEFINE_integer("windows", 8, "Windows of a long piece.")
-    flags.DEFINE_integer("waypoints", 3, "Draws that a long piece without inputs passes.")
+    flags.DEFINE_string("attribute", None, "Attribute to change.")
+    flags.DEFINE_integer("bars", 8, "Bars of a continuation.")
     flags.DEFINE_float(
-        "temperature", None, "0 takes the best token. Default: 0; 0.5 for sample, continue, long."
+        "drift", 0.3, "Change per window of a continuation, 0 (none) to 1 (unrelated)."
     )
-    flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
-    flags.DEFINE_multi_enum("format", ["midi", "png"], files.FORMATS, "What to write; repeated.")
-    flags.DEFINE_float("qpm", 120.0, "Quarters per minute of what is written.")
+    flags.DEFINE_integer("windows", 8, "Windows of a long piece.")
+    flags.DEFINE_integer("waypoints", 3, "Samples that a long piece without inputs visits.")
+    flags.DEFINE_float(
+        "temperature", None, "0 is greedy. Default: 0.5 for sample, continue and long, else 0."
+    )
+    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
+    flags.DEFINE_multi_enum(
+        "format", ["midi", "png"], files.FORMATS, "Output format; may be repeated."
+    )
+    flags.DEFINE_float("qpm", 120.0, "Tempo of the output, quarter notes per minute.")
     flags.DEFINE_integer("program", None, "General MIDI program of the melody, from 0. Default: 0.")
     flags.DEFINE_string(
-        "soundfont", None, "An .sf2 file for --format=wav. Default: built-in sound."
+        "soundfont", None, "SoundFont (.sf2) for --format=wav. Default: a built-in synthesiser."
     )
 
 

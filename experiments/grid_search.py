@@ -1,14 +1,14 @@
-r"""Train a grid of configurations, score its points and compare them.
+r"""Train a hyper-parameter sweep, score its points and compare them.
 
 Example:
   python -m experiments.grid_search --flagfile=experiments/flagfiles/demo.flags \
     --data_dir=data/folk --run_dir=grids/demo --grid=beta=0.05,0.2,1 --grid=free_bits=0,16,48
 
-An axis is a configuration field with its values: --grid=NAME=v1,v2; layer sizes have "+" between
-them: --grid=encoder_sizes=128,256+256. Points that differ in numbers only (beta, free_bits,
-learning_rate, seed, ...) are trained by one program, in step; others form groups that follow one
-another. Each point has a run folder below RUN_DIR/points for evaluate, generate and train. The
-same command goes on where it was stopped and skips what is finished; more values may be added.
+An axis is a configuration field with its values: --grid=NAME=v1,v2; layer sizes are joined with
+"+": --grid=encoder_sizes=128,256+256. Points that differ only in numbers (beta, free_bits,
+learning_rate, seed, ...) are trained together by one program; others form groups that run one after
+the other. Each point has a run folder in RUN_DIR/points for evaluate, generate and train. The same
+command resumes an interrupted sweep and skips finished points; you may add values.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     train.define_flags(values)
     # They are this command's, too: --help lists them.
     flags.adopt_module_key_flags(train, values)
-    text = "An axis, NAME=v1,v2; give the flag once for each."
+    text = "An axis, NAME=v1,v2; once per axis."
     flags.DEFINE_multi_string("grid", [], text, flag_values=values)
     text = (
-        "How points are trained: vmap (one program, states stacked), local (a process each), ray "
-        "(a cluster, extra `cluster`), auto (one program; times all points at once against in "
-        "turn, and takes the faster)."
+        "How points are trained: vmap (one program, stacked states), local (a process each), ray "
+        "(a cluster, extra `cluster`), auto (one program; times points in parallel and in turn, "
+        "and takes the faster)."
     )
     flags.DEFINE_string("executor", "auto", text, flag_values=values)
     text = (
-        "For vmap: points that a device takes at once. 0: on an accelerator as many as its memory "
-        "holds, on a CPU one after the other."
+        "For vmap: points trained in parallel on a device. 0: on an accelerator as many as fit its "
+        "memory, on a CPU one."
     )
     flags.DEFINE_integer("side_by_side", 0, text, flag_values=values)
-    text = "Processes of --executor=local, or of a Ray cluster started here. Default: the cores."
+    text = "Processes of --executor=local or of a Ray cluster started here. Default: the cores."
     flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), text, flag_values=values)
     text = "Ray cluster to use, host:port or auto. Default: one is started here."
     flags.DEFINE_string("ray_address", None, text, flag_values=values)
-    flags.DEFINE_bool("dry_run", False, "Print the points and their cost, and do nothing.", values)
-    flags.DEFINE_string("score_split", "validation", "Rows that points are scored on.", values)
-    text = "Rows to score, spread over the split; 0 for all."
+    flags.DEFINE_bool("dry_run", False, "Print the points and their cost, then exit.", values)
+    flags.DEFINE_string("score_split", "validation", "Split that points are scored on.", values)
+    text = "Rows to score, evenly spaced in the split; 0: all."
     flags.DEFINE_integer("score_examples", 1024, text, flag_values=values)
-    flags.DEFINE_integer("score_draws", 3, "How often each row is sampled.", flag_values=values)
+    flags.DEFINE_integer("score_draws", 3, "Samples per row.", flag_values=values)
 
 
 def checked_grid(

@@ -1,16 +1,16 @@
-"""The paper's interpolation experiment: a model's way between pieces beside that through data.
+"""Repeat the paper's interpolation experiment: through the latent space and through the data.
 
 python -m experiments.interpolation --run_dir=runs/mel_2bar
 
-Pairs of held-out rows A and B. Through the latent space: the posterior means are joined by an
-arc, and points on it are decoded. Through data: each step is taken from B with the probability
-of the fraction, else from A. Of each point: the share of tokens that differ from A and from B
-(normalised Hamming distance), and the cost under a 5-gram model of the training rows, nats per
-step: high cost means steps that no training row has in a row. A good latent space changes evenly
-and stays as likely as real rows all the way.
+For pairs of held-out rows A and B: through the latent space, points on an arc between the
+posterior means are decoded; through the data, each token is taken from B with a probability equal
+to the fraction of the way, otherwise from A. Each point is scored by the share of tokens that
+differ from A and from B (normalised Hamming distance) and by its cost under a 5-gram model of the
+training rows, in nats per step; a high cost means sequences that training rows do not have. In a
+good latent space the distances change evenly and the cost stays near that of real rows.
 
-Writes interpolation.json and interpolation.svg into the run folder, or below --output, and
-prints the table.
+Writes interpolation.json and interpolation.svg into the run folder, or below --output, and prints
+the table.
 """
 
 from __future__ import annotations
@@ -271,13 +271,13 @@ def run(options: Options) -> str:
 def define_flags() -> None:
     """Define this entry point's flags."""
     run_options.define()
-    flags.DEFINE_integer("num", 256, "Pairs of held-out rows, at most.")
-    flags.DEFINE_integer("steps", 11, "Points of a way, both ends included.")
+    flags.DEFINE_integer("num", 256, "Largest number of pairs of held-out rows.")
+    flags.DEFINE_integer("steps", 11, "Points of an interpolation, including both ends.")
     flags.DEFINE_string("split", "test", "Held-out rows: test or validation.")
     flags.DEFINE_string("output", None, "Folder to write into. Default: the run folder.")
-    flags.DEFINE_float("temperature", 0.0, "Of decoding; 0 takes the best token.")
-    flags.DEFINE_integer("train_rows", 50_000, "Rows of the 5-gram model; 0: all.")
-    flags.DEFINE_integer("seed", 0, "Of all that is drawn.")
+    flags.DEFINE_float("temperature", 0.0, "Decoding temperature; 0 takes the best token.")
+    flags.DEFINE_integer("train_rows", 50_000, "Training rows of the 5-gram model; 0: all.")
+    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ Example:
   python -m experiments.train --flagfile=experiments/flagfiles/demo.flags \
     --data_dir=data/folk --run_dir=runs/demo
 
-The same command resumes a run that was stopped, with Ctrl-C, by SIGTERM or otherwise. With
+An interrupted run (Ctrl-C included) resumes when you run the same command again. With
 --multihost several machines train together (experiments/launch).
 """
 
@@ -39,17 +39,17 @@ INIT_FROM = "init_from.json"
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Define this entry point's flags."""
-    text = "Folder that data_pipeline.prepare wrote."
+    text = "Token store written by data_pipeline.prepare."
     flags.DEFINE_string("data_dir", None, text, flag_values=values)
-    text = "Folder of this run: new, or one to resume."
+    text = "Run folder: a new one, or one to resume."
     flags.DEFINE_string("run_dir", None, text, flag_values=values)
     config_flags.define(values)
 
 
 def define_start_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Define the flags of a single run: whose parameters it begins with, on which machines."""
+    """Define the flags of a single run: initial parameters and machines."""
     text = (
-        "Begin with the parameters of this run folder (its best checkpoint) or checkpoint "
+        "Start from the parameters of this run folder (its best checkpoint) or checkpoint "
         "(RUN/checkpoints/STEP), as far as they fit; see also --freeze."
     )
     flags.DEFINE_string("init_from", None, text, flag_values=values)
@@ -148,8 +148,8 @@ def train(values: flags.FlagValues) -> None:
         if not full_disk.is_disk_full(error):
             raise
         raise InputError(
-            f"run_dir: no space left in {folder}, its checkpoints are kept; free some, and the "
-            "same command goes on"
+            f"run_dir: no space left in {folder}, its checkpoints are kept; free some, then run "
+            "the same command again"
         ) from error
     if processes.is_first():
         _say_how_it_ended(outcome, config, values.run_dir)

@@ -1,8 +1,7 @@
 """Frozen, self-checking configurations; every field is also a command-line flag.
 
-Field names are unique across the dataclasses, so that a flag names one field. What a
-configuration holds is stored in each checkpoint: after training no flag is needed to
-rebuild a model.
+Field names are unique across the dataclasses, so a flag names one field. Each checkpoint stores its
+configuration, so a trained model is rebuilt without flags.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
 LEARNING_RATE_SCHEDULES = ("exponential", "constant", "cosine", "plateau")
 BETA_SCHEDULES = ("annealed", "constant", "linear", "cyclical")
-# Figures of a validation; "accuracy" is better when larger, the others when smaller.
+# Scores of a validation; for "accuracy" larger is better, for the others smaller.
 VALIDATION_METRICS = ("loss", "loss_reference", "reconstruction_nats", "kl_bits", "accuracy")
 DATA_PLACEMENTS = ("auto", "device", "host")
 FREEZES = ("none", "encoder", "decoder")
@@ -29,14 +28,14 @@ PARAM_SHARDINGS = ("replicated", "fsdp")
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message says what, where and what would be right.
+    """Wrong input from the user; the message says what, where and what would be right.
 
-    Entry points print it as one line and end with exit code 2.
+    Commands print it as one line and exit with code 2.
     """
 
 
 def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    """Raise InputError naming the field, its value and what it may be."""
+    """Raise InputError naming the field, its value and the allowed values."""
     if not ok:
         raise InputError(f"{name}: {value!r} is out of range, it must be {allowed}")
 
@@ -51,17 +50,17 @@ def _require_number(name: str, value: float, low: float, high: float, allowed: s
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes and kind of the model; changing one changes parameter shapes.
+    """Architecture and sizes of the model; they determine the shapes of the parameters.
 
     Attributes:
       architecture: "flat" (one LSTM decoder) or "hierdec" (conductor over bars, decoder per bar).
       z_size: Z, latent dimensions.
       encoder_sizes: units of each bidirectional LSTM layer, per direction.
       decoder_sizes: units of each (bottom) decoder LSTM layer.
-      conductor_sizes: units of each conductor layer; empty takes `decoder_sizes` (the reference).
-      init: "reference" draws all that touches z with standard deviation 0.001, as the reference;
-        "default" draws each part by the size of what it reads, so that the decoder uses z from
-        the first steps (`models/initialisation.py`).
+      conductor_sizes: units of each conductor layer; empty: `decoder_sizes`, as in the reference.
+      init: "reference" initialises everything that touches z with standard deviation 0.001;
+        "default" scales each part by the size of its inputs, which avoids posterior collapse early
+        in training (`models/initialisation.py`).
     """
 
     architecture: str = "flat"
@@ -94,47 +93,46 @@ class TrainConfig:
 
     Attributes:
       batch_size: B, rows per optimiser step over all devices.
-      accumulation: parts a batch is cut into, one after the other, to save memory.
-      learning_rate: rate at step 0, or behind the warm-up.
-      min_learning_rate: rate that the schedule approaches, and never goes below.
-      learning_rate_schedule: "exponential" (`decay_rate`), "constant", "cosine" (half a wave
-        from the end of the warm-up to `cosine_steps`, `min_learning_rate` from there on) or
-        "plateau" (falls when validations do not get better).
+      accumulation: gradient accumulation; number of parts a batch is split into to save memory.
+      learning_rate: initial learning rate (peak rate if there is a warm-up).
+      min_learning_rate: lower bound that the schedule approaches.
+      learning_rate_schedule: "exponential" (`decay_rate`), "constant", "cosine" (from the end of
+        the warm-up to `cosine_steps`, then `min_learning_rate`) or "plateau" (reduced when
+        validation scores stop improving).
       decay_rate: factor per step of `learning_rate - min_learning_rate` in "exponential".
-      warmup_steps: steps over which the rate of any schedule rises from 0, linearly; 0 for none.
-      cosine_steps: step at which "cosine" reaches the minimum, in general `train_steps`.
-      plateau_factor: what "plateau" multiplies the rate by.
-      plateau_patience: validations without a better figure after which it does so.
-      plateau_min_delta: by how much a better figure must be better.
-      plateau_metric: figure of a validation that "plateau" watches: loss, loss_reference,
+      warmup_steps: steps of linear warm-up from 0, with any schedule; 0 for none.
+      cosine_steps: step at which "cosine" reaches the minimum, usually `train_steps`.
+      plateau_factor: factor by which "plateau" reduces the learning rate.
+      plateau_patience: validations without improvement before "plateau" reduces it.
+      plateau_min_delta: smallest change that counts as an improvement.
+      plateau_metric: validation score that "plateau" watches: loss, loss_reference,
         reconstruction_nats, kl_bits or accuracy.
-      weight_decay: share of each kernel (biases stay) that a step takes away, times the learning
-        rate: decoupled from the gradient, as in AdamW.
+      weight_decay: decoupled weight decay of the kernels, not of the biases, as in AdamW.
       adam_b1: decay of the first moment.
       adam_b2: decay of the second moment.
-      adam_eps: epsilon, in TF1's form (not corrected for bias).
-      grad_clip: global norm, or element-wise limit, of the gradient.
+      adam_eps: epsilon, in TF1's form (without bias correction).
+      grad_clip: largest global norm, or largest absolute value, of the gradient.
       clip_mode: "global_norm" or "value".
-      grad_norm_clip_to_zero: from this global norm on, the gradient counts as 0.
-      beta: largest weight of the KL term.
+      grad_norm_clip_to_zero: gradients of this global norm or more are replaced by zero.
+      beta: final weight of the KL term.
       beta_schedule: "annealed" (`beta_rate`), "constant" (beta from step 0 on), "linear" (rises
-        from 0 over `beta_steps`) or "cyclical" (rises from 0 again and again).
-      beta_rate: "annealed" has the weight `beta * (1 - beta_rate**n)` at step n; 0 gives beta
+        from 0 over `beta_steps`) or "cyclical" (rises from 0 in every cycle).
+      beta_rate: the weight of "annealed" is `beta * (1 - beta_rate**n)` at step n; 0 gives beta
         from step 1 on.
-      beta_steps: steps of the rise in "linear", of a cycle in "cyclical".
-      beta_rise: share of a cycle in which beta rises linearly; then it stays until the cycle ends.
-      free_bits: tau, bits of KL per example that cost nothing.
-      sampling_schedule: how the probability of feeding back the model's own sample grows:
-        "constant" (0 is teacher forcing), "inverse_sigmoid" or "exponential".
+      beta_steps: steps of the rise in "linear", or of a cycle in "cyclical".
+      beta_rise: share of a cycle in which beta rises linearly before it stays constant.
+      free_bits: tau, bits of KL per example that are not penalised.
+      sampling_schedule: how the probability of scheduled sampling grows: "constant" (0 is
+        teacher forcing), "inverse_sigmoid" or "exponential".
       sampling_rate: parameter of that schedule.
-      input_dropout: probability that the decoder, teacher forced, reads an empty input in place of
-        the token before a step (word dropout, Bowman et al. 2016: it must then ask z).
-      transpose: melodies move by up to this many semitones either way, fresh at every step.
-      freeze: part of the model that keeps its parameters: none, encoder or decoder.
+      input_dropout: probability of hiding the previous token from the teacher-forced decoder, so
+        that it must rely on z (word dropout, Bowman et al. 2016).
+      transpose: largest transposition of melodies in semitones, drawn anew at every step.
+      freeze: part of the model whose parameters are not trained: none, encoder or decoder.
       dtype: type of the matrix products; "auto" is bfloat16 on an accelerator and float32 on a
-        CPU, where the kind of processor then decides little. One with AVX512-BF16 or AMX-BF16 is
-        about 1.5 times as fast in bfloat16; another multiplies in float32 all the same.
-      seed: of parameters, batches and noise.
+        CPU. bfloat16 is about 1.5 times as fast on processors with AVX512-BF16 or AMX-BF16;
+        others convert it to float32.
+      seed: random seed of parameters, batches and noise.
     """
 
     batch_size: int = 512
@@ -227,33 +225,32 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How long and how often: may change when a run is resumed, for it changes no parameter.
+    """Length, intervals and hardware; may change when a run is resumed.
 
-    One exception: the learning rate of the schedule "plateau" depends on what is validated and
-    when, so that `eval_every` and `eval_examples` of such a run stay as they are.
+    One exception: the learning rate of the schedule "plateau" depends on the validations, so
+    `eval_every` and `eval_examples` of such a run are fixed.
 
     Attributes:
-      train_steps: optimiser steps in all.
+      train_steps: total number of optimiser steps.
       log_every: steps between progress lines and metric records.
       eval_every: steps between validations.
       save_every: steps between checkpoints.
-      steps_per_dispatch: steps that one call to the device makes.
+      steps_per_dispatch: optimiser steps per call to the device.
       eval_examples: validation rows scored each time, 0 for all.
-      data_placement: where the training rows lie: "device", "host", or "auto" (on the device
-        when they take at most a quarter of its memory, and one process has all devices).
-      remat: keep less of the forward pass and compute the rest again in the backward pass: about
-        a third more work for less memory.
-      lstm_backend: what runs the LSTMs over whole sequences: "xla" (a loop), "cudnn" (one NVIDIA
-        GPU, dtype float32, no remat) or "auto", for now xla (`models/cudnn.py` says why).
-      stop_patience: training ends when this many validations in turn brought nothing better than
-        the best one before; 0: it does not end early.
-      stop_metric: figure of a validation that decides: loss, loss_reference,
+      data_placement: where the training rows are kept: "device", "host", or "auto" (on the device
+        if they take at most a quarter of its memory and one process has all devices).
+      remat: recompute part of the forward pass in the backward pass: about a third more work for
+        less memory.
+      lstm_backend: LSTM implementation: "xla" (a loop), "cudnn" (one NVIDIA GPU, dtype float32,
+        no remat) or "auto", for now xla (`models/cudnn.py` says why).
+      stop_patience: early stopping after this many validations without improvement; 0: never.
+      stop_metric: validation score for early stopping: loss, loss_reference,
         reconstruction_nats, kl_bits or accuracy.
-      stop_min_delta: by how much a better figure must be better.
-      model_parallel: devices that share one copy of the model, each holding a part of every
-        kernel's columns; the others train on other rows. It must divide the number of devices.
-      param_sharding: "replicated" keeps a copy of parameters and moments for each part of the
-        batch; "fsdp" cuts them among those, which saves memory.
+      stop_min_delta: smallest change that counts as an improvement for early stopping.
+      model_parallel: devices that share one copy of the model, each with part of the columns of
+        every kernel. It must divide the number of devices.
+      param_sharding: "replicated" (each device has all parameters and moments) or "fsdp" (they
+        are split over the devices, which saves memory).
     """
 
     train_steps: int = 200_000
@@ -288,7 +285,7 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything a run is made from: the task's name and the three parts."""
+    """Complete configuration of a run: the task's name and the three parts."""
 
     task: str
     model: ModelConfig
@@ -296,7 +293,7 @@ class Config:
     run: RunConfig
 
     def __post_init__(self) -> None:
-        """Check what one part asks of another."""
+        """Check fields that depend on another part."""
         ok = self.run.lstm_backend != "cudnn" or self.train.dtype == "float32"
         _require(ok, "dtype", self.train.dtype, "float32 with lstm_backend=cudnn")
 
@@ -304,7 +301,7 @@ class Config:
         """Return a copy with fields of any part replaced by name.
 
         Raises:
-          InputError: a name is no field, or a value is out of range.
+          InputError: a name is not a field, or a value is out of range.
         """
         parts: dict[str, Any] = {}
         for name, part_type in PARTS.items():
@@ -332,7 +329,7 @@ PARTS: dict[str, Any] = {"model": ModelConfig, "train": TrainConfig, "run": RunC
 
 
 def config_from_json(text: str) -> Config:
-    """Read a configuration that `Config.to_json` wrote; absent fields take their defaults.
+    """Read a configuration written by `Config.to_json`; missing fields take their defaults.
 
     Raises:
       InputError: a field is unknown or out of range.
@@ -354,7 +351,7 @@ def field_types() -> dict[str, Any]:
 def differing_fields(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Return the fields that make two runs incomparable: {name: (in a, in b)}.
 
-    Fields of `RunConfig` are left out: they may change when a run is resumed.
+    Fields of `RunConfig` are excluded: they may change when a run is resumed.
     """
     left, right = a.flat(), b.flat()
     free = {field.name for field in dataclasses.fields(RunConfig)}

@@ -78,8 +78,8 @@ def fetch(remote: Remote, folder: pathlib.Path) -> pathlib.Path:
         if error.errno != errno.ENOSPC:
             raise InputError(f"corpus: {folder} cannot be written: {error.strerror}") from error
         raise InputError(
-            f"corpus: the disk of {folder} is full; free some, and the same command goes on, "
-            "or choose another --cache_dir"
+            f"corpus: the disk of {folder} is full; free some and run the same command "
+            "again, or choose another --cache_dir"
         ) from error
     return path
 
@@ -130,7 +130,7 @@ def _download(remote: Remote, part: BinaryIO) -> None:
         left = _ATTEMPTS if part.seek(0, os.SEEK_END) > before else left - 1
         time.sleep(_PAUSE_SECONDS if left else 0)
     raise InputError(
-        f"corpus: {remote.url} cannot be downloaded: {problem}; the same command goes on, or get "
+        f"corpus: {remote.url} cannot be downloaded: {problem}; the same command resumes, or get "
         f"{remote.name} another way and give it as --input"
     )
 

@@ -66,7 +66,7 @@ def work_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
             if error.errno != errno.ENOSPC:
                 raise
             raise InputError(
-                f"output: the disk of {output} is full; free some, and the same command goes on"
+                f"output: the disk of {output} is full; free some, then run the same command again"
             ) from error
         _remove(folder)
 

@@ -1,7 +1,7 @@
 """Configuration fields as command-line flags, and back.
 
 Each field of the dataclasses in `musicvae_jax.config` is a flag whose default is None: not
-given. What a task trains with < what a flagfile says < what the command line says.
+given. Precedence: defaults of the task < flagfile < command line.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def define(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
         tuple[int, ...]: _SizesParser(),
     }
     names = ", ".join(TASKS)
-    text = f"What a row means: {names}. Default: the data's task."
+    text = f"Task: {names}. Default: the task of the data."
     flags.DEFINE_string("task", None, text, flag_values=values)
     help_texts = _field_help()
     for name, field_type in field_types().items():

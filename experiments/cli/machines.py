@@ -24,15 +24,15 @@ LOST = (
 def define_flags(values: flags.FlagValues) -> None:
     """Define the flags of several processes."""
     text = (
-        "Train with several processes, one for each machine: this same command on all of them, "
-        "with data_dir and run_dir on a file system that they share."
+        "Train with several processes, one per machine: run the same command on each, with "
+        "data_dir and run_dir on a shared file system."
     )
     flags.DEFINE_bool("multihost", False, text, flag_values=values)
     text = "host:port of process 0, for --multihost. Default: SLURM's or the TPU pod's."
     flags.DEFINE_string("coordinator_address", None, text, flag_values=values)
-    text = "How many processes, for --multihost. Default: SLURM's or the TPU pod's."
+    text = "Number of processes, for --multihost. Default: SLURM's or the TPU pod's."
     flags.DEFINE_integer("num_processes", None, text, lower_bound=1, flag_values=values)
-    text = "Number of this process, from 0, for --multihost. Default: SLURM's or the TPU pod's."
+    text = "Index of this process, from 0, for --multihost. Default: SLURM's or the TPU pod's."
     flags.DEFINE_integer("process_id", None, text, lower_bound=0, flag_values=values)
 
 

@@ -16,7 +16,7 @@ def define() -> None:
     # The flags are the caller's, so that its --help lists them.
     flags.disclaim_key_flags()
     flags.DEFINE_string("run_dir", None, "Folder of the run.")
-    flags.DEFINE_string("checkpoint", "best", "best, latest or a saved step.")
+    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
     flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
 
 

@@ -224,7 +224,7 @@ class Checkpoints:
         kept = "none was saved before" if last is None else f"that of step {last} is kept"
         return DiskFullError(
             f"run_dir: no space left for the checkpoint of step {step} in {self.run_dir}, "
-            f"{kept}; free some, and the same command goes on"
+            f"{kept}; free some, then run the same command again"
         )
 
     def _drop_others(self) -> None:

@@ -328,7 +328,10 @@ def test_after_an_interruption_the_same_command_goes_on(
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors.splitlines()[-2:] == ["the same command goes on from here", "error: interrupted"]
+    assert errors.splitlines()[-2:] == [
+        "run the same command again to resume",
+        "error: interrupted",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.unfinished", "book.abc"]
     done = subprocess.run(command_line(*arguments), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0

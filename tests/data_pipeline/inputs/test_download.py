@@ -241,7 +241,7 @@ def test_a_disk_that_fills_up_keeps_what_came(
 
     with monkeypatch.context() as patched:
         patched.setattr(download, "_locked", full)
-        with pytest.raises(InputError, match=r"the disk of .* is full; free some, and the same"):
+        with pytest.raises(InputError, match=r"the disk of .* is full; free some and run the same"):
             fetch(remote(url), tmp_path)
     left = (tmp_path / "music.zip.part").read_bytes()
     assert 1_000_000 < len(left) < 2_500_000

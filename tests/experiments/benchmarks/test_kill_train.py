@@ -73,7 +73,7 @@ def _assert_a_full_disk_ends_with_one_line_and_keeps_what_was_saved(folder: path
     assert done.returncode == 2
     assert done.stderr == (
         f"error: run_dir: no space left for the checkpoint of step {step + 3} in {run_dir}, that "
-        f"of step {step} is kept; free some, and the same command goes on\n"
+        f"of step {step} is kept; free some, then run the same command again\n"
     )
     assert checkpoints.restore_params(run_dir, "latest")[2] == step
     checkpoints.Checkpoints(run_dir, create=True).close()  # as the same command does
