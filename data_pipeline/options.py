@@ -1,4 +1,4 @@
-"""What `prepare` is asked to do, checked, and the flags that say it."""
+"""Options of `prepare`: checks and flags."""
 
 from __future__ import annotations
 

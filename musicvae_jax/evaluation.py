@@ -1,4 +1,4 @@
-"""Scores of a trained model on a split: teacher forced, greedy, sampled, and what ELBO is made of.
+"""Scores of a trained model on a split: teacher forced, greedy, sampled, and the ELBO's terms.
 
 Sampling and greedy decoding see z and their own tokens only. z is the posterior's mean where a
 prediction is scored teacher forced or greedily, and a draw from the posterior where sampling,

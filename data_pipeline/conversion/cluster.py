@@ -1,4 +1,4 @@
-"""The same conversion on several machines: Ray, which the extra `cluster` installs.
+"""Conversion on several machines with Ray (extra `cluster`).
 
 A task is a batch of files. On its machine it runs them as the local executor does, in a child
 process with limits, so that outcomes are the same. Work of a machine that is lost is done again

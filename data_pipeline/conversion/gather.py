@@ -1,4 +1,4 @@
-"""All inputs to rows on disk: read, convert elsewhere, note what became of each file."""
+"""Read all inputs, have them converted to rows on disk, and record the result of each file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is converted so far, on disk: a killed run's work is there for the next one.
+"""Finished conversions on disk, so that an interrupted run resumes.
 
 A record says what became of one file or tune. Its rows are appended to one spool per kind of
 row, before the record. Each record carries its length and a checksum of itself and of its rows,

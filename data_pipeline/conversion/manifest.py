@@ -1,4 +1,4 @@
-"""What became of every file: one line of JSON for each unit."""
+"""The manifest: one JSON line per file, with its rows and the reasons for what was dropped."""
 
 from __future__ import annotations
 

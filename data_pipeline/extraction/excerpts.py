@@ -1,4 +1,4 @@
-"""The rows of one file with where they come from: which tracks, which bars, how many notes.
+"""Rows of one file with their origin: tracks, bars, number of notes.
 
 `extract` gives rows to train on and forgets their origin; a person who hands over a file
 wants to hear which bars of it were taken.

@@ -1,0 +1,4 @@
+"""Rows of tokens to MIDI, scores, sound and pictures.
+
+Every writer is called through `files`.
+"""

@@ -1,4 +1,4 @@
-"""Pages that need nothing else: one style, tables, figures."""
+"""Self-contained HTML pages: style, tables, figures."""
 
 from __future__ import annotations
 

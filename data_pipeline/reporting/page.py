@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else: `report.html`."""
+"""The report as one self-contained page, `report.html`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many test rows have a nearly equal row in train: a measure of what a split leaks."""
+"""Share of test rows that have a nearly equal training row: a measure of leakage."""
 
 from __future__ import annotations
 

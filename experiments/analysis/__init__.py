@@ -1,0 +1,1 @@
+"""What `experiments.analyze` needs: the rows to compare, and the report."""

@@ -1,4 +1,4 @@
-"""What an analysis is made from: rows a trained model makes, held-out rows, and latents."""
+"""Inputs of an analysis: generated rows, held-out rows and latents."""
 
 from __future__ import annotations
 

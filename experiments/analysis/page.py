@@ -1,4 +1,4 @@
-"""An analysis as one page that needs nothing else: `analysis.html`."""
+"""An analysis as one self-contained page, `analysis.html`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Scripts that measure speed, memory, learning and robustness; README.md lists them."""

@@ -1,0 +1,1 @@
+"""What commands share: flags, progress, signals, run records and the compilation cache."""

@@ -1,4 +1,4 @@
-"""What a run says and writes while it trains: lines, `metrics.jsonl`, TensorBoard."""
+"""Progress of a run: printed lines, `metrics.jsonl`, TensorBoard."""
 
 from __future__ import annotations
 

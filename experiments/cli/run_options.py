@@ -1,4 +1,4 @@
-"""What every command about a trained run begins with: its flags, and its options from them."""
+"""Flags shared by all commands that use a trained run."""
 
 from __future__ import annotations
 

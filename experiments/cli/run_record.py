@@ -1,4 +1,4 @@
-"""How a run came about: one line of `starts.jsonl` in its folder for each time it was started."""
+"""Record of a run: one line of `starts.jsonl` in its folder per start."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What `experiments.encode` needs: rows of a store or of files, and shards of latents."""

@@ -1,0 +1,1 @@
+"""What `experiments.generate` needs: options, input rows, the modes, and output files."""

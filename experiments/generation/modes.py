@@ -1,4 +1,4 @@
-"""What each mode of `experiments.generate` makes: z, tokens, names and titles."""
+"""The modes of `experiments.generate`: z, tokens, names and titles of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `experiments.generate` can be asked for, and the checks that need neither model nor file."""
+"""Options of `experiments.generate`, and the checks that need neither model nor file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a grid varies: axes from `NAME=v1,v2`, and the configurations of its points."""
+"""Axes of a sweep from `NAME=v1,v2`, and the configurations of its points."""
 
 from __future__ import annotations
 

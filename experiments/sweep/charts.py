@@ -1,4 +1,4 @@
-"""Charts of a grid as SVG text: heat maps, curves, points. Equal values give equal text."""
+"""Charts of a sweep as SVG text: heat maps, curves, points. Equal values give equal text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to train the points of a grid: in one program, in processes, on a cluster."""
+"""Executors that train the points of a sweep: one program, processes, or a cluster."""
 
 from __future__ import annotations
 

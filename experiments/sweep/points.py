@@ -1,4 +1,4 @@
-"""The points of a grid on disk: a run folder each, how it ended, its scores."""
+"""The points of a sweep on disk: run folder, outcome and scores of each."""
 
 from __future__ import annotations
 

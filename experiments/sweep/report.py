@@ -1,4 +1,4 @@
-"""What came out of a grid: results.csv, results.json, a ranked table, report.html."""
+"""Results of a sweep: results.csv, results.json, a ranked table, report.html."""
 
 from __future__ import annotations
 

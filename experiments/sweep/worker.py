@@ -1,4 +1,4 @@
-"""Train the run of a folder that a grid has opened, to its end: one process, one point.
+"""Train one point of a sweep in this process, from the run folder the sweep has opened.
 
 python -m experiments.sweep.worker --run_dir=GRID/points/POINT
 """

@@ -1,4 +1,4 @@
-"""How good is what a model makes: measures of rows, and distances between sets of rows.
+"""Quality of generated rows: measures of rows, and distances between sets of rows.
 
 rhythm, melody, structure  what rows are like: a `Measure` each, from tokens
 originality                how much of a row is in the training rows

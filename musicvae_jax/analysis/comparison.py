@@ -1,4 +1,4 @@
-"""How far sets of rows are from real rows, with intervals, beside what real rows are from real.
+"""Distances of sets of rows from real rows, with intervals and a real-to-real baseline.
 
 The design, and why:
 

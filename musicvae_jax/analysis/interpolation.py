@@ -1,4 +1,4 @@
-"""From one row to another: the way through data, and how far a row is from both ends.
+"""Interpolation between rows through the data, and distances of a row from both ends.
 
 Reference: Roberts et al. 2018, "A hierarchical latent vector model for learning long-term
 structure in music", the experiment on interpolation and its figure.

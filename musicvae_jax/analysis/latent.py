@@ -1,4 +1,4 @@
-"""What the latent space is like: units in use, posterior against prior, sets of latents, a map.
+"""Properties of the latent space: active units, posterior against prior, a projection.
 
 References: Fréchet distance of Gaussians is Dowson and Landau 1982; maximum mean discrepancy is
 Gretton et al. 2012, "A kernel two-sample test", equation 3 (unbiased, so it may be below 0).

@@ -1,4 +1,4 @@
-"""Measures of rhythm: when notes start, how long they last, how alike bars are.
+"""Measures of rhythm: onsets, note lengths, similarity of bars.
 
 References: groove consistency is Wu and Yang 2020, "The Jazz Transformer on the front line",
 section 4.3, as `muspy.groove_consistency` has it.

@@ -1,4 +1,4 @@
-"""Measures of form: which bars of a row are alike.
+"""Measures of form: similarity of the bars of a row.
 
 The distance of two bars is the share of what happens in either that does not happen in both: of
 the steps of a melody with an event (a note or a note off) in one of them, those where the

@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh that arrays are laid out on, and how processes agree."""

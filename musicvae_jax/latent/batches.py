@@ -1,4 +1,4 @@
-"""Rows and z as users give them: checked, padded, and cut into parts of few sizes."""
+"""Check and pad the rows and z that users pass, and split them into batches of few sizes."""
 
 from __future__ import annotations
 

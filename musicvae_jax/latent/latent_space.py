@@ -1,4 +1,4 @@
-"""What the latent space is good for, of any model that can encode and decode.
+"""Latent-space operations (interpolate, vary, attribute arithmetic) of encoder-decoder models.
 
 `MusicVAE` inherits these methods. Each takes rows of tokens (integers) or z (floats) and decodes
 all that it makes in one batch; the z themselves come from `paths`.

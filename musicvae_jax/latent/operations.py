@@ -1,4 +1,4 @@
-"""From the latent space to tokens and back: what can be made of a model, in tokens.
+"""Latent-space operations that return tokens: sample, interpolate, vary, continue and others.
 
 Pure functions of a model and its parameters, each one batched call that can be jitted whole:
 all rows of a result are decoded together. Jit what is called often, with `temperature` static

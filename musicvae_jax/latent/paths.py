@@ -1,4 +1,4 @@
-"""Points in z: arcs and lines, grids, variations of a piece, ways through several points.
+"""Points in z: arcs and lines, grids, variations of a piece, paths through several points.
 
 Pure geometry; `sampling` decodes what these functions return. Draws from the prior lie near a
 sphere of radius sqrt(Z), and points on a straight line between two of them lie inside it,

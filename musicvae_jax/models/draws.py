@@ -1,4 +1,4 @@
-"""Tokens from logits: Gumbel noise and the largest.
+"""Sample tokens from logits with the Gumbel-max trick.
 
 With g a Gumbel draw, argmax(logits / t + g) is argmax(logits + t * g) and a draw from
 softmax(logits / t): one formula for every temperature, and noise that can be drawn ahead.

@@ -1,4 +1,4 @@
-"""How the parameters are drawn: as the reference draws them, or so that z is used from the start.
+"""Initial parameters: the reference's, or scales that make the decoder use z from the start.
 
 The reference draws every kernel that touches z with standard deviation 0.001: mu is near 0,
 sigma near 0.7, and neither reaches the decoder, which then learns to do without z and stays on

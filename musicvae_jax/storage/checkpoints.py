@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the latest and the best, each with the configuration. Only orbax's home.
+"""Checkpoints of a run: the latest and the best, each with its configuration.
 
 A run folder's `checkpoints/<step>/` holds `params`, `state` (what training needs beside
 them), `config` (with the validation loss) and the checksums of all that. A step folder appears

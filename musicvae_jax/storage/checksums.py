@@ -1,4 +1,4 @@
-"""Checksums of a folder's files, so that a damaged or half-written one is told from a whole one.
+"""Checksums of a folder's files, to detect damaged or incomplete ones.
 
 A folder gets `checksums.json` when all else in it is written: the SHA-256 of each file.
 """

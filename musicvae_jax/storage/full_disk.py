@@ -1,4 +1,4 @@
-"""A disk that is full: how errors say so, and what libraries print of it besides."""
+"""Full disks: recognising the errors, and suppressing what libraries print about them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Many runs in one program, their states stacked on a leading axis."""

@@ -1,4 +1,4 @@
-"""The compiled steps of several runs whose states are stacked on a leading axis, G.
+"""Compiled steps of several runs whose states are stacked on a leading axis, G.
 
 The points are shared out to the devices; on each, `side_by_side` of them are one `jax.vmap`,
 and these bundles come in turn. An accelerator that one run leaves idle does many at once in the

@@ -1,4 +1,4 @@
-"""Many runs in one program: their states stacked on a leading axis, G points of a grid.
+"""Many runs in one program: states stacked on a leading axis, G points of a sweep.
 
 What a grid varies is data: rates, weights and limits are arrays of the state, so that one
 compiled program makes the steps of every point, from the same batches. The loop that trains

@@ -1,4 +1,4 @@
-"""What training tells whoever listens: before the first step, and as it goes."""
+"""Callback interface of the training loop."""
 
 from __future__ import annotations
 

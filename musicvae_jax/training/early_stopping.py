@@ -1,4 +1,4 @@
-"""What a run remembers of its validations: the fall of the rate on a plateau, early stopping.
+"""State of plateau learning-rate decay and early stopping.
 
 Host code over a few NumPy scalars. They are part of the training state, so that a checkpoint
 holds them and a resumed run decides as one that never stopped.

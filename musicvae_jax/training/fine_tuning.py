@@ -1,4 +1,4 @@
-"""Parameters of one model as the start of another: what fits is taken, and all of it is told.
+"""Initialise a model from the parameters of another, as far as they fit.
 
 An array fits when it has the name and the shape of the new model's. One of as many numbers in
 another shape is reshaped. All else starts as drawn for a new run: rows and columns of an LSTM

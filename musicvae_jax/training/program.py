@@ -1,4 +1,4 @@
-"""Compiled programs and the rows they are fed with: several training steps; a validation."""
+"""Compiled programs for several training steps and for a validation, and their input rows."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What benchmarks share: operation counts, timing, and the PyTorch models."""
