@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 import typing
 from typing import Any
 
@@ -38,6 +39,27 @@ def _require(ok: bool, name: str, value: object, allowed: str) -> None:
     """Raise InputError naming the field, its value and the allowed values."""
     if not ok:
         raise InputError(f"{name}: {value!r} is out of range, it must be {allowed}")
+
+
+def _check_types(part: object) -> None:
+    """Raise InputError unless every field of a dataclass has a value of its declared type."""
+    for name, kind in typing.get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        is_bool = isinstance(value, bool)
+        if kind is bool:
+            ok, right = is_bool, "True or False"
+        elif kind is int:
+            ok, right = isinstance(value, numbers.Integral) and not is_bool, "a whole number"
+        elif kind is float:
+            ok, right = isinstance(value, numbers.Real) and not is_bool, "a number"
+        elif kind is str:
+            ok, right = isinstance(value, str), "text"
+        else:
+            sizes = value if isinstance(value, tuple) else (None,)
+            ok = all(isinstance(size, numbers.Integral) for size in sizes)
+            right = "a tuple of whole numbers"
+        if not ok:
+            raise InputError(f"{name}: {value!r} has the wrong type, it must be {right}")
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -72,6 +94,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        _check_types(self)
         _require_choice("architecture", self.architecture, ARCHITECTURES)
         _require_choice("init", self.init, INITS)
         _require(self.z_size >= 1, "z_size", self.z_size, "1 or more")
@@ -170,6 +193,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        _check_types(self)
         big = 1e30
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         ok = self.accumulation >= 1 and self.batch_size % max(self.accumulation, 1) == 0
@@ -270,6 +294,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        _check_types(self)
         periods = ("log_every", "eval_every", "save_every")
         for name in ("train_steps", *periods, "steps_per_dispatch", "model_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")

@@ -6,10 +6,11 @@ number.
 
 from __future__ import annotations
 
-import functools
+import collections
 import hashlib
 import json
 import pathlib
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ SPLITS = ("train", "validation", "test")
 STORE_FORMAT = "musicvae-tokens-1"
 # Files up to this size are hashed before training; larger ones are known by shape and meta.json.
 HASHED_BYTES = 1 << 30
+# Of the permutations kept, beyond the two that a batch may need.
+_ORDER_BYTES = 1 << 28
 
 
 class Store(NamedTuple):
@@ -111,11 +114,24 @@ def check_content(store: Store) -> None:
             )
 
 
-@functools.lru_cache(maxsize=2)
+_orders: collections.OrderedDict[tuple[int, int, int], np.ndarray] = collections.OrderedDict()
+_orders_lock = threading.Lock()
+
+
 def _epoch_order(seed: int, epoch: int, num_rows: int) -> np.ndarray:
-    """Return the order of the rows in one epoch."""
-    order = np.random.default_rng([seed, epoch]).permutation(num_rows).astype(np.int32)
-    order.setflags(write=False)
+    """Return the order of the rows in one epoch.
+
+    The orders used last are kept: a sweep over seeds asks for one of each seed at every step.
+    """
+    name = (seed, epoch, num_rows)
+    with _orders_lock:
+        order = _orders.pop(name, None)
+        if order is None:
+            order = np.random.default_rng([seed, epoch]).permutation(num_rows).astype(np.int32)
+            order.setflags(write=False)
+        _orders[name] = order
+        while len(_orders) > 2 and sum(kept.nbytes for kept in _orders.values()) > _ORDER_BYTES:
+            _orders.popitem(last=False)
     return order
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import types
 
@@ -30,7 +32,10 @@ class StopSignal:
 
     def _remember(self, number: int, frame: types.FrameType | None) -> None:
         self.received = signal.Signals(number)
-        print(f"{self.received.name}: saving; once more ends at once", flush=True)
+        # Not `print`: the signal may arrive inside one, which cannot be entered again.
+        text = f"{self.received.name}: saving; once more ends at once\n"
+        with contextlib.suppress(OSError):
+            os.write(1, text.encode())
         for other, handler in self._before.items():
             signal.signal(other, handler)
 

@@ -83,17 +83,22 @@ def _check_name(name: str) -> None:
     raise InputError(f"grid: no configuration field is named {name!r}{hint}")
 
 
+_BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
+
+
 def _value(name: str, text: str) -> Any:
     """Read one value of a field."""
     kind = field_types()[name]
-    kinds = {int: "a whole number", float: "a number"}
+    kinds = {int: "a whole number", float: "a number", bool: "0, 1, false or true"}
     try:
+        if kind is bool:
+            return _BOOLEANS[text.lower()]
         if kind in (int, float):
             return kind(text)
         if kind is str:
             return text
         return tuple(int(part) for part in text.split("+"))
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         right = kinds.get(kind, "layer sizes with + between them, for example 256+256")
         raise InputError(f"grid: {name}={text} is not {right}") from error
 

@@ -15,7 +15,7 @@ from musicvae_jax.tasks import Task
 MAX_BATCH = 256
 
 Tokens = np.ndarray | Sequence[Any]
-Key = jax.Array | int | None
+Key = jax.Array | int | np.integer | None
 
 
 class Rows(NamedTuple):
@@ -85,9 +85,9 @@ def check_points(z: np.ndarray, z_size: int) -> tuple[np.ndarray, bool]:
     return np.atleast_2d(array), array.ndim == 1
 
 
-def as_key(key: jax.Array | int) -> jax.Array:
+def as_key(key: jax.Array | int | np.integer) -> jax.Array:
     """Return a random key of a key or a seed."""
-    return jax.random.key(key) if isinstance(key, int) else key
+    return jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
 
 
 def check_sampling(key: Key, temperature: float) -> jax.Array:

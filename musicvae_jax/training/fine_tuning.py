@@ -69,16 +69,21 @@ def take_over(params: Tree, old: Tree) -> tuple[Tree, Report]:
         change = f"{source.shape} -> {value.shape}"
         if source.shape == value.shape:
             taken.append(name)
-        elif source.size == value.size:
+        elif _without_ones(source.shape) == _without_ones(value.shape):
             reshaped[name] = change
         else:
-            new[name] = f"of another size, {change}"
+            new[name] = f"of another shape, {change}"
             continue
         mine[name] = source.reshape(value.shape)
     left = tuple(name for name in theirs if name not in mine)
     if not taken and not reshaped:
         raise InputError("init_from: none of its arrays has a shape of this model; give its sizes")
     return _nested(mine), Report(tuple(taken), reshaped, new, left)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes longer than 1: arrays that agree in them differ in nothing but axes of 1."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _flat(tree: Tree, prefix: str = "") -> dict[str, Any]:

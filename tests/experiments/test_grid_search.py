@@ -114,6 +114,16 @@ def test_axes_combine_with_the_last_changing_fastest(base: Config) -> None:
     assert points[3].config == base.replace(encoder_sizes=(8, 4), beta=1.0, clip_mode="value")
 
 
+def test_an_axis_of_a_boolean_field_has_booleans() -> None:
+    axes = parse_axes(["remat=0,1"])
+    assert axes[0].values == (False, True)
+    points = make_points(get_task("mel_2bar").config, axes)
+    assert [point.config.run.remat for point in points] == [False, True]
+    assert parse_axes(["remat=false,TRUE"])[0].values == (False, True)
+    with pytest.raises(InputError, match="remat=2 is not 0, 1, false or true"):
+        parse_axes(["remat=2"])
+
+
 def test_points_that_differ_in_numbers_are_one_group(base: Config) -> None:
     names = ["learning_rate=1e-3,1e-2", "seed=0,1", "z_size=4,8", "stop_patience=0,2"]
     points = make_points(base, parse_axes(names))

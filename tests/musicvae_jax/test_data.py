@@ -154,3 +154,18 @@ def test_meta_counts_must_match(store_dir: pathlib.Path) -> None:
     (store_dir / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(InputError, match=r"train\.npy holds uint8 \(10, 32\)"):
         data.open_store(store_dir)
+
+
+def test_orders_of_many_seeds_are_drawn_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    draw = np.random.default_rng
+
+    def counted(seed: list[int]) -> np.random.Generator:
+        drawn.append(seed)
+        return draw(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    for step in range(3):
+        for seed in range(100, 108):
+            data.batch_indices(seed, step, 1_009, 16)
+    assert len(drawn) == 8

@@ -176,3 +176,8 @@ def test_wrong_rows_are_named(melody: MusicVAE, tokens: Any, message: str) -> No
 def test_wrong_arguments_are_named(melody: MusicVAE, call: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call(melody)
+
+
+def test_a_seed_may_be_an_integer_of_numpy(melody: MusicVAE) -> None:
+    for seed in (np.int64(3), np.uint8(3), np.arange(4)[3]):
+        np.testing.assert_array_equal(melody.sample(2, key=seed), melody.sample(2, key=3))

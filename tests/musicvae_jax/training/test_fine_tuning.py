@@ -38,18 +38,34 @@ def config() -> Config:
 
 
 def test_what_fits_is_taken_and_the_rest_is_told() -> None:
-    old = {"a": {"x": np.ones((2, 3)), "y": np.arange(4.0), "z": np.ones(5)}, "b": np.ones(1)}
-    new = {"a": {"x": np.zeros((2, 3)), "y": np.zeros((2, 2)), "z": np.zeros(6)}, "c": np.zeros(2)}
+    old = {
+        "a": {"x": np.ones((2, 3)), "y": np.arange(4.0), "w": np.ones((3, 4)), "z": np.ones(5)},
+        "b": np.ones(1),
+    }
+    new = {
+        "a": {
+            "x": np.zeros((2, 3)),
+            "y": np.zeros((1, 4)),
+            "w": np.zeros((2, 6)),
+            "z": np.zeros(6),
+        },
+        "c": np.zeros(2),
+    }
     found, report = fine_tuning.take_over(new, old)
     assert found["a"]["x"].tolist() == [[1, 1, 1], [1, 1, 1]]
-    assert found["a"]["y"].tolist() == [[0, 1], [2, 3]]
+    assert found["a"]["y"].tolist() == [[0, 1, 2, 3]]
+    assert not found["a"]["w"].any()
     assert found["a"]["z"].tolist() == [0] * 6
     assert report.taken == ("a/x",)
-    assert report.reshaped == {"a/y": "(4,) -> (2, 2)"}
-    assert report.new == {"a/z": "of another size, (5,) -> (6,)", "c": "the old model has none"}
+    assert report.reshaped == {"a/y": "(4,) -> (1, 4)"}
+    assert report.new == {
+        "a/w": "of another shape, (3, 4) -> (2, 6)",
+        "a/z": "of another shape, (5,) -> (6,)",
+        "c": "the old model has none",
+    }
     assert report.left == ("b",)
-    assert report.lines()[0] == "taken 1 arrays, reshaped 1, new 2, left 1"
-    assert len(report.lines()) == 5
+    assert report.lines()[0] == "taken 1 arrays, reshaped 1, new 3, left 1"
+    assert len(report.lines()) == 6
     with pytest.raises(InputError, match="none of its arrays has a shape of this model"):
         fine_tuning.take_over({"a": np.ones(2)}, {"a": np.ones(3)})
 
@@ -103,7 +119,7 @@ def test_a_run_begins_with_the_parameters_of_another(
     jax.tree.map(np.testing.assert_array_equal, params["decoder"], old["decoder"])
     text = capsys.readouterr().out
     assert "step 3:" in text
-    assert "new encoder/cell_0/fw/kernel: of another size, (98, 32) -> (99, 36)" in text
+    assert "new encoder/cell_0/fw/kernel: of another shape, (98, 32) -> (99, 36)" in text
     assert json.loads((folder / train.INIT_FROM).read_text())["left"] == []
     # Stopped before its first checkpoint, it must not begin elsewhere.
     with pytest.raises(InputError, match=r"began with .*checkpoints/3; give that again"):
