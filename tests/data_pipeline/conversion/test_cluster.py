@@ -46,10 +46,10 @@ def watched(ray, jobs):
     for number, done in enumerate(distribute(ray, jobs)):
         yield done
         if number == 5:
-            print("nodes", sum(n["Alive"] for n in ray.nodes()), flush=True)
+            print("\\nnodes", sum(n["Alive"] for n in ray.nodes()), flush=True)
             if kill:
                 nodes.remove_node(second, allow_graceful=False)
-                print("killed", flush=True)
+                print("\\nkilled", flush=True)
 
 ours._distribute = watched
 for kill in (False, True):
