@@ -112,7 +112,9 @@ def _connect(address: str | None, num_workers: int) -> Any:
     # Loaded here: it comes with an extra.
     import ray
 
-    given = {"num_cpus": num_workers} if address is None else {"address": address}
+    # "local" starts a cluster even where another one runs on this machine.
+    own = {"address": "local", "num_cpus": num_workers}
+    given = own if address is None else {"address": address}
     try:
         _check_reachable(address)
         ray.init(

@@ -103,7 +103,7 @@ def test_the_demo_stops_at_the_first_command_that_fails(tmp_path: pathlib.Path) 
 def entry_points() -> list[str]:
     """Modules of the two packages that are commands."""
     paths = [*(ROOT / "experiments").glob("*.py"), *(ROOT / "data_pipeline").glob("*.py")]
-    runs = [path for path in paths if "command.run(main" in path.read_text("utf-8")]
+    runs = [path for path in paths if "cli.run(main" in path.read_text("utf-8")]
     return sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in runs)
 
 

@@ -124,7 +124,7 @@ def test_the_work_is_kept_when_it_is_interrupted(
 
 
 def test_a_full_disk_is_said_and_keeps_the_work(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match=r"the disk of .* is full; free some, and the same"):
+    with pytest.raises(InputError, match=r"the disk of .* is full; free some, then run the same"):
         fail(tmp_path / "a", OSError(errno.ENOSPC, "No space left on device"))
     assert (tmp_path / ".a.unfinished" / "spool").exists()
     with pytest.raises(OSError, match="Input/output error"):
