@@ -18,6 +18,12 @@ from musicvae_jax.config import InputError
 from musicvae_jax.tasks import DRUM_CLASS_NAMES, STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
 
 MAX_PICTURED_ROWS = 64
+# So many bars are numbered at most: more numbers would be printed over each other.
+MAX_NUMBERED_BARS = 32
+
+# Inches: above all panels; in a panel for its title, names at the left, numbers and "bar" below,
+# air at the right and between two axes.
+_HEAD, _TITLE, _LABELS, _BELOW, _RIGHT, _BETWEEN = 0.4, 0.3, 0.75, 0.45, 0.15, 0.1
 
 
 def piano_roll_png(
@@ -58,7 +64,9 @@ def piano_roll_png(
     if len(checked) > MAX_PICTURED_ROWS:
         words.insert(0, f"the first {MAX_PICTURED_ROWS} of {len(checked)}")
     if words:
-        figure.suptitle(", ".join(words), fontsize=9)
+        # In inches below the top: a share of a tall picture's height would lie in its first panel.
+        y = 1 - 0.1 / figure.get_figheight()
+        figure.suptitle(", ".join(words), y=y, va="top", fontsize=9)
     buffer = io.BytesIO()
     # No software name: equal rows give equal bytes, whichever version draws them alike.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -66,7 +74,10 @@ def piano_roll_png(
 
 
 def _figure(rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: int) -> Any:
-    """Lay out a panel per row; trios have pitches above drums in each."""
+    """Lay out a panel per row; trios have pitches above drums in each.
+
+    Axes are placed by arithmetic: matplotlib's constrained layout takes minutes for many panels.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -74,29 +85,48 @@ def _figure(rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: 
     wide = max(len(row) for row in rows) > 4 * STEPS_PER_BAR
     columns = 1 if wide else min(len(rows), columns)
     lines = -(-len(rows) // columns)
-    size = (14.0 if wide else 4.6 * columns, (4.0 if len(task.tracks) == 3 else 2.2) * lines + 0.4)
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    panels = figure.subfigures(lines, columns, squeeze=False).ravel()
+    panel_width, panel_height = (14.0 if wide else 4.6), (4.0 if len(task.tracks) == 3 else 2.2)
+    width, height = panel_width * columns, panel_height * lines + _HEAD
+    figure = Figure(figsize=(width, height), dpi=100)
     notes = [decode(row, task) for row in rows]
     # One range of pitches for the whole group, so that panels can be compared.
     limits = _pitch_limits(np.concatenate([part["pitch"][~part["is_drum"]] for part in notes]))
-    for panel, row, part, title in zip(panels, rows, notes, titles, strict=False):
-        _draw_row(panel, part, len(row), task, title, limits)
+    kinds = list(dict.fromkeys(track.kind for track in task.tracks))
+    for number, (row, part, title) in enumerate(zip(rows, notes, titles, strict=False)):
+        line, column = divmod(number, columns)
+        left, top = column * panel_width, height - _HEAD - line * panel_height
+        boxes = _boxes(left, top, panel_width, panel_height, len(kinds))
+        axes = [
+            figure.add_axes((x / width, y / height, w / width, h / height)) for x, y, w, h in boxes
+        ]
+        _draw_row(axes, kinds, part, len(row), title, limits)
     return figure
 
 
+def _boxes(
+    left: float, top: float, width: float, height: float, num_axes: int
+) -> list[tuple[float, float, float, float]]:
+    """Divide a panel among its axes, the upper first: (left, bottom, width, height) in inches."""
+    inner = height - _TITLE - _BELOW - _BETWEEN * (num_axes - 1)
+    shares = [1.0] if num_axes == 1 else [5 / 9, 4 / 9]
+    boxes = []
+    y = top - _TITLE
+    for share in shares:
+        y -= inner * share
+        boxes.append((left + _LABELS, y, width - _LABELS - _RIGHT, inner * share))
+        y -= _BETWEEN
+    return boxes
+
+
 def _draw_row(
-    panel: Any,
+    axes: Sequence[Any],
+    kinds: Sequence[str],
     notes: np.ndarray,
     num_steps: int,
-    task: Task,
     title: str,
     limits: tuple[int, int],
 ) -> None:
     """Draw one row's notes: pitches within limits, drums, or both one above the other."""
-    kinds = list(dict.fromkeys(track.kind for track in task.tracks))
-    ratios = [1.5, 1.2][: len(kinds)]
-    axes = panel.subplots(len(kinds), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     axes[0].set_title(title, fontsize=9, loc="left")
     for axis, kind in zip(axes, kinds, strict=True):
         if kind == "drums":
@@ -104,6 +134,7 @@ def _draw_row(
         else:
             _draw_pitches(axis, notes[~notes["is_drum"]], limits)
         _mark_bars(axis, num_steps)
+        axis.tick_params(labelbottom=axis is axes[-1])
     if len(kinds) > 1:
         # Above the notes, beside the title, where it covers nothing.
         axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=7, frameon=False)
@@ -114,8 +145,10 @@ def _mark_bars(axis: Any, num_steps: int) -> None:
     """Number the bars, draw their lines and faint ones for beats."""
     bars = np.arange(0, num_steps + 1, STEPS_PER_BAR)
     axis.set_xlim(0, num_steps)
-    axis.set_xticks(bars[:-1] if num_steps % STEPS_PER_BAR == 0 else bars)
-    axis.set_xticklabels(range(1, len(axis.get_xticks()) + 1), fontsize=7)
+    bars = bars[:-1] if num_steps % STEPS_PER_BAR == 0 else bars
+    every = -(-len(bars) // MAX_NUMBERED_BARS)
+    numbers = [str(n + 1) if n % every == 0 else "" for n in range(len(bars))]
+    axis.set_xticks(bars, numbers, fontsize=7)
     axis.set_xticks(np.arange(0, num_steps, STEPS_PER_QUARTER), minor=True)
     axis.grid(axis="x", which="major", color="#888888", linewidth=0.9)
     axis.grid(axis="x", which="minor", color="#dddddd", linewidth=0.5)

@@ -37,13 +37,13 @@ def test_a_picture_of_every_task_is_drawn_and_grows_with_the_rows(
 
 def test_a_picture_shows_the_notes_by_pitch_and_the_bars(tmp_path: pathlib.Path) -> None:
     figure = pictures._figure([MELODY_ROW], TASKS["mel_2bar"], ["input"], 3)
-    (axis,) = figure.subfigs[0].axes
+    (axis,) = figure.axes
     bars = [(p.get_x(), p.get_y() + p.get_height() / 2) for p in axis.patches]
     assert bars == [(0, 60.0), (4, 62.0), (16, 64.0)]
     assert axis.get_title(loc="left") == "input"
     assert list(axis.get_xticks()) == [0, 16]
     figure = pictures._figure([DRUMS_ROW], TASKS["drums_2bar"], ["input"], 3)
-    (axis,) = figure.subfigs[0].axes
+    (axis,) = figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()][:3] == [
         "kick",
         "snare",
@@ -97,3 +97,26 @@ def test_the_tempo_is_named_where_it_is_given(tmp_path: pathlib.Path) -> None:
         pictures.piano_roll_png(tmp_path / name, [MELODY_ROW], "mel_2bar", qpm=qpm)
     drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert drawn["slow.png"] == drawn["again.png"] != drawn["none.png"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_panels_are_placed_by_arithmetic_and_do_not_overlap(task: str) -> None:
+    rows = [np.asarray(EXAMPLES[task])] * 7
+    figure = pictures._figure(rows, TASKS[task], list("abcdefg"), 3)
+    assert figure.get_layout_engine() is None
+    per_row = 2 if TASKS[task].name.startswith("trio") else 1
+    boxes = [axis.get_position() for axis in figure.axes]
+    assert len(boxes) == 7 * per_row
+    assert all(0 < b.x0 < b.x1 < 1 and 0 < b.y0 < b.y1 < 1 for b in boxes)
+    for number, one in enumerate(boxes):
+        for other in boxes[number + 1 :]:
+            apart = one.x1 <= other.x0 or other.x1 <= one.x0
+            assert apart or one.y1 <= other.y0 or other.y1 <= one.y0
+
+
+@pytest.mark.parametrize(("bars", "every"), [(2, 1), (32, 1), (33, 2), (200, 7)])
+def test_bar_numbers_are_thinned_out(bars: int, every: int) -> None:
+    figure = pictures._figure([np.zeros(16 * bars, int)], TASKS["mel_2bar"], ["long"], 3)
+    numbers = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert len(numbers) == bars
+    assert [n for n in numbers if n] == [str(n + 1) for n in range(0, bars, every)]
