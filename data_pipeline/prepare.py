@@ -128,8 +128,8 @@ def _write_store(
 
 def _splits(found: Gathering, options: Options) -> dict[str, dict[str, int]]:
     """Return each file's split by its md5, in both ways."""
-    pinned = options.pinned()
     md5s = found.songs.md5s
+    pinned = {md5: split for md5, split in options.pinned().items() if md5 in set(md5s)}
     percentages, seed = options.split, options.split_seed
     drawn = {md5: split_of(md5, percentages, seed) for md5 in md5s} | pinned
     kept = {md5: split for md5, split in drawn.items() if md5 in found.songs.with_rows}

@@ -42,7 +42,11 @@ def _require(ok: bool, name: str, value: object, allowed: str) -> None:
 
 
 def _check_types(part: object) -> None:
-    """Raise InputError unless every field of a dataclass has a value of its declared type."""
+    """Check that every field of a dataclass has its declared type; NumPy's integers become int.
+
+    Raises:
+      InputError: a field has another type.
+    """
     for name, kind in typing.get_type_hints(type(part)).items():
         value = getattr(part, name)
         is_bool = isinstance(value, bool)
@@ -60,6 +64,10 @@ def _check_types(part: object) -> None:
             right = "a tuple of whole numbers"
         if not ok:
             raise InputError(f"{name}: {value!r} has the wrong type, it must be {right}")
+        if kind is int:
+            object.__setattr__(part, name, int(value))  # JSON knows no integers of NumPy
+        elif kind is float and not isinstance(value, int):
+            object.__setattr__(part, name, float(value))
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 STORE_FORMAT = "musicvae-tokens-1"
 # Files up to this size are hashed before training; larger ones are known by shape and meta.json.
 HASHED_BYTES = 1 << 30
-# Of the permutations kept, beyond the two that a batch may need.
+# Limit for the cached permutations; the two that a batch may need are kept in any case.
 _ORDER_BYTES = 1 << 28
 
 
@@ -121,7 +121,7 @@ _orders_lock = threading.Lock()
 def _epoch_order(seed: int, epoch: int, num_rows: int) -> np.ndarray:
     """Return the order of the rows in one epoch.
 
-    The orders used last are kept: a sweep over seeds asks for one of each seed at every step.
+    The most recently used orders are cached: a sweep over seeds needs one per seed at every step.
     """
     name = (seed, epoch, num_rows)
     with _orders_lock:

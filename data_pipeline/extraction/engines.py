@@ -79,7 +79,7 @@ def _by_note_seq(
     name: str, data: bytes, task_names: Sequence[str], meter: str, dedupe: bool
 ) -> list[dict[str, Extraction]]:
     """Extract every unit of a file that note-seq can read."""
-    units = notes.read_segments(name, data)
+    units = notes.read_units(name, data)
     sequences = [unit.sequence for unit in units if unit.sequence is not None]
     if not sequences:
         raise next(unit.error for unit in units if unit.error is not None)

@@ -109,7 +109,7 @@ def _first_with_rows(
 ) -> list[Excerpt]:
     """List the excerpts of the file's first unit that has any."""
     try:
-        units = notes.read_segments(path.name, path.read_bytes())
+        units = notes.read_units(path.name, path.read_bytes())
     except OSError as error:
         raise InputError(f"input: {path} cannot be read: {error.strerror}") from error
     except notes.ReadError as error:
@@ -148,7 +148,7 @@ def file_excerpts(
       The excerpts, and (name, reason) of the file or each tune that has none.
     """
     try:
-        units = notes.read_segments(name, data)
+        units = notes.read_units(name, data)
     except notes.ReadError as error:
         return [], [(name, error.reason)]
     found: list[Excerpt] = []
@@ -178,7 +178,7 @@ def _shorter(segments: list[Segment], task: Task, at_end: bool) -> list[Excerpt]
 
 
 def _filled(excerpt: Excerpt, task: Task, before: bool) -> Excerpt:
-    """Add bars of silence to a excerpt; notes that sound at its end are ended there."""
+    """Add bars of silence to an excerpt; notes that sound at its end are ended there."""
     num_bars = task.num_bars - len(excerpt.row) // STEPS_PER_BAR
     silence = np.zeros((num_bars * STEPS_PER_BAR, *task.row_shape[1:]), excerpt.row.dtype)
     if before:

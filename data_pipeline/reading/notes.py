@@ -87,7 +87,7 @@ def import_note_seq() -> ModuleType:
     return note_seq
 
 
-def read_segments(name: str, data: bytes) -> list[Unit]:
+def read_units(name: str, data: bytes) -> list[Unit]:
     """Read the bytes of one file.
 
     Args:
@@ -251,9 +251,10 @@ def _read_tune(lines: list[str]) -> NoteSequence:
 def _mark_rests(line: str) -> str:
     """Write the rests of a line of ABC as notes far below any instrument.
 
-    note-seq's parser knows no rests. A note without an accidental has the length of a rest, takes
-    part in broken rhythms and changes nothing else. Rests of whole bars (Z) are left to the parser,
-    which refuses them.
+    note-seq's parser does not support rests. A note without an accidental advances time as a rest
+    does, takes part in broken rhythms and has no other effect; `_read_tune` removes it again. Real
+    notes as low as that (MIDI pitch 14 or less, below the piano) are removed with it. Rests of
+    whole bars (Z) are left to the parser, which refuses them.
     """
     if _ABC_FIELD.match(line):
         return line

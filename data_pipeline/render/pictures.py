@@ -18,11 +18,11 @@ from musicvae_jax.config import InputError
 from musicvae_jax.tasks import DRUM_CLASS_NAMES, STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
 
 MAX_PICTURED_ROWS = 64
-# So many bars are numbered at most: more numbers would be printed over each other.
+# With more bars only every second, third, ... is numbered, so that numbers do not overlap.
 MAX_NUMBERED_BARS = 32
 
-# Inches: above all panels; in a panel for its title, names at the left, numbers and "bar" below,
-# air at the right and between two axes.
+# Margins in inches: above all panels; inside a panel above its axes (title), left of them (names),
+# below them (bar numbers), right of them, and between two axes.
 _HEAD, _TITLE, _LABELS, _BELOW, _RIGHT, _BETWEEN = 0.4, 0.3, 0.75, 0.45, 0.15, 0.1
 
 
@@ -64,7 +64,8 @@ def piano_roll_png(
     if len(checked) > MAX_PICTURED_ROWS:
         words.insert(0, f"the first {MAX_PICTURED_ROWS} of {len(checked)}")
     if words:
-        # In inches below the top: a share of a tall picture's height would lie in its first panel.
+        # 0.1 inches below the top. The default, a share of the height, would overlap the first
+        # panel of a tall picture.
         y = 1 - 0.1 / figure.get_figheight()
         figure.suptitle(", ".join(words), y=y, va="top", fontsize=9)
     buffer = io.BytesIO()

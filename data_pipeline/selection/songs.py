@@ -178,8 +178,8 @@ class Songs:
     Attributes:
       md5s: of every file, sorted, each once.
       first: for each file the index of its song's smallest md5, int64 [F].
-      with_rows: md5s of files with non-trivial rows of any task; their songs fill splits that
-        would be empty.
+      with_rows: md5s of the files that have rows with at least `MIN_ONSETS` onsets, in any task;
+        only their songs can fill a split that would be empty.
     """
 
     md5s: list[str]

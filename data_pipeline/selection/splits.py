@@ -52,11 +52,10 @@ def fill_empty_splits(
     seed: int,
     pinned: Collection[str] = (),
 ) -> dict[str, int]:
-    """Move one song into each split that a small collection would leave empty.
+    """Move one song into each split that would be empty, in collections of three songs or more.
 
-    With three songs or more, every split with a share gets at least one: the song drawn closest
-    to it, taken from a split that keeps another. Only while a split would be empty can a song
-    change its split when others are added.
+    The song drawn closest to the empty split moves there, from a split that keeps at least one.
+    Until every split has songs of its own, adding songs can change which one is moved.
 
     Args:
       drawn: for each song with rows, by md5, the index of its split.

@@ -32,7 +32,7 @@ class StopSignal:
 
     def _remember(self, number: int, frame: types.FrameType | None) -> None:
         self.received = signal.Signals(number)
-        # Not `print`: the signal may arrive inside one, which cannot be entered again.
+        # Not `print`: the signal may interrupt one, and buffered output is not reentrant.
         text = f"{self.received.name}: saving; once more ends at once\n"
         with contextlib.suppress(OSError):
             os.write(1, text.encode())

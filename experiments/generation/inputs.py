@@ -43,7 +43,7 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
 
 
 def _read(name: str, bar: int | None, options: Options, task: Task) -> tuple[np.ndarray, str]:
-    """Read one input: a row of a store, or a excerpt of a file."""
+    """Read one input: a row of a store, or an excerpt of a file."""
     match = _STORE_ROW.fullmatch(name)
     if match is None or os.path.exists(name):
         at_end = options.mode == "continue"

@@ -82,7 +82,7 @@ def take_over(params: Tree, old: Tree) -> tuple[Tree, Report]:
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axes longer than 1: arrays that agree in them differ in nothing but axes of 1."""
+    """Return a shape without its axes of length 1."""
     return tuple(size for size in shape if size != 1)
 
 

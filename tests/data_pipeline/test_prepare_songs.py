@@ -77,6 +77,17 @@ def test_a_published_split_is_kept(versions_of_songs: pathlib.Path, tmp_path: pa
         run(versions_of_songs, tmp_path / "second", **fields)
 
 
+@pytest.mark.parametrize("split_by", ["song", "file"])
+def test_pins_of_files_that_are_not_there_are_not_kept(
+    versions_of_songs: pathlib.Path, tmp_path: pathlib.Path, split_by: str
+) -> None:
+    (tmp_path / "pins.json").write_text(json.dumps({"0" * 32: "test"}))
+    pins = str(tmp_path / "pins.json")
+    run(versions_of_songs, tmp_path / "out", split_file=pins, split_by=split_by)
+    found = json.loads((tmp_path / "out" / "split.json").read_text())
+    assert set(found) == {line["md5"] for line in manifest(tmp_path / "out").values()}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -53,7 +53,7 @@ def write_songs(folder: pathlib.Path) -> None:
 
 
 def num_notes(path: pathlib.Path) -> int:
-    (unit,) = notes.read_segments(path.name, path.read_bytes())
+    (unit,) = notes.read_units(path.name, path.read_bytes())
     assert unit.sequence is not None
     return len(unit.sequence.notes)
 

@@ -68,7 +68,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 def sounding(path: pathlib.Path) -> np.ndarray:
     """The notes of a MIDI file, in steps."""
-    (unit,) = notes.read_segments(path.name, path.read_bytes())
+    (unit,) = notes.read_units(path.name, path.read_bytes())
     assert unit.sequence is not None
     (piece,) = split_segments(notes.notes_from_sequence(unit.sequence))
     return piece.notes
@@ -161,7 +161,7 @@ def test_tempo_and_program_are_heard(vae: MusicVAE, walk: str, tmp_path: pathlib
     rows, _ = generate.read_inputs(asked, TASK)
     generate.write(generate.make(vae, asked, rows), TASK, asked)
     path = tmp_path / "reconstruct_1_after_input.mid"
-    (unit,) = notes.read_segments(path.name, path.read_bytes())
+    (unit,) = notes.read_units(path.name, path.read_bytes())
     assert unit.sequence is not None
     first = unit.sequence.notes[0]
     assert (first.end_time, first.program) == (pytest.approx(1.0, abs=1e-3), 73)

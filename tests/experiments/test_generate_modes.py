@@ -186,7 +186,7 @@ def test_a_continuation_is_one_file_with_its_input(
         "continue_1.musicxml",
         written[2].name,
     ]
-    (unit,) = notes.read_segments(written[0].name, written[0].read_bytes())
+    (unit,) = notes.read_units(written[0].name, written[0].read_bytes())
     assert unit.sequence is not None
     assert music.pieces is not None
     starts = [round(note.start_time * 8) for note in unit.sequence.notes]

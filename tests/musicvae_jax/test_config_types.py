@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from musicvae_jax.config import InputError
+from musicvae_jax.config import InputError, config_from_json
 from musicvae_jax.tasks import TASKS
 
 CONFIG = TASKS["mel_2bar"].config
@@ -32,5 +32,6 @@ def test_a_value_of_another_type_is_refused(name: str, value: Any, right: str) -
 
 
 def test_numbers_of_numpy_and_whole_numbers_for_numbers_pass() -> None:
-    changed = CONFIG.replace(train_steps=np.int64(7), beta=1, learning_rate=np.float64(0.1))
+    changed = CONFIG.replace(train_steps=np.int64(7), beta=1, learning_rate=np.float32(0.5))
     assert (changed.run.train_steps, changed.train.beta) == (7, 1)
+    assert config_from_json(changed.to_json()) == changed

@@ -57,7 +57,7 @@ def test_the_python_example_runs(
     }
     assert {name: found[name].shape for name in shapes} == shapes
     assert capsys.readouterr().out.startswith("share of equal tokens: ")
-    (unit,) = notes.read_segments("path.mid", (tmp_path / "path.mid").read_bytes())
+    (unit,) = notes.read_units("path.mid", (tmp_path / "path.mid").read_bytes())
     assert unit.sequence is not None
 
 

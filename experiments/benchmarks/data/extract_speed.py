@@ -64,7 +64,7 @@ def time_files(files: list[bytes]) -> list[Timing]:
 
 def notes_by_note_seq(data: bytes) -> notes.Unit:
     """Read a MIDI file with note-seq."""
-    (unit,) = notes.read_segments("file.mid", data)
+    (unit,) = notes.read_units("file.mid", data)
     return unit
 
 

@@ -74,7 +74,7 @@ def test_a_trio_names_its_three_instruments() -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_excerpts_are_the_rows_of_extract(shared: pathlib.Path, task: Task) -> None:
     for path in sorted((shared / "data" / "mini").glob("openmsx*.mid")):
-        for unit in notes.read_segments(path.name, path.read_bytes()):
+        for unit in notes.read_units(path.name, path.read_bytes()):
             assert unit.sequence is not None
             arrays = notes.notes_from_sequence(unit.sequence)
             found = [p.row for part in split_segments(arrays) for p in excerpts(part, task)]

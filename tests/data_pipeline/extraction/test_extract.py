@@ -46,7 +46,7 @@ def golden_files(shared: pathlib.Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def golden_sequences(golden_files: list[dict[str, Any]]) -> list[Any]:
     """Each file of the golden index, read once."""
-    return [notes.read_segments(f["member"], f["data"])[0].sequence for f in golden_files]
+    return [notes.read_units(f["member"], f["data"])[0].sequence for f in golden_files]
 
 
 def counted(rows: np.ndarray) -> collections.Counter[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data_pipeline.reading import notes
-from data_pipeline.reading.notes import ReadError, Unit, kind_of, notes_from_sequence, read_segments
+from data_pipeline.reading.notes import ReadError, Unit, kind_of, notes_from_sequence, read_units
 
 MUSICXML = """<?xml version="1.0" encoding="UTF-8"?>
 <score-partwise version="3.0">
@@ -67,7 +67,7 @@ def mxl(xml: str) -> bytes:
 
 
 def only(name: str, data: bytes) -> Any:
-    (unit,) = read_segments(name, data)
+    (unit,) = read_units(name, data)
     assert unit.error is None
     return unit
 
@@ -160,7 +160,7 @@ def test_each_tune_is_a_unit_and_a_bad_one_loses_no_other() -> None:
             TUNE.format(9, "c4|"),
         ]
     )
-    first, second, third = read_segments("book.abc", book.encode())
+    first, second, third = read_units("book.abc", book.encode())
     assert [first.name, second.name, third.name] == ["book.abc#1", "book.abc#2", "book.abc#3"]
     assert pitches(first) == [60, 62, 64, 65]
     assert second.sequence is None
@@ -180,7 +180,7 @@ def test_the_header_of_a_tunebook_holds_for_its_tunes() -> None:
 def test_a_tune_keeps_its_hash_when_others_are_added() -> None:
     tune = TUNE.format(1, "CDEF|")
     alone = only("a.abc", tune.encode())
-    _, last = read_segments("b.abc", (TUNE.format(2, "G4|") + "\n" + tune).encode())
+    _, last = read_units("b.abc", (TUNE.format(2, "G4|") + "\n" + tune).encode())
     assert alone.sha256 == last.sha256
 
 
@@ -224,7 +224,7 @@ def test_content_tells_the_kind_before_the_name_does(name: str, data: bytes, kin
 )
 def test_what_cannot_be_read_says_why(name: str, data: bytes, reason: str, detail: str) -> None:
     with pytest.raises(ReadError, match=reason) as raised:
-        read_segments(name, data)
+        read_units(name, data)
     assert raised.value.reason == reason
     assert detail in raised.value.detail
     assert "\n" not in str(raised.value)
@@ -233,13 +233,13 @@ def test_what_cannot_be_read_says_why(name: str, data: bytes, reason: str, detai
 def test_a_file_of_many_hours_is_refused_before_memory_is_taken() -> None:
     data = midi((0, note_on(60)), (2**28 - 1, note_off(60)))
     with pytest.raises(ReadError, match="MIDI file too long: 268435455 ticks, more than 33554432"):
-        read_segments("a.mid", data)
+        read_units("a.mid", data)
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notes, "MAX_UNPACKED_BYTES", 500)
     with pytest.raises(ReadError, match=r"MusicXML too large: [0-9]+ bytes unpacked"):
-        read_segments("a.mxl", mxl(MUSICXML))
+        read_units("a.mxl", mxl(MUSICXML))
 
 
 def test_tempo_changes_outside_the_first_track_are_ignored_without_a_warning() -> None:
@@ -264,7 +264,7 @@ def test_bad_files_are_read_or_refused_as_their_list_says(shared: pathlib.Path) 
     refused = {}
     for name in names:
         try:
-            (unit,) = read_segments(name, (folder / name).read_bytes())
+            (unit,) = read_units(name, (folder / name).read_bytes())
         except ReadError as error:
             refused[name] = error.reason
         else:

@@ -36,6 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 LOST_ONCE = """
 import os, pathlib, sys, warnings
 warnings.simplefilter("ignore")
+os.environ["RAY_ADDRESS"] = "127.0.0.1:1"  # a cluster of someone else is not joined
 from data_pipeline.conversion import cluster
 from experiments.sweep import worker as grid_worker
 
