@@ -112,6 +112,18 @@ class MusicVAE(LatentSpace):
         model, params = params_from_variables(variables, task)
         return cls(dataclasses.replace(get_task(task).config, model=model), params)
 
+    @classmethod
+    def from_file(cls, path: str | pathlib.Path) -> MusicVAE:
+        """Build a model from a safetensors file that `experiments.export` wrote.
+
+        Raises:
+          InputError: the file is missing, damaged, or not a model of this library.
+        """
+        from musicvae_jax.interop import safetensors_file
+
+        saved = safetensors_file.read(path)
+        return cls(saved.config, saved.params)
+
     @property
     def z_size(self) -> int:
         """Z, latent dimensions."""

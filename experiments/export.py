@@ -1,0 +1,110 @@
+"""Write a trained model in a format that other programs read.
+
+python -m experiments.export --run_dir=runs/mel --format=safetensors --output=mel.safetensors
+
+docs/interop.md says which program reads which format.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from data_pipeline import cli
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.interop import safetensors_file
+from musicvae_jax.models.registry import Params
+from musicvae_jax.storage import checkpoints
+
+
+class Options(NamedTuple):
+    """What to export.
+
+    Attributes:
+      run_dir: folder of the run.
+      format: a key of `FORMATS`.
+      output: file, folder or prefix to write; None: in the run folder, under `exports`.
+      checkpoint: "best", "latest" or a saved step.
+      dtype: "float32" or "float16", for safetensors.
+    """
+
+    run_dir: str
+    format: str
+    output: str | None = None
+    checkpoint: str = "best"
+    dtype: str = "float32"
+
+
+class Trained(NamedTuple):
+    """What every format is written from."""
+
+    config: Config
+    params: Params
+    step: int
+
+
+class Format(NamedTuple):
+    """One output format.
+
+    Attributes:
+      write: writes the model to a path that does not exist yet, in a folder that does.
+      default_name: name of the file or folder below RUN/exports.
+    """
+
+    write: Callable[[Trained, pathlib.Path, Options], None]
+    default_name: str
+
+
+def _write_safetensors(trained: Trained, path: pathlib.Path, options: Options) -> None:
+    safetensors_file.write(path, *trained, dtype=options.dtype)
+
+
+FORMATS = {"safetensors": Format(_write_safetensors, "model.safetensors")}
+
+
+def export(options: Options) -> pathlib.Path:
+    """Write the model and return where.
+
+    Raises:
+      InputError: no such run, checkpoint or format, the format cannot hold this model, or the
+        output exists.
+    """
+    if options.format not in FORMATS:
+        raise InputError(f"format: {options.format!r} is not one of {', '.join(FORMATS)}")
+    chosen = FORMATS[options.format]
+    default = pathlib.Path(options.run_dir) / "exports" / chosen.default_name
+    path = pathlib.Path(options.output) if options.output else default
+    if path.exists():
+        raise InputError(f"output: {path} exists; remove it or name another")
+    trained = Trained(*checkpoints.restore_params(options.run_dir, options.checkpoint))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chosen.write(trained, path, options)
+    return path
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    flags.DEFINE_enum("format", None, list(FORMATS), "Format to write.")
+    text = "File or folder to write. Default: RUN/exports/ and a name for the format."
+    flags.DEFINE_string("output", None, text)
+    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
+    text = "Type of the numbers in a safetensors file."
+    flags.DEFINE_enum("dtype", "float32", safetensors_file.DTYPES, text)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Export and say where the model is."""
+    del argv
+    if not flags.FLAGS.run_dir or not flags.FLAGS.format:
+        raise InputError("--run_dir and --format are needed")
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
+    print(export(Options(**values)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

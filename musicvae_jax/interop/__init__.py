@@ -1,0 +1,1 @@
+"""Other programs' file formats: TensorFlow checkpoints and safetensors, read and written."""
