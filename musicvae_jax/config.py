@@ -13,7 +13,6 @@ import numbers
 import typing
 from typing import Any
 
-ARCHITECTURES = ("flat", "hierdec")
 INITS = ("reference", "default")
 CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
@@ -83,7 +82,8 @@ class ModelConfig:
     """Architecture and sizes of the model; they determine the shapes of the parameters.
 
     Attributes:
-      architecture: "flat" (one LSTM decoder) or "hierdec" (conductor over bars, decoder per bar).
+      architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder) or
+        "hierdec" (a conductor over bars, a decoder per bar).
       z_size: Z, latent dimensions.
       encoder_sizes: units of each bidirectional LSTM layer, per direction.
       decoder_sizes: units of each (bottom) decoder LSTM layer.
@@ -103,7 +103,6 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         _check_types(self)
-        _require_choice("architecture", self.architecture, ARCHITECTURES)
         _require_choice("init", self.init, INITS)
         _require(self.z_size >= 1, "z_size", self.z_size, "1 or more")
         for name in ("encoder_sizes", "decoder_sizes", "conductor_sizes"):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from musicvae_jax.config import Config, InputError, field_types
+from musicvae_jax.models.registry import architectures_with, find_architecture
 
 # Fields that only count under one value of another: field -> (the other, its values).
 _COUNTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
-    "conductor_sizes": ("architecture", ("hierdec",)),
     "decay_rate": ("learning_rate_schedule", ("exponential",)),
     "cosine_steps": ("learning_rate_schedule", ("cosine",)),
     "plateau_factor": ("learning_rate_schedule", ("plateau",)),
@@ -122,11 +122,16 @@ def make_points(base: Config, axes: Sequence[Axis]) -> list[GridPoint]:
         name = ",".join(f"{k}={shown(v)}" for k, v in named.items())
         try:
             config = base.replace(**named)
+            find_architecture(config.model.architecture)
         except InputError as error:
             raise InputError(f"grid: point {name}: {error}") from error
         points.append(GridPoint(name.replace("/", "_"), named, config))
+    counts_with = {
+        **_COUNTS_WITH,
+        "conductor_sizes": ("architecture", architectures_with("conductor_sizes")),
+    }
     for axis in axes:
-        other, needed = _COUNTS_WITH.get(axis.name, ("", ()))
+        other, needed = counts_with.get(axis.name, ("", ()))
         found = {point.config.flat()[other] for point in points} if other else set()
         if other and not found & set(needed):
             raise InputError(

@@ -168,7 +168,9 @@ class MusicVAE(LatentSpace):
         points, is_single = self._points(z)
         run = self._conductor
         if run is None:
-            raise InputError("conductor: a flat model has none; hierarchical models do")
+            raise InputError(
+                f"conductor: the architecture {self.config.model.architecture!r} has none"
+            )
         embeddings = in_parts(lambda part: run(self.params, *part), (points,))
         return embeddings[0] if is_single else embeddings
 

@@ -1,4 +1,8 @@
-"""From a configuration to a model: the one place that chooses by name."""
+"""From a configuration to a model: the one place that chooses by the name of an architecture.
+
+To add a model, write a function that builds its `Model` from a configuration, and add a line to
+`ARCHITECTURES`. Training, evaluation and generation call the functions of `Model` and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.models import cudnn
 from musicvae_jax.models.decoders import (
     CategoricalDecoder,
@@ -19,43 +23,81 @@ from musicvae_jax.models.decoders import (
 )
 from musicvae_jax.models.encoders import BidirectionalEncoder, Posterior
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
-from musicvae_jax.models.initialisation import INITIALISATIONS, Initialisation
+from musicvae_jax.models.initialisation import INITIALISATIONS
 from musicvae_jax.models.musicvae import VariationalAutoencoder
-from musicvae_jax.tasks import Task, get_task
+from musicvae_jax.tasks import get_task
 
 Params = dict[str, Any]
 
 
 class Model(NamedTuple):
-    """Pure functions of a params dict; jit what you call often.
+    """A variational autoencoder as pure functions of its parameters; jit what you call often.
+
+    A model must give the first four; `conductor` is optional. T, K and V_k are those of the task.
 
     Attributes:
       init: `init(key) -> params`, a nested dict of float32 arrays.
-      encode: `encode(params, tokens, lengths=None) -> Posterior`, mu and sigma [B, Z] float32;
-        of each example the first `lengths` [B] steps count.
-      conductor: `conductor(params, z) -> [B, U, H]`, the bar embeddings; None for flat models.
+      encode: `encode(params, tokens, lengths=None) -> Posterior`, mu and sigma [B, Z] float32, of
+        tokens [B, T] or [B, T, K] integer. The first `lengths` [B] steps of each example count;
+        None: all T.
       logits: `logits(params, z, tokens, *, sampling_probability=None, key=None,
-        temperature=1.0, input_dropout=None, drop_key=None)` -> K arrays [B, T, V_k] float32;
-        teacher forced, or with a probability with scheduled sampling; inputs are dropped where
-        `input_dropout` says with which probability.
+        temperature=1.0, input_dropout=None, drop_key=None)` -> K arrays [B, T, V_k] float32.
+        Teacher forced by default: step t sees the tokens before t. With `sampling_probability`
+        (needs `key`), scheduled sampling. With `input_dropout` (needs `drop_key`), previous tokens
+        are hidden with that probability.
       generate: `generate(params, z, key, temperature) -> tokens` [B, T] or [B, T, K] int32;
         temperature 0 takes the best token.
+      conductor: `conductor(params, z) -> [B, U, H]` float32, the bar embeddings; None in models
+        without a conductor.
     """
 
     init: Callable[..., Params]
     encode: Callable[..., Posterior]
-    conductor: Callable[..., jax.Array] | None
     logits: Callable[..., Columns]
     generate: Callable[..., jax.Array]
+    conductor: Callable[..., jax.Array] | None = None
+
+
+class Architecture(NamedTuple):
+    """An entry of `ARCHITECTURES`.
+
+    Attributes:
+      build: returns the model of a configuration.
+      unused_fields: fields of `ModelConfig` that have no effect.
+    """
+
+    build: Callable[[Config], Model]
+    unused_fields: tuple[str, ...] = ()
 
 
 def build_model(config: Config) -> Model:
     """Return the model that a configuration describes.
 
     Raises:
-      InputError: the task is unknown, or cuDNN is asked for and cannot run here.
+      InputError: the task or the architecture is unknown, or cuDNN is asked for and cannot run
+        here.
     """
-    module = _module(config)
+    return find_architecture(config.model.architecture).build(config)
+
+
+def find_architecture(name: str) -> Architecture:
+    """Look up an architecture.
+
+    Raises:
+      InputError: none has this name.
+    """
+    if name not in ARCHITECTURES:
+        raise InputError(f"architecture: {name!r} is not one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def architectures_with(field: str) -> tuple[str, ...]:
+    """List the architectures in which a field of `ModelConfig` has an effect."""
+    return tuple(name for name, entry in ARCHITECTURES.items() if field not in entry.unused_fields)
+
+
+def functions_of(module: VariationalAutoencoder) -> Model:
+    """Return the pure functions of a Flax module that has an encoder and a decoder."""
 
     def init(key: jax.Array) -> Params:
         return module.init(key, method="declare")["params"]
@@ -97,7 +139,7 @@ def build_model(config: Config) -> Model:
         return apply("generate", params, z, key, temperature)
 
     has_conductor = isinstance(module.decoder, HierarchicalDecoder)
-    return Model(init, encode, conductor if has_conductor else None, logits, generate)
+    return Model(init, encode, logits, generate, conductor if has_conductor else None)
 
 
 def compute_dtype(name: str) -> Any:
@@ -115,46 +157,62 @@ def _run_layer(config: Config) -> cudnn.RunLayer | None:
     return cudnn.run_layer
 
 
-def _module(config: Config) -> VariationalAutoencoder:
-    """Build the Flax module."""
+def _encoder(config: Config) -> BidirectionalEncoder:
+    """Build the bidirectional encoder."""
     task, model = get_task(config.task), config.model
-    dtype = compute_dtype(config.train.dtype)
-    initial = INITIALISATIONS[model.init]
-    encoder = BidirectionalEncoder(
+    return BidirectionalEncoder(
         task.tracks,
         model.encoder_sizes,
         model.z_size,
-        initial,
+        INITIALISATIONS[model.init],
         task.num_steps,
-        dtype,
+        compute_dtype(config.train.dtype),
         config.run.remat,
         _run_layer(config),
     )
-    make = _flat if model.architecture == "flat" else _hierarchical
-    decoder = make(config, task, initial)
-    return VariationalAutoencoder(encoder, decoder, task.num_steps)
 
 
-def _flat(config: Config, task: Task, initial: Initialisation) -> FlatDecoder:
-    """Build a decoder with one stream for all tracks."""
+def _core(
+    config: Config, depths: tuple[tuple[int, ...], ...], context_size: int
+) -> CategoricalDecoder:
+    """Build the LSTM decoder; `depths` has the V_k of the columns of each stream."""
+    return CategoricalDecoder(
+        depths,
+        context_size,
+        config.model.decoder_sizes,
+        INITIALISATIONS[config.model.init],
+        compute_dtype(config.train.dtype),
+        config.run.remat,
+        _run_layer(config),
+    )
+
+
+def _flat(config: Config) -> Model:
+    """Build one decoder over all steps, with one stream for all tracks."""
+    task = get_task(config.task)
     depths = (tuple(track.num_classes for track in task.tracks),)
-    dtype = compute_dtype(config.train.dtype)
-    sizes = config.model.decoder_sizes
-    core = CategoricalDecoder(
-        depths, config.model.z_size, sizes, initial, dtype, config.run.remat, _run_layer(config)
-    )
-    return FlatDecoder(core)
+    decoder = FlatDecoder(_core(config, depths, config.model.z_size))
+    return functions_of(VariationalAutoencoder(_encoder(config), decoder, task.num_steps))
 
 
-def _hierarchical(config: Config, task: Task, initial: Initialisation) -> HierarchicalDecoder:
-    """Build a conductor, and a decoder with a stream for each track."""
-    depths = tuple((track.num_classes,) for track in task.tracks)
-    dtype = compute_dtype(config.train.dtype)
-    model = config.model
+def _hierdec(config: Config) -> Model:
+    """Build a conductor over bars, and a decoder of each bar with a stream for each track."""
+    task, model = get_task(config.task), config.model
     sizes = model.resolved_conductor_sizes
-    run_layer = _run_layer(config)
-    core = CategoricalDecoder(
-        depths, sizes[-1], model.decoder_sizes, initial, dtype, config.run.remat, run_layer
+    conductor = Conductor(
+        model.z_size,
+        sizes,
+        INITIALISATIONS[model.init],
+        task.num_bars,
+        compute_dtype(config.train.dtype),
+        _run_layer(config),
     )
-    conductor = Conductor(model.z_size, sizes, initial, task.num_bars, dtype, run_layer)
-    return HierarchicalDecoder(conductor, core, task.num_bars)
+    core = _core(config, tuple((track.num_classes,) for track in task.tracks), sizes[-1])
+    decoder = HierarchicalDecoder(conductor, core, task.num_bars)
+    return functions_of(VariationalAutoencoder(_encoder(config), decoder, task.num_steps))
+
+
+ARCHITECTURES = {
+    "flat": Architecture(_flat, unused_fields=("conductor_sizes",)),
+    "hierdec": Architecture(_hierdec),
+}

@@ -48,7 +48,7 @@ def _remembering_model(config: Config, sigma: float) -> Model:
     def generate(params: Any, z: jax.Array, key: jax.Array, temperature: float) -> jax.Array:
         return tokens_of(z)
 
-    return Model(lambda key: {}, encode, None, logits, generate)
+    return Model(lambda key: {}, encode, logits, generate)
 
 
 def _config(task: str, **fields: Any) -> Config:

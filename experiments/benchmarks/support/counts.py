@@ -29,6 +29,7 @@ from absl import flags
 from data_pipeline import cli
 from experiments.cli import config_flags
 from musicvae_jax.config import Config
+from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 
 FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flagfiles"
@@ -140,7 +141,7 @@ def count(config: Config) -> Counts:
     tally.product(width, model.z_size, 1)
     encoding = tally.forward
     starts, context = 1, model.z_size
-    if model.architecture == "hierdec":
+    if build_model(config).conductor is not None:
         starts = task.num_bars
         tally.product(context, 2 * sum(model.resolved_conductor_sizes), 1)
         below = 0

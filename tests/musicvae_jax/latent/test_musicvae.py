@@ -170,7 +170,7 @@ def test_wrong_rows_are_named(melody: MusicVAE, tokens: Any, message: str) -> No
         (lambda vae: vae.interpolate(np.zeros((2, 4)), np.ones(4), 3), "a: shape .* one row or"),
         (lambda vae: vae.logits(np.zeros((3, 4)), np.zeros((2, 32), int)), "not one z for each"),
         (lambda vae: vae.log_likelihood(np.zeros(32, int), 0, 0), "num_samples: 0 is out of range"),
-        (lambda vae: vae.conductor(np.zeros(4)), "conductor: a flat model has none"),
+        (lambda vae: vae.conductor(np.zeros(4)), "conductor: the architecture 'flat' has none"),
     ],
 )
 def test_wrong_arguments_are_named(melody: MusicVAE, call: Any, message: str) -> None:

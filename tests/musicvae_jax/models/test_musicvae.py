@@ -151,7 +151,11 @@ def test_auto_dtype_on_a_cpu_is_float32() -> None:
     assert compute_dtype("bfloat16") == jnp.bfloat16
 
 
-def test_an_unknown_task_is_refused() -> None:
-    config = TASKS["mel_2bar"].config.replace(task="mel_3bar")
-    with pytest.raises(InputError, match="'mel_3bar' is not one of mel_2bar"):
+@pytest.mark.parametrize(
+    ("field", "name", "known"),
+    [("task", "mel_3bar", "mel_2bar"), ("architecture", "deep", "flat, hierdec")],
+)
+def test_an_unknown_name_is_refused(field: str, name: str, known: str) -> None:
+    config = TASKS["mel_2bar"].config.replace(**{field: name})
+    with pytest.raises(InputError, match=f"{field}: '{name}' is not one of {known}"):
         build_model(config)
