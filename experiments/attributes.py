@@ -13,14 +13,14 @@ greedy decoding with a small model gives too few notes for percentages to mean m
 
 Attributes are correlated in music, and so are their vectors: syncopated rows have fewer notes.
 With --match=note_density the quartiles of the other attributes are computed within strata of
-equal density, so that their vectors change it little.
+equal density, so that their vectors change it little; rows for which that attribute is undefined
+are left out and counted.
 
 Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic"; its table has 256 samples.
 """
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,14 +33,15 @@ from tqdm import tqdm
 from data_pipeline import cli
 from data_pipeline.reporting.heatmaps import percent_heatmaps_png
 from experiments.cli import compile_cache, run_options
-from experiments.evaluate import open_data, without_nan
+from experiments.cli.json_files import write_json
+from experiments.cli.run_data import open_run_data
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.attributes import Vectors
 from musicvae_jax.latent.batches import MAX_BATCH
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.storage import checkpoints, run_folder
+from musicvae_jax.storage import checkpoints
 
 MATRIX = "attribute_matrix"
 SIGNS = {"subtracted": -1.0, "added": 1.0}
@@ -68,6 +69,7 @@ class Options(NamedTuple):
     temperature: float = 1.0
     seed: int = 0
     match: str | None = None
+    allow_changed_data: bool = False
 
 
 class Matrix(NamedTuple):
@@ -87,7 +89,7 @@ class Matrix(NamedTuple):
 
 
 def encode_rows(vae: MusicVAE, rows: np.ndarray) -> np.ndarray:
-    """Encode rows with a bar of progress: mu [N, Z] float32."""
+    """Encode rows and show progress; mu [N, Z] float32."""
     parts = []
     with tqdm(total=len(rows), desc="encoding", unit=" rows", leave=False) as bar:
         for start in range(0, len(rows), MAX_BATCH):
@@ -103,7 +105,7 @@ def find_vectors(vae: MusicVAE, step: int, rows: np.ndarray, match: str | None =
       vae: the model.
       step: of its checkpoint.
       rows: training rows [N, *task.row_shape].
-      match: attribute that the quarters of the others have alike, or None.
+      match: attribute to keep equal between the quartiles of the others, or None.
 
     Raises:
       InputError: no attribute differs.
@@ -113,15 +115,17 @@ def find_vectors(vae: MusicVAE, step: int, rows: np.ndarray, match: str | None =
     found: dict[str, np.ndarray] = {}
     missing, cuts = {}, {}
     for name, value in values.items():
-        alike = None if match in (None, name) else values[str(match)]
+        matched = None if match is None or name == match else values[match]
         try:
-            found |= attributes.vectors(mu, {name: value}, alike)
+            found |= attributes.vectors(mu, {name: value}, matched)
             cuts[name] = np.nanquantile(value, [0.25, 0.75]).tolist()
         except InputError as error:
             missing[name] = str(error).removeprefix(f"attribute: {name}: ")
     if not found:
         raise InputError(f"data_dir: no attribute differs among {len(rows)} training rows")
     about = {"rows": len(rows), "match": match, "quarters": cuts, "missing": missing}
+    if match is not None:
+        about["rows_without_match"] = int(np.isnan(values[match]).sum())
     return Vectors(vae.task.name, step, found, about)
 
 
@@ -206,8 +210,7 @@ def write(folder: pathlib.Path, matrix: Matrix, vectors: Vectors, options: Optio
             "percent": matrix.percent[sign].tolist(),
             "standard_error": matrix.error[sign].tolist(),
         }
-    text = json.dumps(without_nan(record), indent=1)
-    run_folder.write_text(folder / f"{MATRIX}.json", text + "\n")
+    write_json(folder / f"{MATRIX}.json", record)
     try:
         percent_heatmaps_png(
             folder / f"{MATRIX}.png",
@@ -234,13 +237,11 @@ def run(options: Options) -> str:
         raise InputError(f"temperature: {options.temperature!r} is out of range, it must be >= 0")
     folder = pathlib.Path(options.run_dir)
     config, params, step = checkpoints.restore_params(folder, options.checkpoint)
-    store = open_data(folder, options.data_dir)
-    if store.task.name != config.task:
-        raise InputError(f"data_dir: {store.path} holds {store.task.name}, the run {config.task}")
+    vae = MusicVAE(config, params)
+    store = open_run_data(folder, options.data_dir, vae.task, options.allow_changed_data)
     rows = store.splits["train"]
     if not len(rows):
         raise InputError(f"data_dir: {store.path} has no training rows")
-    vae = MusicVAE(config, params)
     if options.match is not None:
         attributes.check_name(options.match, vae.task, "match")
     chosen = np.asarray(rows[data.spread_rows(len(rows), options.rows)])
@@ -250,6 +251,9 @@ def run(options: Options) -> str:
     vectors = find_vectors(vae, step, chosen, options.match)
     for name, reason in vectors.about["missing"].items():
         print(f"no vector of {name}: {reason}")
+    if vectors.about.get("rows_without_match"):
+        left_out = vectors.about["rows_without_match"]
+        print(f"match: {left_out:,} rows without a {options.match} are left out")
     path = attributes.save_vectors(folder, vectors)
     matrix = change_matrix(vae, vectors, options)
     write(folder, matrix, vectors, options)

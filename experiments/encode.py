@@ -72,6 +72,7 @@ class Options(NamedTuple):
     meter: str = "4/4"
     batch_size: int = 512
     shard_rows: int = 16_384
+    allow_changed_data: bool = False
 
 
 def make_encode(config: Config, params: Params, batch_size: int) -> Encode:
@@ -139,7 +140,10 @@ def run(options: Options) -> str:
     if options.meter not in METERS:
         raise InputError(f"meter: {options.meter!r} is not one of {', '.join(METERS)}")
     config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
-    corpus = open_corpus(options.inputs, options.split, options.meter, get_task(config.task))
+    task = get_task(config.task)
+    corpus = open_corpus(
+        options.inputs, options.split, options.meter, task, options.allow_changed_data
+    )
     folder = pathlib.Path(options.output)
     identity = {
         "format": shards.FORMAT,
@@ -196,6 +200,7 @@ def define_flags() -> None:
     flags.DEFINE_string("meter", "4/4", "Meter to accept: 4/4, or any (ignore time signatures).")
     flags.DEFINE_integer("batch_size", 512, "Rows per batch.")
     flags.DEFINE_integer("shard_rows", 16_384, "Rows per output file.")
+    flags.DEFINE_boolean("allow_changed_data", False, "Accept data that changed since it was used.")
 
 
 def main(argv: Sequence[str]) -> None:

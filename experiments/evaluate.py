@@ -5,7 +5,6 @@ python -m experiments.evaluate --run_dir=runs/demo --split=test
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -16,10 +15,13 @@ from tqdm import tqdm
 
 from data_pipeline import cli
 from experiments.cli import compile_cache, run_options
+from experiments.cli.json_files import write_json
+from experiments.cli.run_data import open_run_data
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
-from musicvae_jax.storage import checkpoints, run_folder
+from musicvae_jax.storage import checkpoints
+from musicvae_jax.tasks import get_task
 
 SCORES = {
     "accuracy": "accuracy",
@@ -57,6 +59,7 @@ class Options(NamedTuple):
     checkpoint: str = "best"
     draws: int = 3
     seed: int = 0
+    allow_changed_data: bool = False
 
 
 def evaluate(options: Options) -> str:
@@ -68,13 +71,15 @@ def evaluate(options: Options) -> str:
     folder = pathlib.Path(options.run_dir)
     if options.split not in data.SPLITS:
         raise InputError(f"split: {options.split!r} is not one of {', '.join(data.SPLITS)}")
-    store = open_data(folder, options.data_dir)
+    config, params, step = checkpoints.restore_params(folder, options.checkpoint)
+    task = get_task(config.task)
+    store = open_run_data(folder, options.data_dir, task, options.allow_changed_data)
     rows = store.splits[options.split]
     if len(rows) == 0:
-        raise InputError(f"split: {store.path} has no {options.split} rows")
-    config, params, step = checkpoints.restore_params(folder, options.checkpoint)
-    if store.task.name != config.task:
-        raise InputError(f"data_dir: {store.path} holds {store.task.name}, the run {config.task}")
+        filled = ", ".join(name for name in data.SPLITS if len(store.splits[name]))
+        raise InputError(
+            f"split: {store.path} has no {options.split} rows; splits with rows: {filled}"
+        )
     found = evaluation.evaluate(
         config, params, rows, draws=options.draws, seed=options.seed, track=show_progress
     )
@@ -85,39 +90,13 @@ def evaluate(options: Options) -> str:
         "checkpoint": options.checkpoint,
         "step": step,
     }
-    text = json.dumps(without_nan(about | found._asdict()), indent=1)
-    run_folder.write_text(folder / f"evaluation_{options.split}.json", text + "\n")
+    write_json(folder / f"evaluation_{options.split}.json", about | found._asdict())
     return table(found, about)
-
-
-def open_data(folder: pathlib.Path, data_dir: str | None) -> data.Store:
-    """Open the given store, or the run's own.
-
-    Raises:
-      InputError: there is none, or the run's own has changed since.
-    """
-    known = run_folder.read_data(folder)
-    store = data.open_store(data_dir or known["path"])
-    if not data_dir and store.fingerprint != known["fingerprint"]:
-        raise InputError(
-            f"data_dir: {store.path} has changed since the run was trained on it; name what to "
-            "evaluate on with --data_dir"
-        )
-    return store
 
 
 def show_progress(batches: Sequence[Any], label: str) -> Iterable[Any]:
     """Show a bar on standard error."""
     return tqdm(batches, desc=label, unit="batch", leave=False)
-
-
-def without_nan(value: Any) -> Any:
-    """Replace what JSON cannot hold by null."""
-    if isinstance(value, dict):
-        return {name: without_nan(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(found: Evaluation, about: dict[str, Any]) -> str:

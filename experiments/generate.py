@@ -67,6 +67,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("meter", "4/4", "Meter to accept: 4/4, or any (ignore time signatures).")
     flags.DEFINE_string("data_dir", None, "Token store to draw rows from, instead of --input.")
+    flags.DEFINE_boolean("allow_changed_data", False, "Accept data that changed since it was used.")
     flags.DEFINE_enum("split", "test", data.SPLITS, "Split of the token store.")
     flags.DEFINE_integer("num", 4, "Samples, rows to draw, or variations of each input.")
     flags.DEFINE_integer("steps", 9, "Points of an interpolation, including both ends.")

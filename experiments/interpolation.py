@@ -30,7 +30,7 @@ from data_pipeline import cli
 from data_pipeline.reporting import plots
 from experiments.analysis.material import decode
 from experiments.cli import compile_cache, run_options
-from experiments.evaluate import open_data
+from experiments.cli.run_data import open_run_data
 from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
 from musicvae_jax.analysis.events import columns_of
@@ -70,6 +70,7 @@ class Options(NamedTuple):
     temperature: float = 0.0
     train_rows: int = 50_000
     seed: int = 0
+    allow_changed_data: bool = False
 
 
 class Way(NamedTuple):
@@ -246,9 +247,7 @@ def run(options: Options) -> str:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output: {folder} is a file, it must be a folder")
     vae = MusicVAE.restore(options.run_dir, options.checkpoint)
-    store = open_data(pathlib.Path(options.run_dir), options.data_dir)
-    if store.task != vae.task:
-        raise InputError(f"data_dir: {store.path} holds {store.task.name}, not {vae.task.name}")
+    store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
     ends = draw_pairs(store.splits[options.split], options.num, options.seed)
     train = store.splits["train"]
     train = np.asarray(train[data.spread_rows(len(train), options.train_rows)])

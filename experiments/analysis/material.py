@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import tqdm
 
-from experiments.evaluate import open_data
+from experiments.cli.run_data import open_run_data
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, latent
 from musicvae_jax.analysis.events import columns_of, onsets
@@ -50,6 +49,7 @@ class Options(NamedTuple):
     temperature: float = 1.0
     train_rows: int = 200_000
     seed: int = 0
+    allow_changed_data: bool = False
 
 
 class Latents(NamedTuple):
@@ -104,9 +104,7 @@ def open_rows(options: Options, task: Task) -> tuple[data.Store, np.ndarray]:
     Raises:
       InputError: there is no such store, it is of another task, or it holds no such rows.
     """
-    store = open_data(pathlib.Path(options.run_dir), options.data_dir)
-    if store.task != task:
-        raise InputError(f"data_dir: {store.path} holds {store.task.name}, the run {task.name}")
+    store = open_run_data(options.run_dir, options.data_dir, task, options.allow_changed_data)
     held_out = store.splits[options.split]
     comparison.rows_per_side(len(held_out))
     if not len(store.splits["train"]):

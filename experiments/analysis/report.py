@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis.material import Latents
-from experiments.evaluate import without_nan
+from experiments.cli.json_files import without_nan
 from musicvae_jax.analysis import comparison, sets
 from musicvae_jax.analysis.sets import Analysis
 
@@ -44,7 +44,7 @@ def as_json(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:
         "variance_share_of_map": latents.variance_share.round(6).tolist(),
     }
     whole = about | {"families": families, "measures": findings, "latent": space}
-    return json.dumps(without_nan(_listed(whole)), indent=1) + "\n"
+    return json.dumps(without_nan(whole), indent=1) + "\n"
 
 
 def _compared(compared: comparison.Compared) -> dict[str, Any]:
@@ -58,15 +58,6 @@ def _compared(compared: comparison.Compared) -> dict[str, Any]:
             holds = value.holds(real.value) if known else None
             found[distance][name] = {**value._asdict(), "holds_real_value": holds}
     return found
-
-
-def _listed(value: Any) -> Any:
-    """Turn NaN within lists, which `without_nan` does not look into, to None."""
-    if isinstance(value, dict):
-        return {name: _listed(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_listed(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:

@@ -18,6 +18,7 @@ def define() -> None:
     flags.DEFINE_string("run_dir", None, "Folder of the run.")
     flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
     flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
+    flags.DEFINE_boolean("allow_changed_data", False, "Accept data that changed since it was used.")
 
 
 def given(options: type[T]) -> T:

@@ -17,6 +17,7 @@ import numpy as np
 
 from data_pipeline.extraction.excerpts import Excerpt, file_excerpts
 from data_pipeline.inputs import sources
+from experiments.cli.run_data import open_checked
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import Task
@@ -81,7 +82,9 @@ class Corpus:
         return _store_blocks(self, start) if self.store else _file_blocks(self, start)
 
 
-def open_corpus(inputs: tuple[str, ...], split: str | None, meter: str, task: Task) -> Corpus:
+def open_corpus(
+    inputs: tuple[str, ...], split: str | None, meter: str, task: Task, allow_changed: bool = False
+) -> Corpus:
     """Look at the inputs: one token store, or files, folders and archives.
 
     Raises:
@@ -91,7 +94,7 @@ def open_corpus(inputs: tuple[str, ...], split: str | None, meter: str, task: Ta
     if stores and len(inputs) > 1:
         raise InputError(f"input: {stores[0]} is a token store; encode it by itself")
     if stores:
-        return _open_store(stores[0], split, task)
+        return _open_store(open_checked(stores[0], task, "input", allow_changed), split)
     if split:
         raise InputError("split: only a token store has splits, the input is music files")
     found = tuple(sources.open_sources(inputs))
@@ -102,17 +105,12 @@ def open_corpus(inputs: tuple[str, ...], split: str | None, meter: str, task: Ta
     return Corpus(task, _digest(identity), None, files=found, meter=meter)
 
 
-def _open_store(path: str, split: str | None, task: Task) -> Corpus:
-    """Look at a token store."""
-    store = data.open_store(path)
-    if store.task != task:
-        raise InputError(
-            f"input: {store.path} holds rows of {store.task.name}, the model is of {task.name}"
-        )
+def _open_store(store: data.Store, split: str | None) -> Corpus:
+    """Describe the chosen splits of a token store."""
     splits = (split,) if split else data.SPLITS
     identity = _digest({"store": store.fingerprint, "splits": splits})
     total = sum(len(store.splits[name]) for name in splits)
-    return Corpus(task, identity, total, store=store, splits=splits)
+    return Corpus(store.task, identity, total, store=store, splits=splits)
 
 
 def _store_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipeline.extraction.excerpts import read_excerpt
 from data_pipeline.render import files
+from experiments.cli.run_data import open_checked
 from experiments.generation.options import Options
 from musicvae_jax import data
 from musicvae_jax.config import InputError
@@ -53,7 +54,8 @@ def _read(name: str, bar: int | None, options: Options, task: Task) -> tuple[np.
         return excerpt.row, excerpt.describe()
     if bar is not None:
         raise InputError(f"start_bar: {name} is a row of a store, which has no bars to choose from")
-    rows = _open(match["store"], "input", task).splits[match["split"]]
+    store = open_checked(match["store"], task, "input", options.allow_changed_data)
+    rows = store.splits[match["split"]]
     number = int(match["row"])
     if number >= len(rows):
         raise InputError(f"input: {name}: the split has rows 0 to {len(rows) - 1}")
@@ -62,19 +64,9 @@ def _read(name: str, bar: int | None, options: Options, task: Task) -> tuple[np.
 
 def _draw(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
     """Draw rows from the store."""
-    store = _open(str(options.data_dir), "data_dir", task)
+    store = open_checked(str(options.data_dir), task, "data_dir", options.allow_changed_data)
     rows, num = store.splits[options.split], options.num_drawn
     if len(rows) < num:
         raise InputError(f"num: {num} rows wanted, split {options.split} has {len(rows)}")
     chosen = np.random.default_rng(options.seed).choice(len(rows), num, replace=False)
     return rows[chosen], [f"{options.split} row {row}" for row in chosen]
-
-
-def _open(path: str, flag: str, task: Task) -> data.Store:
-    """Open a store of the model's task."""
-    store = data.open_store(path)
-    if store.task != task:
-        raise InputError(
-            f"{flag}: {store.path} holds rows of {store.task.name}, the model is of {task.name}"
-        )
-    return store

@@ -56,6 +56,7 @@ class Options:
       qpm: quarters per minute of what is written.
       program: General MIDI program of the melody; None takes 0.
       soundfont: .sf2 file to play "wav" with; None takes the built-in synthesiser.
+      allow_changed_data: accept a token store that was edited.
     """
 
     run_dir: str
@@ -84,6 +85,7 @@ class Options:
     qpm: float = 120.0
     program: int | None = None
     soundfont: str | None = None
+    allow_changed_data: bool = False
 
     def __post_init__(self) -> None:
         """Check what needs neither model nor files."""

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from experiments.cli.json_files import write_json
 from experiments.cli.progress import Recorder, duration
-from experiments.evaluate import without_nan
 from experiments.sweep.axes import GridPoint
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config
@@ -59,7 +59,7 @@ def write_end(folder: pathlib.Path, config: Config, outcome: loop.Outcome) -> No
     if outcome.diverged:
         end = "diverged"
     about = {"end": end, "step": outcome.step} | _limits(config)
-    run_folder.write_text(folder / END, json.dumps(about, indent=1) + "\n")
+    write_json(folder / END, about)
 
 
 def _limits(config: Config) -> dict[str, Any]:
@@ -179,8 +179,7 @@ def score(
                 if evaluator is None:
                     evaluator = evaluation.Evaluator(config, rows, draws=scoring.draws)
                 scores = about | {"step": step} | _figures(evaluator(params))
-                text = json.dumps(without_nan(scores), indent=1)
-                run_folder.write_text(task.folder / SCORES, text + "\n")
+                write_json(task.folder / SCORES, scores)
                 say(f"scored {task.point.name}")
             found[task.point.name] = scores
     return found

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.reporting import markup
+from experiments.cli.json_files import write_json
 from experiments.cli.progress import METRICS
-from experiments.evaluate import without_nan
 from experiments.sweep import charts
 from experiments.sweep.axes import Axis, shown
 from experiments.sweep.points import Scoring, Task, ended
@@ -64,8 +64,7 @@ def write(folder: pathlib.Path, rows: Sequence[Row], about: dict[str, Any], page
     lines.writeheader()
     lines.writerows(rows)
     run_folder.write_text(folder / "results.csv", text.getvalue())
-    whole = without_nan(about | {"points": list(rows)})
-    run_folder.write_text(folder / "results.json", json.dumps(whole, indent=1) + "\n")
+    write_json(folder / "results.json", about | {"points": list(rows)})
     run_folder.write_text(folder / "report.html", page_text)
 
 

@@ -10,15 +10,15 @@ Definitions of the paper, for melodies (a note is its onset; T steps of a 16th):
 * `syncopation_8th`: share of the notes on an off 8th (steps 2, 6, 10, ...) without a note on the
   8th before.
 
-For drums, of which the paper says nothing:
+For drums, which the paper does not cover:
 
 * `hat_density`, `kick_density`, `snare_density`: steps with a hit of this class, per step;
   closed and open hats count as one.
 * `syncopation`: of the steps with a kick or a snare, the share on an off 16th without a kick or
   a snare on the 16th before.
 
-A trio has those of each track, named after it: `bass_note_density`. An attribute that a row has
-no notes for is nan.
+A trio has the attributes of each track, prefixed with the track's name: `bass_note_density`. An
+attribute is nan where a row has no notes that define it.
 
 Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic".
 """
@@ -46,13 +46,13 @@ MELODY = (
 DRUMS = ("hat_density", "kick_density", "snare_density", "syncopation")
 VECTORS = "attribute_vectors.json"
 FORMAT = "musicvae-attributes-1"
-NUM_STRATA = 8  # parts of the rows that are alike in the attribute to be matched
+NUM_STRATA = 8  # strata of rows with similar values of the attribute to match
 
 _WHITE_KEYS = (0, 2, 4, 5, 7, 9, 11)
 
 
 class PercentChange(NamedTuple):
-    """How a mean has changed: per cent of what it was, and the standard error of that."""
+    """Change of a mean in per cent, and its standard error."""
 
     percent: float
     standard_error: float
@@ -65,7 +65,7 @@ class Vectors(NamedTuple):
       task: name of the task.
       step: of the checkpoint whose encoder made them.
       vectors: attribute to [Z] float32.
-      about: what else the file says: rows measured, values that part the quarters.
+      about: further facts: rows measured, quartiles of each attribute, attributes left out.
     """
 
     task: str
@@ -84,10 +84,10 @@ def names(task: Task) -> tuple[str, ...]:
 
 
 def check_name(name: str, task: Task, flag: str = "attribute") -> None:
-    """Refuse an attribute that the task does not have; the message begins with `flag`.
+    """Check that a task has an attribute.
 
     Raises:
-      InputError: it does not; the message lists those it has.
+      InputError: it does not; the message begins with `flag` and lists those it has.
     """
     if name not in names(task):
         known = ", ".join(names(task))
@@ -99,7 +99,7 @@ def measure(tokens: np.ndarray, task: Task) -> dict[str, np.ndarray]:
 
     Args:
       tokens: [B, T] or [B, T, K] integer.
-      task: whose tokens they are.
+      task: the task of the tokens.
 
     Returns:
       Attribute to [B] float64, nan where a row has too few notes for it.
@@ -113,18 +113,18 @@ def measure(tokens: np.ndarray, task: Task) -> dict[str, np.ndarray]:
 
 
 def quartiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which rows are in the bottom and in the top quarter, both bool [N].
+    """Select the rows in the bottom and in the top quartile, both bool [N].
 
-    Where many rows share a value, a quarter holds more than a fourth of the rows; rows that
-    share a value are never parted, and those of the least or greatest value of all are never
-    in the top or the bottom quarter. nan is in neither.
+    Rows with equal values are never separated, so a quartile may hold more than a quarter of the
+    rows. Rows with the smallest value are never in the top quartile, nor those with the largest in
+    the bottom one. Rows with nan are in neither.
 
     Raises:
       InputError: all rows have the same value.
     """
     known = values[~np.isnan(values)]
     if not len(known) or known.min() == known.max():
-        raise InputError("all rows have the same value, there are no quarters")
+        raise InputError("all rows have the same value, there are no quartiles")
     low, high = np.quantile(known, [0.25, 0.75])
     bottom = (values <= low) & (values < known.max())
     top = (values >= high) & (values > known.min())
@@ -134,17 +134,17 @@ def quartiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def vectors(
     mu: np.ndarray, values: Mapping[str, np.ndarray], match: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Compute the mean z of the top quarter minus that of the bottom quarter.
+    """Compute the mean z of the top quartile minus that of the bottom quartile.
 
-    Attributes go together in music: rows with much syncopation have few notes, and so the
-    vector of syncopation also thins out. With `match`, quarters are taken among rows alike in
-    another attribute, and their differences averaged: what is left changes that one little.
+    Attributes are correlated: rows with much syncopation have few notes, so the vector of
+    syncopation also lowers the density. With `match`, quartiles are computed within strata of
+    similar values of that attribute, and their differences averaged, which changes it little.
 
     Args:
       mu: [N, Z] float, the encoded rows.
       values: attribute to [N], measured on the same rows.
-      match: [N], attribute that both quarters are to have alike (in eighths of the rows), or
-        None to take quarters of all rows, as the paper does.
+      match: [N], attribute to keep equal between the quartiles, in `NUM_STRATA` strata; rows where
+        it is nan are left out. None computes the quartiles of all rows, as the paper does.
 
     Returns:
       Attribute to [Z] float32.
@@ -154,7 +154,11 @@ def vectors(
     """
     strata = np.zeros(len(mu), np.int64)
     if match is not None:
-        edges = np.unique(np.nanquantile(match, np.arange(1, NUM_STRATA) / NUM_STRATA))
+        known = ~np.isnan(match)
+        mu, match = mu[known], match[known]
+        values = {name: value[known] for name, value in values.items()}
+        inner = np.arange(1, NUM_STRATA) / NUM_STRATA
+        edges = np.unique(np.quantile(match, inner)) if len(match) else match
         strata = np.searchsorted(edges, match)
     found = {}
     for name, value in values.items():
@@ -175,17 +179,16 @@ def vectors(
 
 
 def percent_change(before: np.ndarray, after: np.ndarray, min_pairs: int = 2) -> PercentChange:
-    """Compare means of the same samples before and after a change.
+    """Compare the means of the same samples before and after a change.
 
-    The mean after over the mean before, as the single samples' ratios are infinite where
-    there was nothing before; samples that are nan in either are left out. The standard error
-    is that of a ratio of means of paired samples (delta method). nan where the mean before
-    is 0 or too few samples are known both times.
+    A ratio of means, because single ratios are infinite where a sample was 0. Samples that are nan
+    in either are left out. The standard error is that of a ratio of means of paired samples (delta
+    method). nan where the mean before is 0 or too few samples are known in both.
 
     Args:
       before: [N].
       after: [N], of the same samples.
-      min_pairs: fewest samples that say anything, 2 or more.
+      min_pairs: smallest number of samples known in both, 2 or more.
     """
     known = ~(np.isnan(before) | np.isnan(after))
     before, after = before[known], after[known]
@@ -216,7 +219,7 @@ def load_vectors(run_dir: str | pathlib.Path) -> Vectors:
     """Read the vectors of a run folder.
 
     Raises:
-      InputError: there are none, or the file is not one of ours.
+      InputError: there are none, or the file has another format.
     """
     path = pathlib.Path(run_dir) / VECTORS
     advice = "make it with python -m experiments.attributes"

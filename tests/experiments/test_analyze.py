@@ -110,7 +110,7 @@ def test_what_cannot_be_analysed_is_refused(
 
 def test_data_that_does_not_fit_is_refused(run_dir: str, tmp_path: pathlib.Path) -> None:
     other = write_store(tmp_path / "drums", "drums_2bar")
-    with pytest.raises(InputError, match="holds drums_2bar, the run mel_2bar"):
+    with pytest.raises(InputError, match="holds rows of drums_2bar, the model is of mel_2bar"):
         analyze.analyze(Options(run_dir, data_dir=str(other)))
     few = write_store(tmp_path / "few", "mel_2bar", {"train": 64, "validation": 0, "test": 15})
     with pytest.raises(InputError, match="num: 15 rows are too few"):

@@ -64,7 +64,7 @@ def test_vectors_turn_the_right_knob(rows: np.ndarray) -> None:
     assert (found.task, found.step, found.about["rows"]) == ("drums_2bar", 1, 400)
     for knob, name in enumerate(("hat_density", "kick_density", "snare_density")):
         vector = found.vectors[name]
-        # The quarters of a normal distribution lie 2.54 deviations apart.
+        # The means of the outer quartiles of a normal distribution lie 2.54 deviations apart.
         assert vector[knob] == pytest.approx(2.54 * 6.0, rel=0.1)
         assert np.abs(np.delete(vector, knob)).max() < 3.0
     matrix = experiment.change_matrix(Knobs(), found, Options("run", num=64))
@@ -138,6 +138,21 @@ def test_a_run_gets_vectors_a_table_and_a_picture(run_dir: pathlib.Path) -> None
     assert (run_dir / "attribute_matrix.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_rows_without_the_matched_attribute_are_counted(
+    run_dir: pathlib.Path, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    store = write_store(tmp_path / "tokens", "drums_2bar")
+    rows = np.load(store / "train.npy")
+    rows[:5] = 0  # neither kick nor snare: no syncopation
+    np.save(store / "train.npy", rows)
+    options = Options(str(run_dir), data_dir=str(store), num=2, match="syncopation")
+    experiment.run(options._replace(allow_changed_data=True))
+    undefined = np.isnan(attributes.measure(rows, TASK)["syncopation"]).sum()
+    text = capsys.readouterr().out
+    assert undefined >= 5
+    assert f"match: {undefined} rows without a syncopation are left out" in text
+
+
 def test_a_picture_of_what_is_not_known(tmp_path: pathlib.Path) -> None:
     values = np.array([[np.nan, np.nan], [120.0, -5.0]])
     for name in ("one.png", "two.png"):
@@ -154,7 +169,7 @@ def test_a_picture_of_what_is_not_known(tmp_path: pathlib.Path) -> None:
 
 def test_what_does_not_fit_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     melodies = write_store(tmp_path / "melodies", "mel_2bar")
-    with pytest.raises(InputError, match="holds mel_2bar, the run drums_2bar"):
+    with pytest.raises(InputError, match="holds rows of mel_2bar, the model is of drums_2bar"):
         experiment.run(Options(str(run_dir), data_dir=str(melodies)))
     empty = write_store(tmp_path / "empty", "drums_2bar", {"train": 0, "validation": 1, "test": 1})
     with pytest.raises(InputError, match="has no training rows"):

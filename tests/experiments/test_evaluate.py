@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate
+from experiments.cli.run_data import open_run_data
 from experiments.evaluate import Options
 from musicvae_jax import data, evaluation, objectives
 from musicvae_jax.config import Config, InputError
@@ -124,7 +125,7 @@ def test_the_table_of_a_run(run_dir: pathlib.Path) -> None:
 
 def test_the_figures_are_those_of_the_rows_in_one_batch(run_dir: pathlib.Path) -> None:
     found = json.loads((run_dir / "evaluation_test.json").read_text())
-    store = evaluate.open_data(run_dir, None)
+    store = open_run_data(run_dir, None, get_task("drums_2bar"))
     rows = jnp.asarray(store.splits["test"])
     config = run_folder.read_config(run_dir)
     model = build_model(config)
@@ -157,18 +158,27 @@ def test_what_cannot_be_evaluated_is_refused(
 
 def test_data_of_another_task_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     store = write_store(tmp_path / "store", "mel_2bar")
-    with pytest.raises(InputError, match="holds mel_2bar, the run drums_2bar"):
+    with pytest.raises(InputError, match="holds rows of mel_2bar, the model is of drums_2bar"):
         evaluate.evaluate(Options(str(run_dir), data_dir=str(store)))
 
 
 def test_changed_data_must_be_named(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    task = get_task("drums_2bar")
     known = run_folder.read_data(run_dir)
     other = {"path": known["path"], "fingerprint": "0"}
     (tmp_path / "data.json").write_text(json.dumps(other))
     with pytest.raises(InputError, match="has changed since the run was trained on it"):
-        evaluate.open_data(tmp_path, None)
-    assert evaluate.open_data(tmp_path, known["path"]).task.name == "drums_2bar"
+        open_run_data(tmp_path, None, task)
+    assert open_run_data(tmp_path, known["path"], task).task == task
+    assert open_run_data(tmp_path, None, task, allow_changed=True).task == task
 
 
-def test_what_json_cannot_hold_becomes_null() -> None:
-    assert evaluate.without_nan({"a": {"b": math.nan}, "c": 1.5}) == {"a": {"b": None}, "c": 1.5}
+def test_edited_data_must_be_allowed(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    counts = {"train": 4, "validation": 0, "test": 11}
+    store = write_store(tmp_path / "store", "drums_2bar", counts)
+    rows = np.load(store / "test.npy")
+    np.save(store / "test.npy", np.roll(rows, 1, axis=1))
+    options = Options(str(run_dir), data_dir=str(store), draws=2)
+    with pytest.raises(InputError, match=r"test\.npy has changed .* or give --allow_changed_data"):
+        evaluate.evaluate(options)
+    assert "11 examples" in evaluate.evaluate(options._replace(allow_changed_data=True))

@@ -83,7 +83,7 @@ def test_what_cannot_be_done_is_refused(run_dir: str, given: dict[str, Any], mes
 
 def test_data_that_does_not_fit_is_refused(run_dir: str, tmp_path: pathlib.Path) -> None:
     other = write_store(tmp_path / "drums", "drums_2bar")
-    with pytest.raises(InputError, match="holds drums_2bar, not mel_2bar"):
+    with pytest.raises(InputError, match="holds rows of drums_2bar, the model is of mel_2bar"):
         interpolation.run(Options(run_dir, data_dir=str(other)))
     few = write_store(tmp_path / "few", "mel_2bar", {"train": 9, "validation": 9, "test": 3})
     with pytest.raises(InputError, match="split: it holds 3 rows, at least 4 are needed"):

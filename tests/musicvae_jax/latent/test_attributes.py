@@ -118,7 +118,7 @@ def test_an_unknown_attribute_is_refused() -> None:
         ([1, 2, np.nan, 3, 4], [0], [4]),
     ],
 )
-def test_quarters(values: list[float], bottom: list[int], top: list[int]) -> None:
+def test_quartiles(values: list[float], bottom: list[int], top: list[int]) -> None:
     found = attributes.quartiles(np.array(values, float))
     assert [np.flatnonzero(part).tolist() for part in found] == [bottom, top]
 
@@ -143,9 +143,21 @@ def test_matched_vectors_leave_the_matched_attribute_alone() -> None:
         -0.5, abs=0.05
     )  # the regression of one on the other
     assert abs(matched[0] / matched[1]) < 0.1
-    # Within a stratum all rows have a few values only: those without quarters are left out.
+    # Within a stratum all rows have a few values only: those without quartiles are left out.
     few = attributes.vectors(mu[:4], {"x": np.array([0.0, 1.0, 2.0, 2.0])}, np.array([0, 0, 1, 1]))
     np.testing.assert_allclose(few["x"], mu[1] - mu[0], rtol=1e-6)
+
+
+def test_rows_without_the_matched_attribute_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    match = np.append(rng.normal(size=200), np.full(100, np.nan))
+    values = {"x": rng.normal(size=300)}
+    mu = rng.normal(size=(300, 3))
+    mu[200:] += 50.0
+    expected = attributes.vectors(mu[:200], {"x": values["x"][:200]}, match[:200])
+    np.testing.assert_array_equal(attributes.vectors(mu, values, match)["x"], expected["x"])
+    with pytest.raises(InputError, match="attribute: x: all rows have the same value"):
+        attributes.vectors(mu, values, np.full(300, np.nan))
 
 
 def test_a_percent_change_by_hand() -> None:
