@@ -10,7 +10,6 @@ again after an interruption, it resumes and repeats only the quick parts.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shlex
 import signal
@@ -22,8 +21,9 @@ from types import FrameType
 from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.command_line import shell_line
 
-FLAGFILE = pathlib.Path(__file__).parent / "flagfiles" / "demo.flags"
+PRESET = "demo"
 NUM_SAMPLES, NUM_RECONSTRUCTIONS, NUM_STEPS = 8, 4, 9
 
 
@@ -33,16 +33,16 @@ def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> lis
     Args:
       output: folder of all that is made.
       inputs: music to train on; none takes the folk corpus.
-      flagfile: configuration to train with; empty takes the demo's.
+      flagfile: configuration to train with; empty takes the preset `PRESET`.
     """
     tokens, run, music = (f"{output}/{name}" for name in ("tokens", "run", "music"))
     sources = [f"--input={path}" for path in inputs] or ["--corpus=folk"]
-    flagfile = flagfile or os.path.relpath(FLAGFILE)
+    recipe = f"--flagfile={flagfile}" if flagfile else f"--preset={PRESET}"
     generate = ["-m", "experiments.generate", f"--run_dir={run}", f"--output={music}"]
     rows = f"--data_dir={tokens}"
     return [
         ["-m", "data_pipeline.prepare", *sources, "--task=mel_2bar", f"--output={tokens}"],
-        ["-m", "experiments.train", f"--flagfile={flagfile}", rows, f"--run_dir={run}"],
+        ["-m", "experiments.train", recipe, rows, f"--run_dir={run}"],
         ["-m", "experiments.evaluate", f"--run_dir={run}"],
         [*generate, "--mode=sample", f"--num={NUM_SAMPLES}"],
         [*generate, "--mode=reconstruct", rows, f"--num={NUM_RECONSTRUCTIONS}"],
@@ -74,11 +74,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _shown(arguments: Sequence[str]) -> str:
-    """Write a command as one would type it here."""
-    python = sys.executable
-    if pathlib.Path(python).is_relative_to(pathlib.Path.cwd()):
-        python = os.path.relpath(python)
-    return shlex.join([python, *arguments])
+    """Write a command as a user would type it here."""
+    if arguments[0] == "-m":
+        return shell_line(arguments[1], arguments[2:])
+    return shlex.join([sys.executable, *arguments])
 
 
 def closing(output: str) -> str:
@@ -101,7 +100,9 @@ def define_flags() -> None:
     """Define this entry point's flags."""
     flags.DEFINE_string("output", "demo", "Output folder.")
     flags.DEFINE_multi_string("input", [], "Music to train on instead of the folk corpus.")
-    flags.DEFINE_string("train_flagfile", "", "Configuration to train with. Default: demo.flags.")
+    flags.DEFINE_string(
+        "train_flagfile", "", "Configuration to train with. Default: the preset demo."
+    )
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 r"""Train a hyper-parameter sweep, score its points and compare them.
 
 Example:
-  python -m experiments.grid_search --flagfile=experiments/flagfiles/demo.flags \
-    --data_dir=data/folk --run_dir=grids/demo --grid=beta=0.05,0.2,1 --grid=free_bits=0,16,48
+  python -m experiments.grid_search --preset=demo --data_dir=data/folk \
+    --run_dir=grids/demo --grid=beta=0.05,0.2,1 --grid=free_bits=0,16,48
 
 An axis is a configuration field with its values: --grid=NAME=v1,v2; layer sizes are joined with
 "+": --grid=encoder_sizes=128,256+256. Points that differ only in numbers (beta, free_bits,
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +22,7 @@ import jax
 from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.command_line import shell_line
 from data_pipeline.conversion import cluster
 from experiments import train
 from experiments.cli import compile_cache, run_record
@@ -143,7 +143,7 @@ def main(argv: Sequence[str]) -> None:
     for task in tasks:
         if ended(task) is None:
             run_record.write_start(task.folder, store)
-    ours = shlex.join(["python", "-m", "experiments.grid_search", *sys.argv[1:]])
+    ours = shell_line("experiments.grid_search", sys.argv[1:])
     with StopSignal() as signal:
 
         def should_stop() -> bool:

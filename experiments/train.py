@@ -1,8 +1,7 @@
-r"""Train a MusicVAE on a folder of tokens.
+"""Train a MusicVAE on a folder of tokens.
 
 Example:
-  python -m experiments.train --flagfile=experiments/flagfiles/demo.flags \
-    --data_dir=data/folk --run_dir=runs/demo
+  python -m experiments.train --preset=demo --data_dir=data/folk --run_dir=runs/demo
 
 An interrupted run (Ctrl-C included) resumes when you run the same command again. With
 --multihost several machines train together (experiments/launch).
@@ -13,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +20,7 @@ import jax
 from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.command_line import shell_line
 from experiments.cli import compile_cache, config_flags, machines, run_record
 from experiments.cli.progress import Recorder, Silent
 from experiments.cli.signals import StopSignal
@@ -94,7 +93,7 @@ def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
     if not values.data_dir or not values.run_dir:
         raise InputError("--data_dir and --run_dir are needed")
     store = data.open_store(values.data_dir)
-    task = values.task or store.task.name
+    task = config_flags.task_name(values) or store.task.name
     config = config_flags.config_for(task, values)
     if task != store.task.name:
         raise InputError(
@@ -152,20 +151,25 @@ def train(values: flags.FlagValues) -> None:
             "the same command again"
         ) from error
     if processes.is_first():
-        _say_how_it_ended(outcome, config, values.run_dir)
+        _say_how_it_ended(outcome, config, values.run_dir, store)
     if outcome.stopped:
         sys.exit(signal.exit_code)
 
 
-def _say_how_it_ended(outcome: loop.Outcome, config: Config, run_dir: str) -> None:
-    """Print the last lines."""
+def _say_how_it_ended(
+    outcome: loop.Outcome, config: Config, run_dir: str, store: data.Store
+) -> None:
+    """Print the last lines, with the command that comes next."""
     if outcome.stopped:
         print(f"stopped after step {outcome.step:,}; the same command resumes:")
-        print(f"  python -m experiments.train {shlex.join(sys.argv[1:])}", flush=True)
+        print(f"  {shell_line('experiments.train', sys.argv[1:])}", flush=True)
         return
     early = f"; stopped early, {config.run.stop_metric} got no better" if outcome.exhausted else ""
     print(f"done: {outcome.step:,} steps{early}; next:")
-    print(f"  python -m experiments.evaluate --run_dir={run_dir}", flush=True)
+    # A store of one or two songs has no test rows.
+    split = next(name for name in ("test", "validation", "train") if len(store.splits[name]))
+    arguments = [f"--run_dir={run_dir}", f"--split={split}"]
+    print(f"  {shell_line('experiments.evaluate', arguments)}", flush=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Configuration fields as command-line flags, and back.
 
 Each field of the dataclasses in `musicvae_jax.config` is a flag whose default is None: not
-given. Precedence: defaults of the task < flagfile < command line.
+given. Precedence: defaults of the task < preset < flagfile < command line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.cli import presets
 from musicvae_jax.config import PARTS, Config, InputError, field_types
 from musicvae_jax.tasks import TASKS, get_task
 
@@ -36,7 +37,7 @@ class _SizesParser(flags.ArgumentParser):
 
 
 def define(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
-    """Define --task and one flag per configuration field, all None by default; return the names."""
+    """Define --task, --preset and a flag per configuration field; return all names but --preset."""
     # The flags are the caller's, so that its --help lists them.
     flags.disclaim_key_flags()
     parsers: dict[Any, flags.ArgumentParser] = {
@@ -48,6 +49,8 @@ def define(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
     names = ", ".join(TASKS)
     text = f"Task: {names}. Default: the task of the data."
     flags.DEFINE_string("task", None, text, flag_values=values)
+    text = "Start from the settings of this preset (`musicvae presets` lists them)."
+    flags.DEFINE_string("preset", None, text, flag_values=values)
     help_texts = _field_help()
     for name, field_type in field_types().items():
         text = f"{help_texts[name]} Default: the task's."
@@ -72,9 +75,25 @@ def _field_help() -> dict[str, str]:
 
 
 def given(values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
-    """Return the configuration fields that the user gave, by name."""
+    """Return the configuration fields that the user gave, by name; --preset gives its own.
+
+    Raises:
+      InputError: there is no such preset.
+    """
     fields = {name: values[name].value for name in field_types()}
-    return {name: value for name, value in fields.items() if value is not None}
+    own = {name: value for name, value in fields.items() if value is not None}
+    return given(_read_flagfile(presets.path_of(values.preset))) | own if values.preset else own
+
+
+def task_name(values: flags.FlagValues = flags.FLAGS) -> str | None:
+    """Return the task that --task or else --preset names, None without both.
+
+    Raises:
+      InputError: there is no such preset.
+    """
+    if values.task or not values.preset:
+        return values.task
+    return _read_flagfile(presets.path_of(values.preset)).task
 
 
 def config_for(task_name: str, values: flags.FlagValues = flags.FLAGS) -> Config:
@@ -92,12 +111,18 @@ def config_from_flagfile(path: str | pathlib.Path) -> Config:
     Raises:
       InputError: a flag is unknown or out of range, or --task is missing.
     """
+    values = _read_flagfile(path)
+    if values.task is None:
+        raise InputError(f"{path}: --task is missing")
+    return config_for(values.task, values)
+
+
+def _read_flagfile(path: str | pathlib.Path) -> flags.FlagValues:
+    """Return the flags that a flagfile alone sets."""
     values = flags.FlagValues()
     define(values)
     try:
         values(["", *values.read_flags_from_files([f"--flagfile={path}"])])
     except flags.Error as error:
         raise InputError(f"{path}: {error}") from error
-    if values.task is None:
-        raise InputError(f"{path}: --task is missing")
-    return config_for(values.task, values)
+    return values

@@ -3,15 +3,12 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
-import sys
 import threading
 import time
 
 import pytest
 
 from experiments import demo
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
@@ -25,10 +22,9 @@ def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
     assert "--steps=9" in lines[5]
 
 
-def test_the_demo_trains_with_its_own_flagfile_or_a_given_one() -> None:
+def test_the_demo_trains_with_its_preset_or_a_given_flagfile() -> None:
     own, given = demo.commands("demo")[1][2], demo.commands("demo", (), "my.flags")[1][2]
-    assert pathlib.Path(own.removeprefix("--flagfile=")).samefile(demo.FLAGFILE)
-    assert given == "--flagfile=my.flags"
+    assert (own, given) == ("--preset=demo", "--flagfile=my.flags")
 
 
 def test_music_of_ones_own_takes_the_corpus_place() -> None:
@@ -71,11 +67,6 @@ def test_a_stop_is_waited_for(sent: signal.Signals, tmp_path: pathlib.Path) -> N
     # SIGTERM is handed on; Ctrl-C reaches the command by itself, so here it never hears of it.
     assert demo.run([str(script)]) == (7 if sent == signal.SIGTERM else 0)
     sender.join()
-
-
-def test_the_python_is_shown_as_one_types_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(pathlib.Path.cwd() / ".venv/bin/python"))
-    assert "\n  .venv/bin/python -m experiments.generate" in demo.closing("demo")
 
 
 def test_the_closing_lines_name_files_and_three_next_commands(tmp_path: pathlib.Path) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from typing import Any
 
 import pytest
 from absl import flags
 
-from experiments.cli import config_flags
+from experiments.benchmarks.support import counts
+from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config, InputError, field_types
 from musicvae_jax.tasks import TASKS
 
@@ -121,12 +123,64 @@ def test_a_flagfile_says_what_it_is_what_it_needs_and_how_to_run_it(path: pathli
     assert title.startswith("# ")
     assert settings.startswith("# Settings: ")
     assert score.startswith("# Expected score: ")
-    assert command.startswith("# Run: python -m experiments.train --flagfile=")
-    assert f"/{path.name}" in command
+    assert command == f"# Run: musicvae train --preset={path.stem} --data_dir=DATA --run_dir=RUN"
     (recipe,) = (line for line in header if line.startswith("# Recipe: "))
     init = config_flags.config_from_flagfile(path).model.init
     assert recipe.startswith("# Recipe: the default") == (init == "default")
-    assert sum(line.startswith("# Needs: ") for line in header) == 1
+    assert all(presets.header(path.stem).values())
+
+
+def _seconds(text: str) -> float:
+    """Read a time of a header, such as 12 hours."""
+    number, unit = text.split()
+    return float(number) * {"minutes": 60, "hours": 3600, "years": 365.25 * 24 * 3600}[unit]
+
+
+@pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)
+def test_the_figures_of_a_header_are_those_of_its_configuration(path: pathlib.Path) -> None:
+    config, about = config_flags.config_from_flagfile(path), presets.header(path.stem)
+    found = counts.count(config)
+    millions = float(about["Size"].split()[0])
+    assert millions == pytest.approx(found.parameters / 1e6, rel=0.02)
+    if path.stem == "demo":  # measured
+        return
+    examples = config.train.batch_size * config.run.train_steps
+    fast, slow, unit, operations = re.findall(
+        r"^([\d.]+) to ([\d.]+) (\w+) \(estimated: (\S+) operations", about["Two CPU cores"]
+    )[0]
+    assert float(operations) == pytest.approx(examples * found.operations, rel=0.05)
+    assert _seconds(f"{fast} {unit}") == pytest.approx(float(operations) / 130e9, rel=0.1)
+    assert _seconds(f"{slow} {unit}") == pytest.approx(float(operations) / 50e9, rel=0.1)
+    least = about["GPU"].removeprefix("more than ").split(" (")[0].replace("a minute", "1 minutes")
+    floor = examples * found.floor_seconds(790, 4.3)
+    assert _seconds(least) == pytest.approx(floor, rel=0.25)
+
+
+def test_a_preset_is_a_flagfile_below_the_command_line(tmp_path: pathlib.Path) -> None:
+    demo = config_flags.config_from_flagfile(FLAGFILES / "demo.flags")
+    values = _parse("--preset=demo")
+    assert config_flags.task_name(values) == "mel_2bar"
+    assert config_flags.config_for("mel_2bar", values) == demo
+    assert _config("--preset=demo", "--z_size=3") == demo.replace(z_size=3)
+    assert _config("--z_size=3", "--preset=demo") == demo.replace(z_size=3)
+    (tmp_path / "a.flags").write_text("--z_size=5\n--preset=demo\n")
+    both = flags.FlagValues()
+    config_flags.define(both)
+    both(["program", *both.read_flags_from_files([f"--flagfile={tmp_path / 'a.flags'}"])])
+    assert config_flags.config_for("mel_2bar", both) == demo.replace(z_size=5)
+    assert config_flags.task_name(_parse("--preset=demo", "--task=drums_2bar")) == "drums_2bar"
+
+
+def test_a_misspelt_preset_is_refused() -> None:
+    with pytest.raises(InputError, match=r"preset: there is no 'dem'; did you mean demo\?"):
+        _config("--preset=dem")
+    with pytest.raises(InputError, match=r"preset: there is no '\.\./x'; it must be one of demo, "):
+        _config("--preset=../x")
+
+
+def test_the_quick_preset_of_a_task_trains_in_minutes() -> None:
+    assert presets.quick_preset("mel_2bar") == "demo"
+    assert presets.quick_preset("trio_16bar") is None
 
 
 @pytest.mark.parametrize(

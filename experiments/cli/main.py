@@ -1,0 +1,62 @@
+"""MusicVAE: music files to tokens, training, evaluation and music from the latent space.
+
+Usage:
+  musicvae COMMAND --flag=value ...
+  musicvae COMMAND --help
+
+`musicvae train ...` equals `python -m experiments.train ...`, and so on, but also works in a
+folder that contains a folder `experiments` of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+import pathlib
+import runpy
+import sys
+
+from data_pipeline.command_line import PROGRAM
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def commands() -> dict[str, str]:
+    """Return the module of every sub-command by its name."""
+    names = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
+    return {"prepare": "data_pipeline.prepare"} | {name: f"experiments.{name}" for name in names}
+
+
+def usage() -> str:
+    """Return what `musicvae --help` prints: each command with the first line of its docstring."""
+    found = commands()
+    width = max(map(len, found))
+    lines = []
+    for name, module in found.items():
+        source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+        first_line = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+        lines.append(f"  {name:{width}}  {first_line}")
+    return "\n".join([(__doc__ or "").strip(), "", "Commands:", *lines])
+
+
+def main() -> None:
+    """Run the command that the first argument names, as `python -m` would."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h", "-help", "help"):
+        print(usage())
+        return
+    found = commands()
+    if name not in found:
+        close = difflib.get_close_matches(name, found, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"`{PROGRAM} --help` lists the commands"
+        print(f"error: there is no command {name!r}: {hint}", file=sys.stderr)
+        sys.exit(2)
+    # Commands start further processes with `python -m`, which would search this folder first.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    del sys.argv[1]
+    runpy.run_module(found[name], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
