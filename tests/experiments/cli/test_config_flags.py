@@ -42,7 +42,7 @@ def _config(*arguments: str) -> Config:
 def test_every_field_is_a_flag_that_is_not_given_by_default() -> None:
     values = _parse()
     assert config_flags.given(values) == {}
-    assert set(field_types()) | {"task"} == set(values)
+    assert set(field_types()) | {"task", "preset"} == set(values)
     assert all(values[name].help for name in values)
 
 

@@ -105,7 +105,7 @@ def test_a_wheel_has_the_command_and_the_presets(
     script = target / "bin" / "musicvae"
     done = run(script, "presets", folder=folder, packages=target)
     assert (done.returncode, done.stderr) == (0, "")
-    listed = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    listed = [line.split()[0] for line in done.stdout.splitlines()[1:-1]]
     assert listed == presets.names()
     (folder / "empty").mkdir()
     wrong = run(script, "train", "--preset=demo", "--data_dir=empty", "--run_dir=r",
