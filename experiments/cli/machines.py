@@ -1,4 +1,9 @@
-"""Flags of a run on several machines, and how its processes start and end."""
+"""Flags of a run on several machines, and how its processes start and end.
+
+When a process is lost, a collective of the others fails and each prints one line (`LOST`). If the
+coordination service of `jax.distributed` notices first, which is usual when process 0 is lost, the
+runtime prints its own report and aborts with exit code 134.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,6 @@ from collections.abc import Iterator
 import jax
 from absl import flags
 
-from experiments.cli import native_errors
 from musicvae_jax.config import InputError
 from musicvae_jax.devices import processes
 
@@ -38,11 +42,11 @@ def define_flags(values: flags.FlagValues) -> None:
 
 @contextlib.contextmanager
 def joined(values: flags.FlagValues) -> Iterator[None]:
-    """Be one of several processes while entered, if the flags say so.
+    """Join the other processes of a run while entered, if the flags say so.
 
-    An error then ends this process at once, without the usual farewell: the others wait for it,
-    and must learn that it is gone. Exit code 2 for what the user gave, 1 for all else, also for
-    the end of another process.
+    An error then ends this process at once, without shutting down the runtime, because the other
+    processes must notice that it is gone. Exit code 2 for wrong input, 1 for other errors, also
+    for a lost process.
 
     Raises:
       InputError: the flags do not fit, or the processes did not find each other.
@@ -54,8 +58,7 @@ def joined(values: flags.FlagValues) -> Iterator[None]:
             raise InputError(f"--{wrong[0]} is for --multihost")
         yield
         return
-    native_errors.start(LOST)
-    # What CPU devices of several processes compute together with.
+    # Collectives between CPU devices of several processes.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     processes.start(**given)
     try:
@@ -70,7 +73,7 @@ _NAMES = ("coordinator_address", "num_processes", "process_id")
 
 
 def _end(error: BaseException) -> None:
-    """Say what is wrong, in a line if it is known, and end."""
+    """Print the error, in one line if its cause is known, and end the process."""
     code = 2 if isinstance(error, InputError) else 1
     if isinstance(error, InputError):
         text = f"error: {error}"

@@ -61,7 +61,7 @@ class Recorder:
         if not self._has_validation:
             self._say("no validation rows: the latest checkpoint is kept as the best")
         if summary.first_step:
-            self._say(f"resuming after step {summary.first_step:,} of {self._train_steps:,}")
+            self._say(_where_it_resumes(summary.first_step, self._train_steps))
         keep_until(self._run_dir / METRICS, summary.first_step)
         self._lines = (self._run_dir / METRICS).open("a", buffering=1)
         self._tensorboard = self._tensorboard_writer(summary.first_step)
@@ -152,6 +152,15 @@ def keep_until(path: pathlib.Path, step: int) -> None:
         if is_kept:
             kept.append(line)
     run_folder.write_text(path, "".join(kept))
+
+
+def _where_it_resumes(step: int, train_steps: int) -> str:
+    """Describe what is left of a run of which some steps are done."""
+    if step > train_steps:
+        return f"train_steps is {train_steps:,}, but {step:,} steps are done: nothing to train"
+    if step == train_steps:
+        return f"all {step:,} steps are done"
+    return f"resuming after step {step:,} of {train_steps:,}"
 
 
 def _troubles(figures: dict[str, float]) -> str:

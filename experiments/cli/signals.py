@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, then leave."""
+"""Ctrl-C and SIGTERM: the first signal asks for an orderly stop, the second one exits at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import types
 
 
 class StopSignal:
-    """While entered, remembers the first SIGINT or SIGTERM instead of dying of it.
+    """Context in which the first SIGINT or SIGTERM is recorded instead of raised.
 
-    A second signal acts at once.
+    A second signal exits at once. It raises nothing, because an exception inside the threads and
+    event loops that save a checkpoint would print their tracebacks; files are written under
+    another name and renamed, so a process may be killed at any time.
 
     Attributes:
       received: the signal, or None.
@@ -23,23 +25,27 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._remember)
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _remember(self, number: int, frame: types.FrameType | None) -> None:
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
+        if self.received is not None:
+            _write(2, "error: interrupted\n")
+            os._exit(128 + number)
         self.received = signal.Signals(number)
-        # Not `print`: the signal may interrupt one, and buffered output is not reentrant.
-        text = f"{self.received.name}: saving; once more ends at once\n"
-        with contextlib.suppress(OSError):
-            os.write(1, text.encode())
-        for other, handler in self._before.items():
-            signal.signal(other, handler)
+        _write(1, f"{self.received.name}: saving, then stopping; a second signal exits at once\n")
 
     @property
     def exit_code(self) -> int:
         """Return 128 + the signal's number, as shells do: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + int(self.received or 0)
+
+
+def _write(descriptor: int, text: str) -> None:
+    # Not `print`: the signal may have interrupted one, and buffered output is not reentrant.
+    with contextlib.suppress(OSError):
+        os.write(descriptor, text.encode())

@@ -59,8 +59,8 @@ def start(
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
             initialization_timeout=START_SECONDS,
         )
-        # They connect when they first compute something together, and say so.
-        with _output_to_stderr():
+        # The processes connect at their first collective; gloo then prints a line per peer.
+        with _native_output_discarded():
             wait_for_all("start")
     except (ValueError, RuntimeError, TypeError) as error:
         raise InputError(
@@ -145,10 +145,12 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _output_to_stderr() -> Iterator[None]:
-    """Send what native code prints on standard output (that it is connected) to standard error."""
+def _native_output_discarded() -> Iterator[None]:
+    """Discard what native code prints on standard output while entered."""
     kept, c_library = os.dup(1), ctypes.CDLL(None)
-    os.dup2(2, 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
     try:
         yield
     finally:

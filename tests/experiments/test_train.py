@@ -267,6 +267,24 @@ def test_before_the_first_step_it_says_what_it_runs_on(
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("train_steps", "line"),
+    [
+        (350, "all 350 steps are done"),
+        (100, "train_steps is 100, but 350 steps are done: nothing to train"),
+    ],
+)
+def test_a_run_without_steps_left_says_so(
+    train_steps: int, line: str, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    recorder = progress.Recorder(tmp_path, train_steps)
+    recorder.started(callbacks.Summary("1 x cpu", "float32", 1, 1, 1, 1.0, 1, "device", 350))
+    recorder.close()
+    text = capsys.readouterr().out
+    assert line in text.splitlines()
+    assert "resuming" not in text
+
+
 def test_a_progress_line_counts_what_went_wrong(
     capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
@@ -340,13 +358,12 @@ def test_a_run_folder_belongs_to_one_configuration_and_data(
         run_folder.read_config(tmp_path / "other")
 
 
-def test_a_signal_is_remembered_once() -> None:
+def test_a_signal_is_recorded() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopSignal() as stop:
         assert stop.exit_code == 128
         signal.raise_signal(signal.SIGTERM)
         assert stop.exit_code == 143
-        assert signal.getsignal(signal.SIGTERM) == before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
