@@ -33,12 +33,12 @@ from experiments.cli import compile_cache, run_options
 from experiments.cli.run_data import open_run_data
 from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
-from musicvae_jax.analysis.events import columns_of
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import operations
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import Task
+from musicvae_jax.tokens import columns_of
 
 ORDER = 5
 LATENT, DATA = "latent space", "data space"

@@ -207,7 +207,7 @@ def transpose_tokens(
       int32, shaped as `tokens`.
     """
     tokens = tokens.astype(jnp.int32)
-    melodic = np.array([track.kind == "melody" for track in task.tracks])
+    melodic = np.array([track.is_pitched for track in task.tracks])
     if not melodic.any():
         return tokens
     columns = tokens.reshape(*tokens.shape[:2], len(task.tracks))

@@ -2,8 +2,8 @@
 
 Conventions: tokens are integer [B, T] or [B, T, K]; results keep the tracks apart, [B, K]
 (K is 1 for a single track). A measure is a pair of counts, so that a split of any size, its
-last batch masked, gives the same figure as one batch of all rows. A note starts at every step
-of a melody that holds a pitch, and at every step of drums that hold at least one hit.
+last batch masked, gives the same figure as one batch of all rows. `musicvae_jax.tokens` defines
+where notes start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, Task, Track
+from musicvae_jax.tasks import NO_EVENT, Task, Track
 
 Counts = dict[str, jax.Array]
 
@@ -25,14 +25,9 @@ def track_columns(tokens: jax.Array) -> jax.Array:
     return tokens[:, :, None] if tokens.ndim == 2 else tokens
 
 
-def first_onset(track: Track) -> int:
-    """Return the lowest token that starts a note."""
-    return 1 if track.kind == "drums" else FIRST_NOTE_ON
-
-
 def starts_note(tokens: jax.Array, task: Task) -> jax.Array:
     """Return where a note starts, bool [B, T, K]."""
-    first = np.array([first_onset(track) for track in task.tracks])
+    first = np.array([track.first_onset for track in task.tracks])
     return track_columns(tokens) >= jnp.asarray(first)[None, None, :]
 
 
@@ -79,17 +74,17 @@ def _over_steps(values: jax.Array) -> jax.Array:
 
 def _note_counts(guess: jax.Array, truth: jax.Array, track: Track) -> Counts:
     """Count the notes of one track, [B, T] -> [B]."""
-    if track.kind == "drums":
+    if track.is_pitched:
+        per_step = {
+            "true_notes": truth >= track.first_onset,
+            "predicted_notes": guess >= track.first_onset,
+            "found_notes": (truth >= track.first_onset) & (truth == guess),
+        }
+    else:
         per_step = {
             "true_notes": jax.lax.population_count(truth),
             "predicted_notes": jax.lax.population_count(guess),
             "found_notes": jax.lax.population_count(truth & guess),
-        }
-    else:
-        per_step = {
-            "true_notes": truth >= FIRST_NOTE_ON,
-            "predicted_notes": guess >= FIRST_NOTE_ON,
-            "found_notes": (truth >= FIRST_NOTE_ON) & (truth == guess),
         }
     return {name: jnp.sum(value, axis=1, dtype=jnp.float32) for name, value in per_step.items()}
 
@@ -177,7 +172,7 @@ def baselines(histograms: list[np.ndarray], task: Task) -> dict[str, np.ndarray]
 def _onset_counts(counts: np.ndarray, track: Track) -> np.ndarray:
     """Keep the counts [V] of tokens that start a note, 0 for the others."""
     kept = counts.copy()
-    kept[: first_onset(track)] = 0
+    kept[: track.first_onset] = 0
     return kept
 
 

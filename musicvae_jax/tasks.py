@@ -37,22 +37,57 @@ DRUM_CLASSES = 2**NUM_DRUM_CLASSES  # 512
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What the tokens of a kind of track are.
+
+    Attributes:
+      num_classes: V, number of token values.
+      first_onset: lowest token that starts a note.
+      is_pitched: from `first_onset` on, tokens are ascending pitches; otherwise the bits of a
+        token are hits.
+    """
+
+    num_classes: int
+    first_onset: int
+    is_pitched: bool
+
+
+KINDS = {
+    "melody": Kind(num_classes=MELODY_CLASSES, first_onset=FIRST_NOTE_ON, is_pitched=True),
+    "drums": Kind(num_classes=DRUM_CLASSES, first_onset=NO_EVENT + 1, is_pitched=False),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Track:
     """One column of a row.
 
     Attributes:
       name: "melody", "bass" or "drums".
-      kind: "melody" (no event, note off, 88 pitches) or "drums" (9 hits as bits).
-      num_classes: V, how many values a token of this column takes.
+      kind: key of `KINDS`, and of the table of codecs in `data_pipeline.codecs`.
       encoder_roll: the encoder reads 9 bits and a "nothing" bit instead of a one-hot.
       programs: General MIDI programs that belong to the track; None allows all.
     """
 
     name: str
     kind: str
-    num_classes: int
     encoder_roll: bool = False
     programs: range | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """V, number of values that a token of this column takes."""
+        return KINDS[self.kind].num_classes
+
+    @property
+    def first_onset(self) -> int:
+        """Lowest token that starts a note."""
+        return KINDS[self.kind].first_onset
+
+    @property
+    def is_pitched(self) -> bool:
+        """Whether tokens are pitches, which can be transposed, and not drum hits."""
+        return KINDS[self.kind].is_pitched
 
     @property
     def encoder_depth(self) -> int:
@@ -93,11 +128,11 @@ class Task:
 
 
 def _melody(name: str = "melody", programs: range | None = None) -> Track:
-    return Track(name=name, kind="melody", num_classes=MELODY_CLASSES, programs=programs)
+    return Track(name=name, kind="melody", programs=programs)
 
 
 def _drums(encoder_roll: bool) -> Track:
-    return Track(name="drums", kind="drums", num_classes=DRUM_CLASSES, encoder_roll=encoder_roll)
+    return Track(name="drums", kind="drums", encoder_roll=encoder_roll)
 
 
 # How a run starts and steps. The reference's, and one that needs far fewer examples (found and

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipeline.codecs.windows import lay_out, windows
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
-from musicvae_jax.tasks import NUM_DRUM_CLASSES
+from musicvae_jax import tokens
 
 # MIDI pitches of each class, in the order of `DRUM_CLASS_NAMES`; a class is written as its first.
 CLASS_PITCHES = (
@@ -87,9 +87,7 @@ def decode(row: np.ndarray) -> np.ndarray:
     Returns:
       Notes of STEP_DTYPE by start, then class.
     """
-    classes = np.arange(NUM_DRUM_CLASSES)
-    hit = np.asarray(row, np.int64)[:, None] >> classes[None, :] & 1
-    steps, numbers = np.nonzero(hit)
+    steps, numbers = np.nonzero(tokens.hits(np.asarray(row)))
     notes = np.zeros(len(steps), STEP_DTYPE)
     notes["start_step"], notes["end_step"] = steps, steps + 1
     notes["pitch"] = np.array([pitches[0] for pitches in CLASS_PITCHES])[numbers]

@@ -15,6 +15,7 @@ import numpy as np
 from data_pipeline.codecs.windows import lay_out, windows
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax.tasks import FIRST_NOTE_ON, MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF
+from musicvae_jax.tokens import melody_notes, note_ons
 
 NO_MELODY = "no melody: no notes but drums"
 NO_PITCHES = "no melody: no pitches 21..108"
@@ -84,7 +85,7 @@ def heard_offs(notes: np.ndarray) -> np.ndarray:
 
 def tokens(notes: np.ndarray) -> np.ndarray:
     """Return the note-on token of each note, int [N]."""
-    return notes["pitch"].astype(np.int64) - MIN_PITCH + FIRST_NOTE_ON
+    return note_ons(notes["pitch"])
 
 
 def _clear_leading_offs(rows: np.ndarray) -> np.ndarray:
@@ -106,13 +107,8 @@ def decode(row: np.ndarray, *, program: int = 0, instrument: int = 0) -> np.ndar
     Returns:
       Notes of STEP_DTYPE by start.
     """
-    row = np.asarray(row)
-    (events,) = np.nonzero(row != NO_EVENT)
-    is_note = row[events] >= FIRST_NOTE_ON
-    starts = events[is_note]
+    _, starts, lengths, pitches = melody_notes(np.asarray(row)[None, :])
     notes = np.zeros(len(starts), STEP_DTYPE)
-    notes["start_step"] = starts
-    notes["end_step"] = np.append(events[1:], len(row))[is_note] if len(events) else []
-    notes["pitch"] = row[starts].astype(np.int64) - FIRST_NOTE_ON + MIN_PITCH
+    notes["start_step"], notes["end_step"], notes["pitch"] = starts, starts + lengths, pitches
     notes["program"], notes["instrument"] = program, instrument
     return notes

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.render.sequences import checked_row, columns_of
 from musicvae_jax.tasks import (
-    FIRST_NOTE_ON,
-    MIN_PITCH,
     NO_EVENT,
     NOTE_OFF,
     STEPS_PER_BAR,
     Track,
     get_task,
 )
+from musicvae_jax.tokens import check_row, pitches
 
 _PITCH_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _DRUM_LETTERS = "KSHOLMTCR"  # one per class, in the order of DRUM_CLASS_NAMES
@@ -29,11 +27,8 @@ def row_to_text(row: np.ndarray, task_name: str) -> str:
       InputError: the row does not fit the task.
     """
     task = get_task(task_name)
-    row = checked_row(row, task)
-    lines = [
-        _track_text(column, track)
-        for column, track in zip(columns_of(row), task.tracks, strict=True)
-    ]
+    columns = check_row(row, task).reshape(len(row), -1).T
+    lines = [_track_text(column, track) for column, track in zip(columns, task.tracks, strict=True)]
     if len(lines) == 1:
         return lines[0]
     return "\n".join(f"{t.name:>6}: {line}" for t, line in zip(task.tracks, lines, strict=True))
@@ -50,7 +45,7 @@ def _track_text(column: np.ndarray, track: Track) -> str:
 def _event_name(token: int) -> str:
     if token in (NO_EVENT, NOTE_OFF):
         return "^" if token == NOTE_OFF else "."
-    return pitch_name(token - FIRST_NOTE_ON + MIN_PITCH)
+    return pitch_name(int(pitches(np.asarray(token))))
 
 
 def _drum_name(token: int) -> str:

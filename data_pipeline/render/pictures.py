@@ -12,10 +12,11 @@ import numpy as np
 from data_pipeline.atomic_write import write_whole
 from data_pipeline.codecs import drums, trio
 from data_pipeline.codecs.words import pitch_name
-from data_pipeline.render.sequences import checked_row, decode
+from data_pipeline.render.sequences import decode
 from data_pipeline.reporting.charts import COLOURS
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import DRUM_CLASS_NAMES, STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
+from musicvae_jax.tokens import check_row
 
 MAX_PICTURED_ROWS = 64
 # With more bars only every second, third, ... is numbered, so that numbers do not overlap.
@@ -52,7 +53,7 @@ def piano_roll_png(
       InputError: no rows, a row does not fit the task, or matplotlib is not installed.
     """
     task = get_task(task_name)
-    checked = [checked_row(row, task) for row in rows]
+    checked = [check_row(row, task) for row in rows]
     if not checked:
         raise InputError("rows: there are none to draw")
     if titles is None:

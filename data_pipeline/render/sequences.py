@@ -16,6 +16,7 @@ from data_pipeline.reading.notes import import_note_seq
 from data_pipeline.reading.segments import DEFAULT_QPM, STEP_DTYPE
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
+from musicvae_jax.tokens import check_row
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -109,7 +110,7 @@ def lay_out_rows(
     end = 0
     for row in rows:
         origins.append(end + rest_bars * STEPS_PER_BAR if origins else 0)
-        notes = decode(checked_row(row, task), task, program=program or 0)
+        notes = decode(check_row(row, task), task, program=program or 0)
         notes["start_step"] += origins[-1]
         notes["end_step"] += origins[-1]
         parts.append(notes)
@@ -136,30 +137,6 @@ def decode(row: np.ndarray, task: Task, *, program: int = 0) -> np.ndarray:
     if task.tracks[0].kind == "drums":
         return drums.decode(row)
     return melody.decode(row, program=program)
-
-
-def checked_row(row: np.ndarray, task: Task) -> np.ndarray:
-    """Return the row as an array.
-
-    Raises:
-      InputError: it is no row of the task.
-    """
-    row = np.asarray(row)
-    if row.ndim != len(task.row_shape) or row.shape[1:] != task.row_shape[1:] or not len(row):
-        expected = ", ".join(["T", *map(str, task.row_shape[1:])])
-        raise InputError(f"row: its shape is {row.shape}, {task.name} has rows of [{expected}]")
-    for track, column in zip(task.tracks, columns_of(row), strict=True):
-        if column.min() < 0 or column.max() >= track.num_classes:
-            raise InputError(
-                f"row: {track.name} tokens of {task.name} go from 0 to {track.num_classes - 1}, "
-                f"this row has {column.min()}..{column.max()}"
-            )
-    return row
-
-
-def columns_of(row: np.ndarray) -> list[np.ndarray]:
-    """Split a row into its tracks, each [T]."""
-    return [row] if row.ndim == 1 else list(row.T)
 
 
 def _add_notes(sequence: NoteSequence, notes: np.ndarray, seconds_per_step: float) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 
 from data_pipeline.selection.splits import fill_empty_splits, row_hashes, split_of
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, TASKS, Task
+from musicvae_jax.tasks import TASKS, Task
+from musicvae_jax.tokens import onsets
 
 MIN_ONSETS = 8
 MAX_FILES = 50
@@ -41,11 +42,10 @@ def num_onsets(rows: np.ndarray, task: Task) -> np.ndarray:
     Returns:
       int64 [N], summed over tracks.
     """
-    columns = rows.reshape(len(rows), task.num_steps, len(task.tracks))
+    columns = rows.reshape(len(rows), -1, len(task.tracks))
     total = np.zeros(len(rows), np.int64)
     for k, track in enumerate(task.tracks):
-        first = NO_EVENT + 1 if track.kind == "drums" else FIRST_NOTE_ON
-        total += np.count_nonzero(columns[:, :, k] >= first, axis=1)
+        total += np.count_nonzero(onsets(columns[:, :, k], track), axis=1)
     return total
 
 

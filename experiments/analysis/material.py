@@ -11,12 +11,12 @@ import tqdm
 from experiments.cli.run_data import open_run_data
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, latent
-from musicvae_jax.analysis.events import columns_of, onsets
 from musicvae_jax.analysis.sets import Analysis, Rows
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.batches import MAX_BATCH
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.tasks import STEPS_PER_BAR, Task
+from musicvae_jax.tokens import columns_of, onsets
 
 SAMPLES, RECONSTRUCTIONS = "samples", "reconstructions"
 PROBED_UNITS = 32

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from musicvae_jax.analysis import melody, originality, rhythm, structure
-from musicvae_jax.analysis.events import columns_of
 from musicvae_jax.analysis.measures import Measure
 from musicvae_jax.tasks import Task
+from musicvae_jax.tokens import columns_of
 
 FAMILIES = (rhythm.FAMILY, melody.FAMILY, structure.FAMILY, originality.FAMILY)
 
@@ -22,6 +22,6 @@ def measure_rows(tokens: np.ndarray, task: Task) -> list[Measure]:
     found = []
     for column, track in zip(columns_of(tokens, task), task.tracks, strict=True):
         found += rhythm.measures(column, track)
-        if track.kind != "drums":
+        if track.is_pitched:
             found += melody.measures(column, track.name)
     return found + structure.measures(tokens, task)

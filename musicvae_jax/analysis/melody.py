@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from musicvae_jax.analysis import events
-from musicvae_jax.analysis.events import Notes
 from musicvae_jax.analysis.measures import Measure, of_events, of_values, row_means
+from musicvae_jax.tokens import Notes, melody_notes
 
 FAMILY = "melody"
 LARGE_JUMP = 8  # semitones and more: larger than a fifth
@@ -21,7 +21,7 @@ _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 
 def measures(column: np.ndarray, name: str) -> list[Measure]:
     """Measure melodies, tokens int64 [N, T]."""
-    notes, num_rows = events.melody_notes(column), len(column)
+    notes, num_rows = melody_notes(column), len(column)
     steps, rows = events.intervals(notes)
     jumps = row_means(rows, (np.abs(steps) >= LARGE_JUMP).astype(np.float64), num_rows)
     repeats = row_means(rows, (steps == 0).astype(np.float64), num_rows)

@@ -15,7 +15,8 @@ import numpy as np
 
 from musicvae_jax.analysis import events
 from musicvae_jax.analysis.measures import Measure, of_values
-from musicvae_jax.tasks import DRUM_CLASSES, Task, Track
+from musicvae_jax.tasks import Task, Track
+from musicvae_jax.tokens import columns_of, onsets
 
 FAMILY = "originality"
 MAX_RUN = 64  # notes; longer runs count as this long
@@ -74,7 +75,7 @@ def know(train: np.ndarray, task: Task) -> Known:
 
 
 def _tracks(tokens: np.ndarray, task: Task) -> list[tuple[np.ndarray, Track]]:
-    return list(zip(events.columns_of(tokens, task), task.tracks, strict=True))
+    return list(zip(columns_of(tokens, task), task.tracks, strict=True))
 
 
 def _joined(parts: Sequence[_Moves]) -> _Moves:
@@ -105,7 +106,7 @@ def measures(tokens: np.ndarray, known: Known) -> tuple[list[Measure], Nearest]:
     ]
     for (column, track), moves in zip(_tracks(tokens, known.task), known.moves, strict=True):
         run = longest_runs(column, moves, track)
-        counts = events.onsets(column, track).sum(axis=1)
+        counts = onsets(column, track).sum(axis=1)
         part = np.divide(run, counts, out=np.full(len(run), np.nan), where=counts > 0)
         name = "longest run shared with a training row, notes"
         found += [
@@ -166,7 +167,7 @@ def longest_runs(column: np.ndarray, known: _Moves, track: Track) -> np.ndarray:
       float64 [N], notes (for drums: steps with hits); NaN for rows without any.
     """
     moves = _moves(column, track)
-    notes = events.onsets(column, track).sum(axis=1)
+    notes = onsets(column, track).sum(axis=1)
     longest = np.where(notes > 0, 1.0, np.nan)
     at, known_at = np.arange(len(moves.code)), np.arange(len(known.code))
     hashes, known_hashes = moves.code, known.code
@@ -186,12 +187,12 @@ def longest_runs(column: np.ndarray, known: _Moves, track: Track) -> np.ndarray:
 
 def _moves(column: np.ndarray, track: Track) -> _Moves:
     """List the moves of all rows; each code is a hash of interval (or hits) and distance."""
-    rows, steps = np.nonzero(events.onsets(column, track))
+    rows, steps = np.nonzero(onsets(column, track))
     values = column[rows, steps]
     same = rows[1:] == rows[:-1]
     before, after = values[:-1][same], values[1:][same]
-    kind = before * DRUM_CLASSES + after if track.kind == "drums" else after - before + 256
-    code = kind * (column.shape[1] + 1) + np.diff(steps)[same]
+    move = after - before + 256 if track.is_pitched else before * track.num_classes + after
+    code = move * (column.shape[1] + 1) + np.diff(steps)[same]
     row = rows[1:][same]
     last = np.append(row[1:] != row[:-1], True)[: len(row)]
     mixed = code.astype(np.uint64) * _FACTOR

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from musicvae_jax.analysis import events
 from musicvae_jax.analysis.measures import Measure, of_events, of_values
 from musicvae_jax.tasks import DRUM_CLASS_NAMES, STEPS_PER_BAR, Track
+from musicvae_jax.tokens import hits, melody_notes, onsets
 
 FAMILY = "rhythm"
 LEVELS = ("bar", "half", "quarter", "eighth", "uneven 16th")
@@ -37,7 +37,7 @@ def measures(column: np.ndarray, track: Track) -> list[Measure]:
       column: tokens int64 [N, T], T whole bars.
       track: what they mean.
     """
-    starts = events.onsets(column, track)
+    starts = onsets(column, track)
     num_rows, name = len(column), track.name
     rows, steps = np.nonzero(starts)
     places = steps % STEPS_PER_BAR
@@ -47,13 +47,13 @@ def measures(column: np.ndarray, track: Track) -> list[Measure]:
         of_events("onsets by metrical level", FAMILY, name, (rows, levels), num_rows, LEVELS),
         of_events("onsets by 16th of the bar", FAMILY, name, (rows, places), num_rows, _POSITIONS),
         of_values("share of onsets on uneven 16ths", FAMILY, name, uneven_share(starts), 0, 1, 16),
-        _per_bar("steps with hits per bar" if track.kind == "drums" else "notes per bar", name,
+        _per_bar("notes per bar" if track.is_pitched else "steps with hits per bar", name,
                  starts),
         of_values("groove consistency", FAMILY, name, groove, 0, 17 / 16, 17),
     ]  # fmt: skip
-    if track.kind == "drums":
+    if not track.is_pitched:
         return found + _classes(column, name)
-    notes = events.melody_notes(column)
+    notes = melody_notes(column)
     lengths = np.minimum(notes.length, MAX_LENGTH) - 1
     labels = [str(step + 1) for step in range(MAX_LENGTH - 1)] + [f"{MAX_LENGTH}+"]
     return [
@@ -100,7 +100,7 @@ def _per_bar(what: str, name: str, starts: np.ndarray) -> Measure:
 def _classes(column: np.ndarray, name: str) -> list[Measure]:
     """Measure each drum class by itself."""
     found = []
-    hit = events.hits(column)
+    hit = hits(column)
     for number, drum in enumerate(DRUM_CLASS_NAMES):
         starts = hit[:, :, number]
         rows, steps = np.nonzero(starts)

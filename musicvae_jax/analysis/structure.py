@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from musicvae_jax.analysis.events import columns_of
 from musicvae_jax.analysis.measures import Measure, of_values
 from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, Task
+from musicvae_jax.tokens import columns_of
 
 FAMILY = "structure"
 LAGS = {1: "adjacent bars", 4: "bars four apart", 8: "bars eight apart"}
@@ -36,12 +36,12 @@ def bar_distances(tokens: np.ndarray, task: Task) -> np.ndarray:
         bars = column.reshape(num_rows, num_bars, STEPS_PER_BAR).astype(np.uint16)
         for bar in range(num_bars):
             one, other = bars[:, bar : bar + 1], bars
-            if track.kind == "drums":
-                differ[:, bar] += np.bitwise_count(one ^ other).sum(axis=2)
-                either[:, bar] += np.bitwise_count(one | other).sum(axis=2)
-            else:
+            if track.is_pitched:
                 differ[:, bar] += (one != other).sum(axis=2)
                 either[:, bar] += ((one != NO_EVENT) | (other != NO_EVENT)).sum(axis=2)
+            else:
+                differ[:, bar] += np.bitwise_count(one ^ other).sum(axis=2)
+                either[:, bar] += np.bitwise_count(one | other).sum(axis=2)
     return np.divide(differ, either, out=np.zeros_like(differ), where=either > 0)
 
 

@@ -34,7 +34,8 @@ import numpy as np
 
 from musicvae_jax.config import InputError
 from musicvae_jax.storage import run_folder
-from musicvae_jax.tasks import DRUM_CLASS_NAMES, FIRST_NOTE_ON, MIN_PITCH, Task, Track
+from musicvae_jax.tasks import DRUM_CLASS_NAMES, FIRST_NOTE_ON, Task, Track
+from musicvae_jax.tokens import columns_of, hits, pitches, previous_onset
 
 MELODY = (
     "c_diatonic",
@@ -79,7 +80,7 @@ def names(task: Task) -> tuple[str, ...]:
     return tuple(
         _prefix(track, task) + name
         for track in task.tracks
-        for name in (DRUMS if track.kind == "drums" else MELODY)
+        for name in (MELODY if track.is_pitched else DRUMS)
     )
 
 
@@ -104,10 +105,9 @@ def measure(tokens: np.ndarray, task: Task) -> dict[str, np.ndarray]:
     Returns:
       Attribute to [B] float64, nan where a row has too few notes for it.
     """
-    columns = np.asarray(tokens).reshape(*np.shape(tokens)[:2], len(task.tracks))
     values: dict[str, np.ndarray] = {}
-    for k, track in enumerate(task.tracks):
-        found = (_drums if track.kind == "drums" else _melody)(columns[..., k].astype(np.int64))
+    for column, track in zip(columns_of(tokens, task), task.tracks, strict=True):
+        found = (_melody if track.is_pitched else _drums)(column)
         values |= {_prefix(track, task) + name: value for name, value in found.items()}
     return values
 
@@ -243,7 +243,7 @@ def _prefix(track: Track, task: Task) -> str:
 def _melody(tokens: np.ndarray) -> dict[str, np.ndarray]:
     """Measure melodies, tokens int [B, T]."""
     onset = tokens >= FIRST_NOTE_ON
-    pitch = tokens - FIRST_NOTE_ON + MIN_PITCH
+    pitch = pitches(tokens)
     num = onset.sum(axis=1)
     white = (onset & np.isin(pitch % 12, _WHITE_KEYS)).sum(axis=1)
     return {
@@ -259,8 +259,8 @@ def _drums(tokens: np.ndarray) -> dict[str, np.ndarray]:
     """Measure drums, tokens int [B, T]."""
 
     def hit(*classes: str) -> np.ndarray:
-        bits = sum(1 << DRUM_CLASS_NAMES.index(name) for name in classes)
-        return (tokens & bits) > 0
+        numbers = [DRUM_CLASS_NAMES.index(name) for name in classes]
+        return hits(tokens)[..., numbers].max(axis=-1)
 
     low = hit("kick", "snare")
     return {
@@ -281,10 +281,7 @@ def _off_beat(onset: np.ndarray, unit: int) -> np.ndarray:
 
 def _average_interval(pitch: np.ndarray, onset: np.ndarray) -> np.ndarray:
     """Average the distance of each note to the one before it, [B]; nan with fewer than two."""
-    steps = np.where(onset, np.arange(onset.shape[1])[None, :], -1)
-    # The step of the latest onset strictly before each step, -1 if there is none.
-    latest = np.maximum.accumulate(steps, axis=1)
-    latest = np.concatenate([np.full((len(steps), 1), -1), latest[:, :-1]], axis=1)
+    latest = previous_onset(onset)
     follows = onset & (latest >= 0)
     distance = np.abs(pitch - np.take_along_axis(pitch, np.maximum(latest, 0), axis=1))
     return _share((distance * follows).sum(axis=1), follows.sum(axis=1))

@@ -291,7 +291,7 @@ def join_windows(tokens: jax.Array, task: Task) -> jax.Array:
     """
     B, W, T = tokens.shape[:3]
     columns = tokens.reshape(B, W, T, len(task.tracks))
-    melodic = jnp.array([track.kind == "melody" for track in task.tracks])[None, None, :]
+    melodic = jnp.array([track.is_pitched for track in task.tracks])[None, None, :]
     steps = jnp.arange(T)[None, None, :, None]
     last = jnp.where(columns == NO_EVENT, -1, steps).max(axis=2)
     event = jnp.take_along_axis(columns, jnp.maximum(last, 0)[:, :, None], axis=2)[:, :, 0]
