@@ -84,7 +84,7 @@ class ModelConfig:
     Attributes:
       architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder) or
         "hierdec" (a conductor over bars, a decoder per bar).
-      z_size: Z, latent dimensions.
+      z_size: latent dimensions, Z.
       encoder_sizes: units of each bidirectional LSTM layer, per direction.
       decoder_sizes: units of each (bottom) decoder LSTM layer.
       conductor_sizes: units of each conductor layer; empty: `decoder_sizes`, as in the reference.
@@ -122,7 +122,7 @@ class TrainConfig:
     """What a training run computes; a run folder holds one value of each field.
 
     Attributes:
-      batch_size: B, rows per optimiser step over all devices.
+      batch_size: rows per optimiser step over all devices, B.
       accumulation: gradient accumulation; number of parts a batch is split into to save memory.
       learning_rate: initial learning rate (peak rate if there is a warm-up).
       min_learning_rate: lower bound that the schedule approaches.
@@ -151,7 +151,7 @@ class TrainConfig:
         from step 1 on.
       beta_steps: steps of the rise in "linear", or of a cycle in "cyclical".
       beta_rise: share of a cycle in which beta rises linearly before it stays constant.
-      free_bits: tau, bits of KL per example that are not penalised.
+      free_bits: bits of KL per example that are not penalised, tau.
       sampling_schedule: how the probability of scheduled sampling grows: "constant" (0 is
         teacher forcing), "inverse_sigmoid" or "exponential".
       sampling_rate: parameter of that schedule.

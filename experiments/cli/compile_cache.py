@@ -1,11 +1,10 @@
-"""The cache of compiled programs, so that a command's second start does not compile again.
+"""Persistent compilation cache, so that a command compiles a program only once.
 
-JAX keeps compiled programs in a folder and finds them by a hash of the program, the options
-and the versions. Here that folder is in the user's cache, one per model of processor: a
-program compiled for one may use instructions that another lacks, and home folders are shared
-between machines. A damaged entry is compiled anew. JAX's own environment variables have the
-last word: JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false
-switches the cache off.
+JAX stores compiled programs in a folder by a hash of program, options and versions. We use a folder
+in the user's cache, one per processor model: home folders are shared between machines, and a
+program compiled for one processor may use instructions that another lacks. Damaged entries are
+compiled again. JAX's environment variables take precedence: JAX_COMPILATION_CACHE_DIR names
+another folder, JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ import jax
 
 # Programs that compile faster than this are not worth a file, in seconds.
 SHORTEST_COMPILATION = 0.3
-# What JAX itself reads: whoever sets it has chosen the folder.
+# JAX reads this variable itself.
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def switch_on() -> None:
-    """Keep compiled programs in the user's cache folder, or in the one JAX was told of.
+    """Cache compiled programs in the user's cache folder, or in the one given to JAX.
 
-    A folder that cannot be made is no reason to stop: then nothing is kept.
+    Without a folder that can be created, nothing is cached.
     """
     if not os.environ.get(VARIABLE):
         folder = default_folder()
@@ -46,7 +45,7 @@ def default_folder() -> pathlib.Path:
 
 
 def _processor() -> str:
-    """Return what tells processors apart: model and instruction sets, as far as is known."""
+    """Return the processor's model and instruction sets, as far as known."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -53,13 +53,30 @@ def define(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
     flags.DEFINE_string("preset", None, text, flag_values=values)
     help_texts = _field_help()
     for name, field_type in field_types().items():
-        text = f"{help_texts[name]} Default: the task's."
+        text = f"{help_texts[name]} Default: {_default(name)}."
         if field_type is bool:
             flags.DEFINE_boolean(name, None, text, flag_values=values)
             continue
         serializer = flags.CsvListSerializer(",") if field_type == tuple[int, ...] else None
         flags.DEFINE(parsers[field_type], name, None, text, values, serializer)
     return ("task", *help_texts)
+
+
+def _default(name: str) -> str:
+    """Write a field's default; where tasks differ, each value with its tasks."""
+    tasks: dict[str, list[str]] = {}
+    for task in TASKS.values():
+        tasks.setdefault(_shown(task.config.flat()[name]), []).append(task.name)
+    if len(tasks) == 1:
+        return next(iter(tasks))
+    return ", ".join(f"{value} ({', '.join(names)})" for value, names in tasks.items())
+
+
+def _shown(value: Any) -> str:
+    """Write a value as its flag takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def _field_help() -> dict[str, str]:
@@ -70,7 +87,8 @@ def _field_help() -> dict[str, str]:
         for name, text in re.findall(
             r"^ {6}(\w+): (.*?)(?=^ {6}\w+: |\Z)", attributes, re.M | re.S
         ):
-            texts[name] = " ".join(text.split())
+            words = " ".join(text.split())
+            texts[name] = words[0].upper() + words[1:]
     return texts
 
 

@@ -1,8 +1,8 @@
 """Flags of a run on several machines, and how its processes start and end.
 
-When a process is lost, a collective of the others fails and each prints one line (`LOST`). If the
-coordination service of `jax.distributed` notices first, which is usual when process 0 is lost, the
-runtime prints its own report and aborts with exit code 134.
+When a process is lost, a collective of the others fails, and each prints one line (`LOST`) and
+exits with code 1. If process 0 is lost, which also runs the coordination service of
+`jax.distributed`, the runtime prints its own report before that line, or aborts first with 134.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from musicvae_jax.config import InputError
 from musicvae_jax.devices import processes
 
 LOST = (
-    "error: another process of this run has ended, and this one with it; what was saved is kept: "
-    "start all of them again with the same command"
+    "error: another process of this run has ended, so this one stops too; checkpoints are kept: "
+    "restart all processes with the same command"
 )
 
 

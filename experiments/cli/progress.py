@@ -6,7 +6,6 @@ import json
 import math
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +17,14 @@ TENSORBOARD = "tensorboard"
 
 
 class Recorder:
-    """An observer of the training loop that prints and keeps what it hears.
+    """Observer of the training loop that prints progress and writes metrics.
 
     Close it when training has ended.
 
     Args:
       run_dir: the run folder.
-      train_steps: steps in all.
-      say: is given each line, prints it by default.
+      train_steps: total number of steps.
+      say: called with each line; prints it by default.
     """
 
     def __init__(
@@ -40,14 +39,14 @@ class Recorder:
         self._has_validation = True
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         if self._lines:
             self._lines.close()
         if self._tensorboard:
             self._tensorboard.close()
 
     def started(self, summary: callbacks.Summary) -> None:
-        """Say what is about to run and open the files behind the step it goes on from."""
+        """Describe the run and open the files; drop records of steps that will be repeated."""
         self._say(
             f"device: {summary.devices}, {summary.dtype}; "
             f"estimated memory: {_memory(summary.memory_bytes)} per device"
@@ -67,7 +66,7 @@ class Recorder:
         self._tensorboard = self._tensorboard_writer(summary.first_step)
 
     def _tensorboard_writer(self, step: int) -> Any:
-        """Open a TensorBoard file; without tensorboardX say so and return None."""
+        """Open a TensorBoard file; return None if tensorboardX is not installed."""
         try:
             import tensorboardX
         except ImportError:
@@ -83,7 +82,7 @@ class Recorder:
         return writer
 
     def trained(self, progress: callbacks.Progress) -> None:
-        """Print the progress line; keep it when it is a record."""
+        """Print the progress line; write it if it is due for a record."""
         figures = progress.figures
         self._say(
             f"step {progress.step:>7,}/{self._train_steps:,}  loss {figures['loss']:8.3f}  "
@@ -96,7 +95,7 @@ class Recorder:
             self._record(progress.step, "train", figures | speed)
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
-        """Print and keep a validation."""
+        """Print and write the scores of a validation."""
         self._say(
             f"step {step:>7,} validation  loss {figures['loss']:8.3f}  "
             f"accuracy {figures['accuracy']:.4f}  KL {figures['kl_bits']:7.2f} bits"
@@ -104,11 +103,11 @@ class Recorder:
         self._record(step, "validation", figures)
 
     def saved(self, step: int) -> None:
-        """Say that a checkpoint was written."""
+        """Print that a checkpoint was written."""
         self._say(f"step {step:>7,} saved")
 
     def _record(self, step: int, split: str, figures: dict[str, float]) -> None:
-        """Write one record to both files; what is not finite is null."""
+        """Write one record to both files; numbers that are not finite become null."""
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         record = {"step": step, "split": split} | {name: finite.get(name) for name in figures}
         self._lines.write(json.dumps(record) + "\n")
@@ -118,29 +117,26 @@ class Recorder:
 
 
 class Silent:
-    """An observer that says nothing: of the processes but the first of a run on several."""
+    """Observer that prints nothing, for all processes of a run but the first."""
 
     def started(self, summary: callbacks.Summary) -> None:
-        """Hear it."""
+        """Do nothing."""
 
     def trained(self, progress: callbacks.Progress) -> None:
-        """Hear it."""
+        """Do nothing."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
-        """Hear it."""
+        """Do nothing."""
 
     def saved(self, step: int) -> None:
-        """Hear it."""
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:
-    """Drop the records after `step`: a resumed run makes those steps again.
-
-    A last line that was cut short is dropped, too.
-    """
+    """Drop the records after `step`, which a resumed run repeats, and an incomplete last line."""
     if not path.exists():
         return
     kept = []
@@ -164,7 +160,7 @@ def _where_it_resumes(step: int, train_steps: int) -> str:
 
 
 def _troubles(figures: dict[str, float]) -> str:
-    """Name the steps so far that did not count as they should, if any."""
+    """Count the steps whose gradient was replaced by zero or skipped, if any."""
     text = ""
     if figures["zeroed"]:
         text += f"  gradient too large, zeroed: {figures['zeroed']:.0f}"
@@ -174,7 +170,7 @@ def _troubles(figures: dict[str, float]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time to go: 1h02m, 3m20s, 15s."""
+    """Format a duration: 1h02m, 3m20s, 15s."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -185,11 +181,10 @@ def duration(seconds: float) -> str:
 
 
 def _memory(size: int) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def _say(message: str) -> None:
     """Print a line at once."""
     print(message, flush=True)
-    sys.stdout.flush()

@@ -27,15 +27,15 @@ def write_start(folder: pathlib.Path, store: data.Store, **more: Any) -> None:
 
     Args:
       folder: the run folder.
-      store: the data, named by its path and the hashes of its files.
-      **more: other facts to keep.
+      store: the token store; its path and hashes are recorded.
+      **more: further facts to record.
     """
     with (folder / STARTS).open("a") as lines:
         lines.write(json.dumps(facts(store) | more) + "\n")
 
 
 def facts(store: data.Store) -> dict[str, Any]:
-    """Return what is known about this start."""
+    """Return the facts about this start."""
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command_line(),
@@ -57,7 +57,7 @@ def facts(store: data.Store) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """Return the command as one would type it."""
+    """Return the command line of this process."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
     return shlex.join([*program, *sys.argv[1:]])
@@ -71,7 +71,7 @@ def _version(package: str) -> str | None:
 
 
 def git_state(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Return the commit of a folder, and whether files differ from it; None without git."""
+    """Return a folder's commit and whether tracked files differ from it; None without git."""
     if not (folder / ".git").exists():
         return None
     try:
@@ -91,7 +91,7 @@ def git_state(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def read_starts(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Read all lines, the first start first; none for a folder from before they were written."""
+    """Read all lines in order; none for folders written before starts were recorded."""
     path = folder / STARTS
     if not path.is_file():
         return []

@@ -46,6 +46,16 @@ def test_every_field_is_a_flag_that_is_not_given_by_default() -> None:
     assert all(values[name].help for name in values)
 
 
+def test_help_states_the_default_of_every_task() -> None:
+    values = flags.FlagValues()
+    config_flags.define(values)
+    assert values["adam_eps"].help.endswith("Default: 1e-08.")
+    assert values["remat"].help.endswith("Default: false.")
+    assert values["conductor_sizes"].help.endswith("Default: none.")
+    sizes = "256,256 (mel_2bar, drums_2bar), 1024,1024 (mel_16bar, drums_16bar, trio_16bar)"
+    assert values["decoder_sizes"].help.endswith(f"Default: {sizes}.")
+
+
 def test_what_is_not_given_is_the_tasks() -> None:
     assert _config() == TASKS["mel_2bar"].config
 
