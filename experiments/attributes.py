@@ -193,7 +193,7 @@ def _cell(percent: float, error: float) -> str:
 
 
 def write(folder: pathlib.Path, matrix: Matrix, vectors: Vectors, options: Options) -> None:
-    """Write the matrix into the run folder, as JSON and as a picture if matplotlib is there."""
+    """Write the matrix into the run folder, as JSON and as a picture."""
     record: dict[str, Any] = {
         "task": vectors.task,
         "step": vectors.step,
@@ -211,17 +211,14 @@ def write(folder: pathlib.Path, matrix: Matrix, vectors: Vectors, options: Optio
             "standard_error": matrix.error[sign].tolist(),
         }
     write_json(folder / f"{MATRIX}.json", record)
-    try:
-        percent_heatmaps_png(
-            folder / f"{MATRIX}.png",
-            {f"vector {sign}": matrix.percent[sign] for sign in SIGNS},
-            matrix.names,
-            matrix.names,
-            row_label="vector applied",
-            column_label="attribute measured",
-        )
-    except InputError as error:
-        print(f"no picture: {error}")
+    percent_heatmaps_png(
+        folder / f"{MATRIX}.png",
+        {f"vector {sign}": matrix.percent[sign] for sign in SIGNS},
+        matrix.names,
+        matrix.names,
+        row_label="vector applied",
+        column_label="attribute measured",
+    )
 
 
 def run(options: Options) -> str:

@@ -51,8 +51,6 @@ def check_formats(
 ) -> None:
     """Check, before anything is made, that all formats can be written.
 
-    Pictures are left out: without matplotlib they can be done without.
-
     Args:
       formats: some of `FORMATS`.
       soundfont: as in `write_wav`.

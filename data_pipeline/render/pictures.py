@@ -1,32 +1,49 @@
-"""Piano rolls of rows as PNG pictures, one style for all tasks."""
+"""Piano rolls: PNG files of a group of rows, SVG of one row; one style for all tasks."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from data_pipeline.atomic_write import write_whole
-from data_pipeline.codecs import drums, trio
 from data_pipeline.codecs.words import pitch_name
-from data_pipeline.render.sequences import decode
-from data_pipeline.reporting.charts import COLOURS
+from data_pipeline.render import style
+from musicvae_jax import tokens
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import DRUM_CLASS_NAMES, STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
-from musicvae_jax.tokens import check_row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_PICTURED_ROWS = 64
 # With more bars only every second, third, ... is numbered, so that numbers do not overlap.
 MAX_NUMBERED_BARS = 32
 
-# Margins in inches: above all panels; inside a panel above its axes (title), left of them (names),
-# below them (bar numbers), right of them, and between two axes.
-_HEAD, _TITLE, _LABELS, _BELOW, _RIGHT, _BETWEEN = 0.4, 0.3, 0.75, 0.45, 0.15, 0.1
+# In points: above all panels; inside a panel above its lanes (title), left of them (names), below
+# them (bar numbers), right of them, and between two lanes.
+_HEAD, _TITLE, _LABELS, _BELOW, _RIGHT, _BETWEEN = 29.0, 22.0, 54.0, 32.0, 11.0, 7.0
 
 
+class Kind(NamedTuple):
+    """How the tracks of one kind are drawn.
+
+    Attributes:
+      notes: column [T] to start step, length in steps and line (pitch or drum class), [N, 3].
+      lines: the lowest and highest line to show for the lines [N] that have notes.
+      names: these two to {line: name}.
+      share: of the height of a panel.
+    """
+
+    notes: Callable[[np.ndarray], np.ndarray]
+    lines: Callable[[np.ndarray], tuple[int, int]]
+    names: Callable[[int, int], dict[int, str]]
+    share: float
+
+
+@style.applied()
 def piano_roll_png(
     path: str | os.PathLike[str],
     rows: Sequence[np.ndarray] | np.ndarray,
@@ -50,136 +67,210 @@ def piano_roll_png(
       qpm: quarters per minute to name on the picture; None names none.
 
     Raises:
-      InputError: no rows, a row does not fit the task, or matplotlib is not installed.
+      InputError: there are no rows, or a row does not fit the task.
     """
     task = get_task(task_name)
-    checked = [check_row(row, task) for row in rows]
+    checked = [tokens.check_row(row, task) for row in rows]
     if not checked:
         raise InputError("rows: there are none to draw")
     if titles is None:
         titles = [str(number) for number in range(1, len(checked) + 1)]
     if len(titles) != len(checked):
         raise InputError(f"titles: {len(titles)} for {len(checked)} rows")
-    figure = _figure(checked[:MAX_PICTURED_ROWS], task, titles, columns)
-    words = [] if qpm is None else [f"{qpm:g} quarters per minute"]
+    words = [] if qpm is None else [_tempo(qpm)]
     if len(checked) > MAX_PICTURED_ROWS:
         words.insert(0, f"the first {MAX_PICTURED_ROWS} of {len(checked)}")
-    if words:
-        # 0.1 inches below the top. The default, a share of the height, would overlap the first
-        # panel of a tall picture.
-        y = 1 - 0.1 / figure.get_figheight()
-        figure.suptitle(", ".join(words), y=y, va="top", fontsize=9)
-    buffer = io.BytesIO()
-    # No software name: equal rows give equal bytes, whichever version draws them alike.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_whole(path, buffer.getvalue())
+    canvas = _draw_group(checked[:MAX_PICTURED_ROWS], task, titles, columns, ", ".join(words))
+    write_whole(path, style.png(canvas.figure()))
 
 
-def _figure(rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: int) -> Any:
-    """Lay out a panel per row; trios have pitches above drums in each.
+@style.applied()
+def piano_roll_svg(
+    row: np.ndarray, task: Task, *, width: float = 380, qpm: float | None = None
+) -> str:
+    """Draw one row for a page.
 
-    Axes are placed by arithmetic: matplotlib's constrained layout takes minutes for many panels.
+    Args:
+      row: [T] or [T, K].
+      task: what it means.
+      width: of the picture, pixels.
+      qpm: quarters per minute to name; None names none.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'musicvae-jax[demo]'") from error
+    height = 130.0 if len(task.tracks) == 1 else 270.0
+    canvas = _Canvas(width, height)
+    title = "" if qpm is None else _tempo(qpm)
+    (panel,) = _panels([row], task)
+    _draw_panel(canvas, panel, (0, height, width, height), title)
+    return style.svg(canvas.figure(), f"piano roll, {task.name}")
+
+
+def _tempo(qpm: float) -> str:
+    return f"{qpm:g} quarters per minute"
+
+
+class _Lane(NamedTuple):
+    """The part of a panel that shows the tracks of one kind.
+
+    Attributes:
+      kind: how they are drawn.
+      notes: of each track by its name, [N, 3].
+      limits: lowest and highest line.
+    """
+
+    kind: Kind
+    notes: dict[str, np.ndarray]
+    limits: tuple[int, int]
+
+
+class _Panel(NamedTuple):
+    """What is drawn of one row: its lanes, the upper first, and its length in steps."""
+
+    lanes: list[_Lane]
+    num_steps: int
+
+
+def _panels(rows: Sequence[np.ndarray], task: Task) -> list[_Panel]:
+    """Read the notes of rows [T] or [T, K].
+
+    A kind has one range of lines for the whole group, so that panels can be compared.
+    """
+    panels = [_Panel([], len(row)) for row in rows]
+    for name in dict.fromkeys(track.kind for track in task.tracks):
+        kind = KINDS[name]
+        notes = [
+            {
+                track.name: kind.notes(column)
+                for track, column in zip(task.tracks, row.reshape(len(row), -1).T, strict=True)
+                if track.kind == name
+            }
+            for row in rows
+        ]
+        used = [part[:, 2] for by_track in notes for part in by_track.values()]
+        limits = kind.lines(np.concatenate(used))
+        for panel, by_track in zip(panels, notes, strict=True):
+            panel.lanes.append(_Lane(kind, by_track, limits))
+    return panels
+
+
+class _Canvas:
+    """Shapes in points from the lower left corner, which become a few large collections.
+
+    matplotlib's own ticks, grids and layout take ten times as long for 64 trios.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        self.size = width, height
+        self.boxes: dict[str, list[np.ndarray]] = {}  # by colour, corners [N, 4, 2]
+        self.lines: dict[str, list[np.ndarray]] = {}  # by colour, ends [N, 2, 2]
+        self.words: list[tuple[float, float, str, dict[str, Any]]] = []
+
+    def add_boxes(self, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+        """Add boxes from x[:, 0] to x[:, 1] and from y[:, 0] to y[:, 1]."""
+        corners = np.stack([x[:, [0, 0, 1, 1]], y[:, [0, 1, 1, 0]]], axis=-1)
+        self.boxes.setdefault(colour, []).append(corners)
+
+    def add_lines(self, x: np.ndarray, low: float, high: float, colour: str) -> None:
+        """Add vertical lines at x [N]."""
+        y = np.broadcast_to([low, high], (len(x), 2))
+        ends = np.stack([np.repeat(x[:, None], 2, axis=1), y], axis=-1)
+        self.lines.setdefault(colour, []).append(ends)
+
+    def write(self, x: float, y: float, words: str, size: float = 7, **how: Any) -> None:
+        """Add words."""
+        self.words.append((x, y, words, {"size": size, "color": style.TEXT} | how))
+
+    def figure(self) -> Figure:
+        """Return all shapes as a figure: lines below boxes."""
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
+        figure = style.new_figure(*self.size)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, self.size[0]), ylim=(0, self.size[1]))
+        axes.set_axis_off()
+        for colour, parts in self.lines.items():
+            ends = np.concatenate(parts)
+            codes = np.tile([Path.MOVETO, Path.LINETO], len(ends))
+            path = Path(ends.reshape(-1, 2), codes)
+            axes.add_artist(PathPatch(path, linewidth=0.7, edgecolor=colour, snap=True))
+        for colour, parts in self.boxes.items():
+            path = Path.make_compound_path_from_polys(np.concatenate(parts))
+            axes.add_artist(PathPatch(path, linewidth=0, facecolor=colour, snap=True))
+        for x, y, words, how in self.words:
+            axes.text(x, y, words, **how)
+        return figure
+
+
+def _draw_group(
+    rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: int, head: str
+) -> _Canvas:
+    """Draw a panel per row below a line of words."""
     wide = max(len(row) for row in rows) > 4 * STEPS_PER_BAR
     columns = 1 if wide else min(len(rows), columns)
-    lines = -(-len(rows) // columns)
-    panel_width, panel_height = (14.0 if wide else 4.6), (4.0 if len(task.tracks) == 3 else 2.2)
-    width, height = panel_width * columns, panel_height * lines + _HEAD
-    figure = Figure(figsize=(width, height), dpi=100)
-    notes = [decode(row, task) for row in rows]
-    # One range of pitches for the whole group, so that panels can be compared.
-    limits = _pitch_limits(np.concatenate([part["pitch"][~part["is_drum"]] for part in notes]))
-    kinds = list(dict.fromkeys(track.kind for track in task.tracks))
-    for number, (row, part, title) in enumerate(zip(rows, notes, titles, strict=False)):
+    width, height = (1008 if wide else 331), (158 if len(task.tracks) == 1 else 288)
+    canvas = _Canvas(width * columns, height * -(-len(rows) // columns) + _HEAD)
+    canvas.write(canvas.size[0] / 2, canvas.size[1] - 16, head, size=9, ha="center")
+    panels = _panels(rows, task)
+    for number, (panel, title) in enumerate(zip(panels, titles, strict=False)):
         line, column = divmod(number, columns)
-        left, top = column * panel_width, height - _HEAD - line * panel_height
-        boxes = _boxes(left, top, panel_width, panel_height, len(kinds))
-        axes = [
-            figure.add_axes((x / width, y / height, w / width, h / height)) for x, y, w, h in boxes
-        ]
-        _draw_row(axes, kinds, part, len(row), title, limits)
-    return figure
+        top = canvas.size[1] - _HEAD - line * height
+        _draw_panel(canvas, panel, (column * width, top, width, height), title)
+    return canvas
 
 
-def _boxes(
-    left: float, top: float, width: float, height: float, num_axes: int
-) -> list[tuple[float, float, float, float]]:
-    """Divide a panel among its axes, the upper first: (left, bottom, width, height) in inches."""
-    inner = height - _TITLE - _BELOW - _BETWEEN * (num_axes - 1)
-    shares = [1.0] if num_axes == 1 else [5 / 9, 4 / 9]
-    boxes = []
-    y = top - _TITLE
-    for share in shares:
-        y -= inner * share
-        boxes.append((left + _LABELS, y, width - _LABELS - _RIGHT, inner * share))
-        y -= _BETWEEN
-    return boxes
-
-
-def _draw_row(
-    axes: Sequence[Any],
-    kinds: Sequence[str],
-    notes: np.ndarray,
-    num_steps: int,
-    title: str,
-    limits: tuple[int, int],
+def _draw_panel(
+    canvas: _Canvas, panel: _Panel, box: tuple[float, float, float, float], title: str
 ) -> None:
-    """Draw one row's notes: pitches within limits, drums, or both one above the other."""
-    axes[0].set_title(title, fontsize=9, loc="left")
-    for axis, kind in zip(axes, kinds, strict=True):
-        if kind == "drums":
-            _draw_drums(axis, notes[notes["is_drum"]])
-        else:
-            _draw_pitches(axis, notes[~notes["is_drum"]], limits)
-        _mark_bars(axis, num_steps)
-        axis.tick_params(labelbottom=axis is axes[-1])
-    if len(kinds) > 1:
-        # Above the notes, beside the title, where it covers nothing.
-        axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=7, frameon=False)
-    axes[-1].set_xlabel("bar", fontsize=8)
+    """Draw one row into a box: left, top, width and height; its lanes lie under each other."""
+    left, top, width, height = box
+    above = _TITLE if title or len(panel.lanes) > 1 else 6
+    inner = height - above - _BELOW - _BETWEEN * (len(panel.lanes) - 1)
+    total = sum(lane.kind.share for lane in panel.lanes)
+    x = (
+        left
+        + _LABELS
+        + np.arange(panel.num_steps + 1) * (width - _LABELS - _RIGHT) / panel.num_steps
+    )
+    y = top - above
+    canvas.write(x[0], y + 6, title, size=9)
+    for lane in panel.lanes:
+        tall = inner * lane.kind.share / total
+        _draw_lane(canvas, lane, x, y - tall, tall)
+        y -= tall + _BETWEEN
+    bars = range(0, panel.num_steps, STEPS_PER_BAR)
+    for number in range(0, len(bars), -(-len(bars) // MAX_NUMBERED_BARS)):
+        canvas.write(x[bars[number]], y + _BETWEEN - 10, str(number + 1), ha="center")
+    canvas.write((x[0] + x[-1]) / 2, y + _BETWEEN - 20, "bar", size=8, ha="center")
 
 
-def _mark_bars(axis: Any, num_steps: int) -> None:
-    """Number the bars, draw their lines and faint ones for beats."""
-    bars = np.arange(0, num_steps + 1, STEPS_PER_BAR)
-    axis.set_xlim(0, num_steps)
-    bars = bars[:-1] if num_steps % STEPS_PER_BAR == 0 else bars
-    every = -(-len(bars) // MAX_NUMBERED_BARS)
-    numbers = [str(n + 1) if n % every == 0 else "" for n in range(len(bars))]
-    axis.set_xticks(bars, numbers, fontsize=7)
-    axis.set_xticks(np.arange(0, num_steps, STEPS_PER_QUARTER), minor=True)
-    axis.grid(axis="x", which="major", color="#888888", linewidth=0.9)
-    axis.grid(axis="x", which="minor", color="#dddddd", linewidth=0.5)
-    axis.tick_params(axis="x", which="minor", length=0)
-    axis.set_axisbelow(True)
+def _draw_lane(canvas: _Canvas, lane: _Lane, x: np.ndarray, bottom: float, tall: float) -> None:
+    """Draw the notes of one lane over lines for beats and bars; x [T + 1] is where steps are."""
+    low, high = lane.limits
+    line = tall / (high - low + 1)
+    canvas.add_lines(x[::STEPS_PER_QUARTER], bottom, bottom + tall, style.BEAT)
+    canvas.add_lines(x[::STEPS_PER_BAR], bottom, bottom + tall, style.BAR)
+    for place, (name, notes) in enumerate(lane.notes.items()):
+        colour = style.TRACK_COLOURS[name]
+        start, length, height = notes.T
+        # Notes end early, so that two of equal pitch in a row are told apart.
+        ends = np.stack([x[start], x[start + length] - 0.15 * (x[1] - x[0])], axis=1)
+        middle = bottom + line * (height - low + 0.5)
+        half = max(0.4 * line, 0.5)
+        canvas.add_boxes(ends, middle[:, None] + np.array([[-half, half]]), colour)
+        if len(lane.notes) > 1:
+            canvas.write(x[-1] - 40 * place, bottom + tall + 6, name, color=colour, ha="right")
+    for height, name in lane.kind.names(low, high).items():
+        y = bottom + line * (height - low + 0.5)
+        canvas.write(x[0] - 4, y, name, ha="right", va="center_baseline")
+    if not sum(map(len, lane.notes.values())):
+        middle = (x[0] + x[-1]) / 2, bottom + tall / 2
+        canvas.write(*middle, "no notes", size=9, ha="center", va="center_baseline")
 
 
-def _draw_pitches(axis: Any, notes: np.ndarray, limits: tuple[int, int]) -> None:
-    """Draw notes as bars; the bass has its own colour."""
-    is_bass = notes["instrument"] == trio.BASS_INSTRUMENT
-    for name, part in (("melody", notes[~is_bass]), ("bass", notes[is_bass])):
-        lengths = part["end_step"] - part["start_step"]
-        axis.barh(
-            part["pitch"],
-            lengths - 0.15,  # so that two notes in a row are told apart
-            left=part["start_step"],
-            height=0.8,
-            color=COLOURS[name],
-            label=name,
-        )
-    low, high = limits
-    axis.set_ylim(low - 0.5, high + 0.5)
-    named = (0, 7) if high - low < 30 else (0,)
-    ticks = [pitch for pitch in range(low, high + 1) if pitch % 12 in named]
-    axis.set_yticks(ticks)
-    axis.set_yticklabels([pitch_name(pitch) for pitch in ticks], fontsize=7)
-    axis.grid(axis="y", color="#eeeeee", linewidth=0.5)
-    if not len(notes):
-        axis.text(0.5, 0.5, "no notes", transform=axis.transAxes, ha="center", va="center")
+def _pitched_notes(column: np.ndarray) -> np.ndarray:
+    """Return start step, length in steps and MIDI pitch of the notes of a melody [T]: [N, 3]."""
+    notes = tokens.melody_notes(column[None])
+    return np.stack([notes.start, notes.length, notes.pitch], axis=1)
 
 
 def _pitch_limits(pitches: np.ndarray) -> tuple[int, int]:
@@ -189,14 +280,25 @@ def _pitch_limits(pitches: np.ndarray) -> tuple[int, int]:
     return low - margin, high + margin
 
 
-def _draw_drums(axis: Any, notes: np.ndarray) -> None:
-    """Draw hits, a line per class."""
-    classes = [
-        next(i for i, pitches in enumerate(drums.CLASS_PITCHES) if pitch in pitches)
-        for pitch in notes["pitch"].tolist()
-    ]
-    axis.barh(classes, 0.8, left=notes["start_step"], height=0.7, color=COLOURS["drums"])
-    axis.set_ylim(-0.6, len(DRUM_CLASS_NAMES) - 0.4)
-    axis.set_yticks(range(len(DRUM_CLASS_NAMES)))
-    axis.set_yticklabels(DRUM_CLASS_NAMES, fontsize=7)
-    axis.grid(axis="y", color="#eeeeee", linewidth=0.5)
+def _pitch_names(low: int, high: int) -> dict[int, str]:
+    """Name all C, in a small range also all G."""
+    named = (0, 7) if high - low < 30 else (0,)
+    return {pitch: pitch_name(pitch) for pitch in range(low, high + 1) if pitch % 12 in named}
+
+
+def _hits(column: np.ndarray) -> np.ndarray:
+    """Return step, length 1 and drum class of the hits of a column [T]: [N, 3]."""
+    steps, classes = np.nonzero(tokens.hits(column))
+    return np.stack([steps, np.ones_like(steps), classes], axis=1)
+
+
+# Track.kind -> how its tracks are drawn.
+KINDS = {
+    "melody": Kind(_pitched_notes, _pitch_limits, _pitch_names, share=5),
+    "drums": Kind(
+        _hits,
+        lambda used: (0, len(DRUM_CLASS_NAMES) - 1),
+        lambda low, high: dict(enumerate(DRUM_CLASS_NAMES)),
+        share=4,
+    ),
+}

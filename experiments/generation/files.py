@@ -21,8 +21,6 @@ _SUFFIXES = {"midi": ".mid", "musicxml": ".musicxml", "svg": ".svg", "wav": ".wa
 def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
     """Write the files and return their paths: each row's, the arrays', the picture's.
 
-    Without matplotlib there is no picture, which is said in one line.
-
     Raises:
       InputError: the output is not a folder, tempo or program is out of range, or what a format
         needs is not installed.
@@ -31,20 +29,18 @@ def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output: {folder} is a file, it must be a folder")
     folder.mkdir(parents=True, exist_ok=True)
+    # First, because they are what the other files can be made from again.
+    arrays = _write_arrays(folder / f"{options.mode}.npz", music)
     written: list[pathlib.Path] = []
     for name, rows in to_hear(music, options.mode):
         for chosen in dict.fromkeys(options.formats):
             if chosen in _SUFFIXES:
                 written.append(folder / (name + _SUFFIXES[chosen]))
                 _write_music(chosen, written[-1], rows, task, options)
-    written.append(_write_arrays(folder / f"{options.mode}.npz", music))
+    written.append(arrays)
     if "png" in options.formats:
-        picture = folder / f"{options.mode}.png"
-        try:
-            _draw(picture, music, task, options)
-            written.append(picture)
-        except InputError as error:  # the rows are fine, they were written: matplotlib is missing
-            print(f"no picture: {error}")
+        written.append(folder / f"{options.mode}.png")
+        _draw(written[-1], music, task, options)
     return written
 
 

@@ -85,7 +85,6 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 # Distribution -> the extra that brings it: imported inside functions, core runs without.
 IN_EXTRA = {
-    "matplotlib": "demo",
     "music21": "demo",
     "pyfluidsynth": "sound",
     "ray": "cluster",
