@@ -1,7 +1,8 @@
 """How every entry point starts and ends: flags, one-line errors, exit codes.
 
-Exit code 0: done; 2: something the user gave is wrong (one line on standard error says
-what); 130: interrupted; 141: whoever read the output left.
+Exit code 0: done; 2: something the user gave is wrong (one line on standard error says what);
+3: training was ended because its steps changed no parameter (likewise); 130: interrupted; 141:
+whoever read the output left.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ from musicvae_jax.training import step as training
 
 # Written into the folder of a run that began with another's parameters.
 INIT_FROM = "init_from.json"
+# Exit code of a run that was ended because its steps changed no parameter.
+STOOD_STILL = 3
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -152,6 +154,8 @@ def train(values: flags.FlagValues) -> None:
         ) from error
     if processes.is_first():
         _say_how_it_ended(outcome, config, values.run_dir, store)
+    if outcome.cause:
+        sys.exit(STOOD_STILL)
     if outcome.stopped:
         sys.exit(signal.exit_code)
 
@@ -160,6 +164,10 @@ def _say_how_it_ended(
     outcome: loop.Outcome, config: Config, run_dir: str, store: data.Store
 ) -> None:
     """Print the last lines, with the command that comes next."""
+    if outcome.cause:
+        text = f"error: ended after step {outcome.step:,}: {outcome.cause}"
+        print(text, file=sys.stderr, flush=True)
+        return
     if outcome.stopped:
         print(f"stopped after step {outcome.step:,}; the same command resumes:")
         print(f"  {shell_line('experiments.train', sys.argv[1:])}", flush=True)

@@ -265,7 +265,7 @@ class RunConfig:
       train_steps: total number of optimiser steps.
       log_every: steps between progress lines and metric records.
       eval_every: steps between validations.
-      save_every: steps between checkpoints.
+      save_every: steps between checkpoints; a validation better than all before saves, too.
       steps_per_dispatch: optimiser steps per call to the device.
       eval_examples: validation rows scored each time, 0 for all.
       data_placement: where the training rows are kept: "device", "host", or "auto" (on the device
@@ -278,6 +278,8 @@ class RunConfig:
       stop_metric: validation score for early stopping: loss, loss_reference,
         reconstruction_nats, kl_bits or accuracy.
       stop_min_delta: smallest change that counts as an improvement for early stopping.
+      stop_after_skipped: end the run after this many steps in a row that changed no parameter
+        (gradient zeroed or not finite); 0: never.
       model_parallel: devices that share one copy of the model, each with part of the columns of
         every kernel. It must divide the number of devices.
       param_sharding: "replicated" (each device has all parameters and moments) or "fsdp" (they
@@ -296,6 +298,7 @@ class RunConfig:
     stop_patience: int = 0
     stop_metric: str = "loss"
     stop_min_delta: float = 0.0
+    stop_after_skipped: int = 100
     model_parallel: int = 1
     param_sharding: str = "replicated"
 
@@ -305,7 +308,7 @@ class RunConfig:
         periods = ("log_every", "eval_every", "save_every")
         for name in ("train_steps", *periods, "steps_per_dispatch", "model_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("eval_examples", "stop_patience", "stop_min_delta"):
+        for name in ("eval_examples", "stop_patience", "stop_min_delta", "stop_after_skipped"):
             _require_number(name, getattr(self, name), 0, 1e30, "0 or more")
         _require_choice("stop_metric", self.stop_metric, VALIDATION_METRICS)
         _require_choice("data_placement", self.data_placement, DATA_PLACEMENTS)

@@ -101,7 +101,7 @@ def _train_in_one_program(
     for task, outcome in zip(group, outcomes, strict=True):
         write_end(task.folder, task.config, outcome)
         if outcome.diverged:
-            say(f"{task.point.name} diverged and was frozen at step {outcome.step:,}")
+            say(f"{task.point.name} was ended after step {outcome.step:,}: {outcome.cause}")
 
 
 def _side_by_side(options: Options) -> int | None:

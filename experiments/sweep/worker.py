@@ -34,9 +34,7 @@ def train_folder(run_dir: str, should_stop: Callable[[], bool] = lambda: False) 
     config, known = run_folder.read_config(folder), run_folder.read_data(folder)
     recorder = PointRecorder(Task(GridPoint(folder.name, {}, config), folder), None)
     store = data.open_store(known["path"])
-    outcome = loop.fit(
-        config, store, str(folder), recorder, should_stop=should_stop, ends_diverged=True
-    )
+    outcome = loop.fit(config, store, str(folder), recorder, should_stop=should_stop)
     recorder.close()
     write_end(folder, config, outcome)
     return folder.name

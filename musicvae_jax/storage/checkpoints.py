@@ -88,6 +88,11 @@ class Checkpoints:
         """Return the step of the lowest validation loss; without validations, the latest."""
         return self._best(self._manager.all_steps())
 
+    def best_loss(self) -> float:
+        """Return the lowest validation loss of the saved steps, infinite without one."""
+        best = self.best_step()
+        return math.inf if best is None else self._loss(best)
+
     def last_good_step(self) -> int | None:
         """Return the step to go on from, None for none, and put aside what is not whole.
 

@@ -40,6 +40,7 @@ HOST_FIELDS = (
     "stop_patience",
     "stop_metric",
     "stop_min_delta",
+    "stop_after_skipped",
 )
 
 RunSteps = Callable[..., tuple[TrainState, training.Metrics]]

@@ -184,9 +184,9 @@ class _Grid:
             about = loop.summary(run.config, self.store, mesh, state, program, validation)
             run.observer.started(about)
         step = int(states[0].step)
-        trained = loop.Loop(
-            runs, program, validation, should_stop, until=until, ends_diverged=True
-        ).train(program.stack(states), step)
+        trained = loop.Loop(runs, program, validation, should_stop, until=until).train(
+            program.stack(states), step
+        )
         return [found._replace(state=jax.device_get(found.state)) for found in trained]
 
     def _program(self, configs: Sequence[Config], states: Sequence[TrainState]) -> GridProgram:

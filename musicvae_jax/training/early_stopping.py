@@ -82,3 +82,13 @@ def is_exhausted(patience: Patience, config: Config) -> bool:
 def needs_validation(config: Config) -> bool:
     """Return whether the run depends on validations: a plateau schedule, or early stopping."""
     return config.train.learning_rate_schedule == "plateau" or config.run.stop_patience > 0
+
+
+def waited(patience: Patience, config: Config) -> dict[str, float]:
+    """Return the validations without improvement, as figures of those rules that are in use."""
+    figures = {}
+    if config.train.learning_rate_schedule == "plateau":
+        figures["plateau_waited"] = float(patience.plateau_waited)
+    if config.run.stop_patience:
+        figures["stop_waited"] = float(patience.stop_waited)
+    return figures

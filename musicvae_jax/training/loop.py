@@ -30,6 +30,7 @@ from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.meter import Window
 from musicvae_jax.training.optimiser import hyperparameters
 from musicvae_jax.training.program import Dispatch, Validation
+from musicvae_jax.training.standstill import Standstill
 from musicvae_jax.training.step import TrainState
 
 # A call to the device is cut to about this long, so that a signal is answered soon.
@@ -44,14 +45,19 @@ class Outcome(NamedTuple):
       step: its optimiser steps.
       stopped: it was asked to stop, and more steps are left.
       exhausted: early stopping ended it.
-      diverged: it was ended because its steps were not finite any more.
+      cause: why it was ended because its steps changed no parameter any more, or "".
     """
 
     state: TrainState
     step: int
     stopped: bool
     exhausted: bool = False
-    diverged: bool = False
+    cause: str = ""
+
+    @property
+    def diverged(self) -> bool:
+        """Return whether the run was ended because it stood still."""
+        return bool(self.cause)
 
 
 def check_fits(
@@ -79,7 +85,6 @@ def fit(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
-    ends_diverged: bool = False,
     params: Any = None,
 ) -> Outcome:
     """Train from the run folder's latest checkpoint, or from the start, to `train_steps`.
@@ -91,7 +96,6 @@ def fit(
       observer: is told what happens.
       should_stop: asked between dispatches; when it says yes, the state is saved first.
       devices: all by default.
-      ends_diverged: end when none of the steps since the last record was finite.
       params: what a new run starts from in place of random parameters; of the same shapes.
 
     Raises:
@@ -114,8 +118,7 @@ def fit(
         run = Run(config, observer, checkpoints)
         # All processes stop at the same step, whichever is asked to.
         stop = processes.agreed(mesh, should_stop)
-        loop = Loop([run], program, validation, stop, ends_diverged=ends_diverged)
-        return loop.train(state, int(state.step))[0]
+        return Loop([run], program, validation, stop).train(state, int(state.step))[0]
 
 
 def check_rows(config: Config, store: data.Store) -> None:
@@ -234,7 +237,6 @@ class Loop:
       validation: scores one run.
       should_stop: asked between dispatches.
       until: step to stop at, None for the last.
-      ends_diverged: a run none of whose steps since the last record was finite makes no more.
     """
 
     def __init__(
@@ -245,33 +247,37 @@ class Loop:
         should_stop: Callable[[], bool],
         *,
         until: int | None = None,
-        ends_diverged: bool = False,
     ) -> None:
         self._runs, self._program, self._validation = runs, program, validation
-        self._should_stop, self._ends_diverged = should_stop, ends_diverged
-        self._limits = runs[0].config.run
+        self._should_stop = should_stop
+        self._limits = limits = runs[0].config.run
+        self._periods = limits.log_every, limits.eval_every, limits.save_every
         self._until = self._limits.train_steps if until is None else until
         self._active = [True] * len(runs)
-        self._ends: list[str] = [""] * len(runs)
+        self._exhausted = [False] * len(runs)
+        self._causes = [""] * len(runs)
 
     def train(self, state: TrainState, step: int) -> list[Outcome]:
         """Make the steps that are left after `step`."""
         window = Window(self._runs[0].config.train.batch_size)
         running: tuple[training.Metrics, int] | None = None
-        waiting = [self._program.run_state(state, n).patience for n in range(len(self._runs))]
-        self._end_exhausted(jax.device_get(waiting))
+        states = [self._program.run_state(state, n) for n in range(len(self._runs))]
+        self._end_exhausted(jax.device_get([mine.patience for mine in states]))
+        pairs = zip(self._runs, states, strict=True)
+        self._standstills = [Standstill(run.config, mine) for run, mine in pairs]
         while step < self._until and any(self._active) and not self._should_stop():
             count = self._count(step, window.seconds_per_step)
             state, record = self._program(state, step, count)
             step += count
             # The next dispatch is under way while the last one's figures are fetched.
             if running:
-                window.add(self._program.records(running[0]), running[1])
+                self._add(window, *running, step - count)
                 if window.is_heartbeat_due():
                     self._report(step - count, window, False)
+                self._end_still()
             running = record, count
             if self._is_event(step):
-                window.add(self._program.records(record), count)
+                self._add(window, record, count, step)
                 running = None
                 state = self._handle(state, step, window)
         if running:
@@ -284,28 +290,40 @@ class Loop:
         """Tell how a run ended; one that ended before the others did so where it saved."""
         mine = self._program.run_state(state, n)
         stopped = self._active[n] and step < self._limits.train_steps
-        end = self._ends[n]
-        return Outcome(mine, int(mine.step), stopped, end == "exhausted", end == "diverged")
+        return Outcome(mine, int(mine.step), stopped, self._exhausted[n], self._causes[n])
+
+    def _add(self, window: Window, record: training.Metrics, count: int, step: int) -> None:
+        """Add the metrics of the `count` steps up to `step`; end the runs that stand still."""
+        records = self._program.records(record)
+        window.add(records, count)
+        for n in self._still_active():
+            self._standstills[n].add({name: v[:count] for name, v in records[n].items()})
+            self._causes[n] = self._standstills[n].cause(step)
 
     def _still_active(self) -> list[int]:
         return [n for n, active in enumerate(self._active) if active]
 
-    def _end(self, n: int, reason: str) -> None:
+    def _end(self, n: int) -> None:
         """Make no more steps of a run."""
-        self._active[n], self._ends[n] = False, reason
+        self._active[n] = False
         self._program.freeze(n)
+
+    def _end_still(self) -> None:
+        """End the runs that stand still, without a checkpoint: it would hold nothing learned."""
+        for n in self._still_active():
+            if self._causes[n]:
+                self._end(n)
 
     def _end_exhausted(self, waiting: Sequence[Patience]) -> None:
         """End the runs whose early stopping says so."""
         for n in self._still_active():
             if early_stopping.is_exhausted(waiting[n], self._runs[n].config):
-                self._end(n, "exhausted")
+                self._exhausted[n] = True
+                self._end(n)
 
     def _count(self, step: int, seconds_per_step: float) -> int:
         """Return how many steps to make at once: up to the next event, not too long."""
-        run = self._limits
-        periods = [run.log_every, run.eval_every, run.save_every]
-        left = [self._until - step, *(period - step % period for period in periods)]
+        left = [self._until - step, *(period - step % period for period in self._periods)]
         in_time = int(min(SECONDS_PER_DISPATCH / max(seconds_per_step, 1e-9), self._program.size))
         if jax.process_count() > 1:
             # Their clocks differ, and all must make the same steps.
@@ -314,9 +332,7 @@ class Loop:
 
     def _is_event(self, step: int) -> bool:
         """Return whether something is due after `step`."""
-        run = self._limits
-        periods = [run.log_every, run.eval_every, run.save_every]
-        return step == run.train_steps or any(step % period == 0 for period in periods)
+        return step == self._limits.train_steps or any(step % p == 0 for p in self._periods)
 
     def _report(self, step: int, window: Window, is_record: bool) -> None:
         """Tell each observer; of a heartbeat the first only."""
@@ -324,8 +340,6 @@ class Loop:
         for n in self._still_active() if is_record else self._still_active()[:1]:
             progress = window.progress(n, step, total, is_record)
             self._runs[n].observer.trained(progress)
-            if self._ends_diverged and is_record and math.isnan(progress.figures["loss"]):
-                self._ends[n] = "diverged"
 
     def _handle(self, state: TrainState, step: int, window: Window) -> TrainState:
         """Record, validate and save, whatever is due; return the state with what that changed."""
@@ -333,32 +347,32 @@ class Loop:
         if is_last or step % limits.log_every == 0:
             self._report(step, window, True)
             window.restart()
+        self._end_still()
         validates = len(self._validation.chosen) > 0 and (is_last or step % limits.eval_every == 0)
         if validates or is_last or step % limits.save_every == 0:
             state = self._validate_and_save(state, step, validates)
-        for n in self._still_active():
-            if self._ends[n] == "diverged":
-                self._save(n, self._program.run_state(state, n), step, math.inf)
-                self._end(n, "diverged")
         window.resume_clock()
         return state
 
     def _validate_and_save(self, state: TrainState, step: int, validates: bool) -> TrainState:
-        """Validate each run, if due, and save it."""
-        waiting: list[Patience] = []
+        """Validate each run, if due, and save it, if due or if it is the best so far."""
+        limits, waiting = self._limits, list[Patience]()
         # The last step's is left out where it is not due: a longer run would not make it.
-        is_due = validates and step % self._limits.eval_every == 0
-        for n, (config, observer, _) in enumerate(self._runs):
+        is_due = validates and step % limits.eval_every == 0
+        for n, (config, observer, checkpoints) in enumerate(self._runs):
             mine, loss = self._program.run_state(state, n), math.inf
             if self._active[n] and validates:
                 figures = self._validation(mine, config)
                 loss = figures["loss"]
                 if is_due:
                     mine = _with_patience(mine, config, figures)
-                observer.validated(step, figures | _waited(mine, config))
-            if self._active[n]:
-                self._save(n, mine, step, loss)
+                observer.validated(step, figures | early_stopping.waited(mine.patience, config))
+            # Parameters that a step has just failed on are no state to resume from.
+            saves = step % limits.save_every == 0 and self._standstills[n].last_is_finite
             waiting.append(jax.device_get(mine.patience))
+            saves |= step == limits.train_steps or early_stopping.is_exhausted(waiting[n], config)
+            if self._active[n] and (saves or loss < checkpoints.best_loss()):
+                self._save(n, mine, step, loss)
         if is_due:
             state = self._program.with_patience(state, waiting)
             self._end_exhausted(waiting)
@@ -377,13 +391,3 @@ def _with_patience(state: TrainState, config: Config, figures: dict[str, float])
     """Return the state after a validation, the new scalars where the old ones lie."""
     after = early_stopping.validated(jax.device_get(state.patience), config, figures)
     return dataclasses.replace(state, patience=dispatch.placed_like(after, state.patience))
-
-
-def _waited(state: TrainState, config: Config) -> dict[str, float]:
-    """Return how long the run has been waiting for a better figure, where that matters."""
-    waited = {}
-    if config.train.learning_rate_schedule == "plateau":
-        waited["plateau_waited"] = float(state.patience.plateau_waited)
-    if config.run.stop_patience:
-        waited["stop_waited"] = float(state.patience.stop_waited)
-    return waited

@@ -203,7 +203,7 @@ def test_how_a_point_ended_is_written_down_and_believed_while_it_holds(
         (loop.Outcome(NO_STATE, 4, True), None),
         (loop.Outcome(NO_STATE, 9, False), "finished"),
         (loop.Outcome(NO_STATE, 9, False, exhausted=True), "stopped early"),
-        (loop.Outcome(NO_STATE, 9, False, diverged=True), "diverged"),
+        (loop.Outcome(NO_STATE, 9, False, cause="not finite"), "diverged"),
     ):
         grid_points.write_end(tmp_path, point.config, outcome)
         found = grid_points.ended(task)
@@ -220,7 +220,7 @@ def test_a_point_that_diverged_comes_last_and_is_named(
     for n, point in enumerate(make_points(base, axes)):
         folder = tmp_path / str(n)
         folder.mkdir()
-        outcome = loop.Outcome(NO_STATE, 5, False, diverged=n == 0)
+        outcome = loop.Outcome(NO_STATE, 5, False, cause="" if n else "not finite")
         grid_points.write_end(folder, point.config, outcome)
         tasks.append(grid_points.Task(point, folder))
     figures = {"teacher_forced_accuracy": 0.5, "greedy_accuracy": 0.4, "sampled_error": 0.01}
