@@ -263,8 +263,10 @@ class Loop:
         running: tuple[training.Metrics, int] | None = None
         states = [self._program.run_state(state, n) for n in range(len(self._runs))]
         self._end_exhausted(jax.device_get([mine.patience for mine in states]))
-        pairs = zip(self._runs, states, strict=True)
-        self._standstills = [Standstill(run.config, mine) for run, mine in pairs]
+        self._standstills = [
+            Standstill(run.config, int(mine.zeroed), int(mine.skipped))
+            for run, mine in zip(self._runs, states, strict=True)
+        ]
         while step < self._until and any(self._active) and not self._should_stop():
             count = self._count(step, window.seconds_per_step)
             state, record = self._program(state, step, count)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from musicvae_jax.config import Config
-from musicvae_jax.training.step import TrainState
 
 
 class Standstill:
@@ -20,16 +19,17 @@ class Standstill:
 
     Args:
       config: of the run; `stop_after_skipped` is the limit.
-      state: that the first step starts from.
+      zeroed: steps zeroed before the first one added.
+      skipped: steps skipped before it.
 
     Attributes:
       steps: steps in a row, up to the last one added, that changed no parameter.
       last_is_finite: loss and gradient of the last step were finite.
     """
 
-    def __init__(self, config: Config, state: TrainState) -> None:
+    def __init__(self, config: Config, zeroed: int, skipped: int) -> None:
         self._config = config
-        self._zeroed, self._skipped = int(state.zeroed), int(state.skipped)
+        self._zeroed, self._skipped = zeroed, skipped
         self.steps = 0
         self.last_is_finite = True
         self._gradient_norm = 0.0

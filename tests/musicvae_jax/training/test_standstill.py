@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -45,12 +44,11 @@ def config() -> Config:
 
 
 def _fed(config: Config, *parts: tuple[list[int], list[int]]) -> Standstill:
-    found = Standstill(config, types.SimpleNamespace(zeroed=3, skipped=1))
+    found = Standstill(config, zeroed=3, skipped=1)
     for zeroed, skipped in parts:
         norms = np.full(len(zeroed), 82_298.0)
-        found.add(
-            {"zeroed": np.int32(zeroed), "skipped": np.int32(skipped), "gradient_norm": norms}
-        )
+        counts = {"zeroed": np.array(zeroed), "skipped": np.array(skipped)}
+        found.add(counts | {"gradient_norm": norms})
     return found
 
 
