@@ -76,7 +76,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "orbax": ("musicvae_jax.storage.checkpoints",),
     "safetensors": ("musicvae_jax.interop",),
     "optax": ("musicvae_jax.training.step", "musicvae_jax.training.optimiser"),
-    "note_seq": ("data_pipeline", "experiments.benchmarks"),  # benchmarks time it
+    "note_seq": ("data_pipeline",),
     "music21": ("data_pipeline",),
     "ray": ("data_pipeline.conversion.cluster",),
     "matplotlib": ("data_pipeline",),

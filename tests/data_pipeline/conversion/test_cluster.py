@@ -17,9 +17,9 @@ from data_pipeline.options import Options
 from data_pipeline.prepare import prepare
 from data_pipeline.render.files import concatenate, midi_bytes
 from data_pipeline.selection.store import RUN
-from experiments.benchmarks.data.kill_prepare import contents
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import FIRST_NOTE_ON
+from tests.support.store_files import contents
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HAS_RAY = importlib.util.find_spec("ray") is not None

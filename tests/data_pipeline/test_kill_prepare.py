@@ -1,4 +1,4 @@
-"""A run killed at any moment goes on, and ends in the same bytes."""
+"""A conversion that is killed at any moment resumes and ends in the same bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from data_pipeline.render.files import concatenate, midi_bytes
 from data_pipeline.selection.store import RUN
-from experiments.benchmarks.data.kill_prepare import contents
 from musicvae_jax.tasks import FIRST_NOTE_ON
+from tests.support.store_files import contents
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Forks after all is imported and compiled, so that the moments fall into the work itself; files
-# are converted in the process that is killed. `kill_prepare` does it with everything, slowly.
+# are converted in the process that is killed.
 SCRIPT = """
 import os, pathlib, random, shutil, signal, sys, time
 from data_pipeline import prepare
