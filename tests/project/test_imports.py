@@ -293,7 +293,7 @@ def test_folders_are_surveyable(folder: pathlib.Path) -> None:
         ("musicvae_jax.objectives", "import flax.linen as nn", "only musicvae_jax.models may"),
         ("musicvae_jax.training.step", "from flax import linen", "only musicvae_jax.models may"),
         ("musicvae_jax.storage.run_folder", "from musicvae_jax.latent import paths", "storage may"),
-        ("musicvae_jax.latent.operations", "import note_seq", "only data_pipeline, "),
+        ("musicvae_jax.latent.operations", "import note_seq", "only data_pipeline"),
         (
             "musicvae_jax.latent.musicvae",
             "from orbax import checkpoint",
