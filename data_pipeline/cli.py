@@ -1,22 +1,155 @@
-"""How every entry point starts and ends: flags, one-line errors, exit codes.
+"""How every command starts and ends: flags from a dataclass, one-line errors, exit codes.
 
-Exit code 0: done; 2: something the user gave is wrong (one line on standard error says what);
-3: training was ended because its steps changed no parameter (likewise); 130: interrupted; 141:
-whoever read the output left.
+A command states each of its options once, as a field of a frozen dataclass:
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Options:
+        run_dir: str = option(help="Folder of the run.")
+        seed: int = option(0, help="Random seed for sampling.")
+
+`define_flags(Options)` makes the flags, `options_from_flags(Options)` reads them.
+
+Exit codes: 0 success; 2 wrong input (one line on standard error says what); 3 training ended
+because its steps changed no parameter (likewise); 130 interrupted; 141 whoever read the output
+left.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
+import typing
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from absl import app, flags, logging
 
 from musicvae_jax.config import InputError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class _FlagSpec:
+    """How a field becomes a flag; see `option`."""
+
+    help: str
+    flag: str | None
+    choices: tuple[str, ...]
+    is_enum: bool
+    comma: bool
+    convert: Callable[[Any], Any] | None
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    flag: str | None = None,
+    choices: Sequence[str] = (),
+    is_enum: bool = False,
+    comma: bool = False,
+    convert: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Declare a field of an options dataclass that is also a flag.
+
+    The field's type decides the flag's: str, int, float, bool, one of them or None, or a tuple
+    of one of the first three, which is a flag that may be repeated.
+
+    Args:
+      default: of the field and the flag; without one the flag is required.
+      help: help text of the flag.
+      flag: name of the flag; None takes the field's.
+      choices: values that `check_choices` allows; empty allows all.
+      is_enum: let --help list the choices, and refuse others as a flag error.
+      comma: a tuple is one flag with commas between the values.
+      convert: turns the flag's value into the field's, after its type was applied.
+    """
+    spec = _FlagSpec(help, flag, tuple(choices), is_enum, comma, convert)
+    return dataclasses.field(default=default, metadata={"flag": spec})
+
+
+def define_flags(options: type, values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define one flag for each field that `option` declares."""
+    # The flags are the caller's, so that its --help lists them.
+    flags.disclaim_key_flags()
+    for field, spec, element, is_tuple in _flag_fields(options):
+        default = None if field.default is dataclasses.MISSING else field.default
+        if is_tuple and default is not None:
+            default = [_as_text(value) for value in default] if spec.comma else list(default)
+        define: Callable[..., Any] = _DEFINE[element][is_tuple]
+        arguments: list[Any] = [spec.flag or field.name, default, spec.help]
+        if spec.comma:
+            define = flags.DEFINE_list
+        elif spec.is_enum:
+            define = flags.DEFINE_multi_enum if is_tuple else flags.DEFINE_enum
+            arguments.insert(2, spec.choices)
+        define(*arguments, flag_values=values)
+
+
+def options_from_flags(options: type[T], values: flags.FlagValues = flags.FLAGS) -> T:
+    """Make the options of a command from its parsed flags.
+
+    Raises:
+      InputError: a required flag is missing, or an element of a list is no number.
+    """
+    fields: dict[str, Any] = {}
+    for field, spec, element, is_tuple in _flag_fields(options):
+        name = spec.flag or field.name
+        value = values[name].value
+        if field.default is dataclasses.MISSING and not value:
+            raise InputError(f"{name}: --{name} is needed")
+        if is_tuple:
+            given: list[Any] = value or []
+            try:
+                value = tuple(element(part) for part in given)
+            except ValueError:
+                message = f"{name}: {','.join(given)!r} must be numbers separated by commas"
+                raise InputError(message) from None
+        fields[field.name] = spec.convert(value) if spec.convert else value
+    return options(**fields)
+
+
+def check_choices(options: Any) -> None:
+    """Check the fields that have `choices`; for the `__post_init__` of options.
+
+    Raises:
+      InputError: a value is not among them.
+    """
+    for field, spec, _, is_tuple in _flag_fields(type(options)):
+        value = getattr(options, field.name)
+        for part in value if is_tuple else (value,):
+            if spec.choices and part is not None and part not in spec.choices:
+                choices = ", ".join(spec.choices)
+                raise InputError(f"{spec.flag or field.name}: {part!r} is not one of {choices}")
+
+
+# Type of a value -> how to define a flag with one value and with several.
+_DEFINE: dict[type, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    str: (flags.DEFINE_string, flags.DEFINE_multi_string),
+    int: (flags.DEFINE_integer, flags.DEFINE_multi_integer),
+    float: (flags.DEFINE_float, flags.DEFINE_multi_float),
+    bool: (flags.DEFINE_boolean, flags.DEFINE_boolean),
+}
+
+
+def _flag_fields(options: type) -> Iterator[tuple[dataclasses.Field[Any], _FlagSpec, type, bool]]:
+    """Yield each field with its declaration, the type of its values and whether it is a tuple."""
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if "flag" not in field.metadata:
+            continue
+        parts = [part for part in typing.get_args(hints[field.name]) if part is not type(None)]
+        is_tuple = typing.get_origin(hints[field.name]) is tuple
+        yield field, field.metadata["flag"], parts[0] if parts else hints[field.name], is_tuple
+
+
+def _as_text(value: object) -> str:
+    """Write a default as a user would: 90, not 90.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:

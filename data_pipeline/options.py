@@ -1,4 +1,4 @@
-"""Options of `prepare`: checks and flags."""
+"""Options of `prepare`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import os
 import pathlib
 from typing import Any
 
-from absl import flags
-
+from data_pipeline import cli
+from data_pipeline.cli import option
 from data_pipeline.extraction.engines import ENGINES, FAST
 from data_pipeline.inputs.sources import CORPORA
 from data_pipeline.reading.segments import METERS
@@ -21,51 +21,63 @@ from musicvae_jax.tasks import TASKS, get_task
 
 LOCAL, RAY = "local", "ray"
 BY_SONG, BY_FILE = "song", "file"
-_CHOICES = {
-    "meter": METERS,
-    "engine": ENGINES,
-    "split_by": (BY_SONG, BY_FILE),
-    "executor": (LOCAL, RAY),
-}
+
+
+def _task_names(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(TASKS) if given == ("all",) else given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to read, what to make of it and where to put it.
+    """What to read, what to make of it and where to put it; each field is a flag."""
 
-    Attributes:
-      inputs: folders, archives and files.
-      corpora: keys of `CORPORA`.
-      tasks: keys of `TASKS`; several make one store each, in folders of their names.
-      output: folder to make; None only with `dry_run`.
-      num_workers: processes that convert.
-      meter: "4/4" or "any".
-      engine: "fast" or "note_seq"; both give the same rows.
-      split: percentages of songs or files for train, validation and test.
-      split_by: "song" or "file".
-      split_seed: another one draws other splits.
-      split_file: a split.json; its files stay in their splits.
-      executor: "local" or "ray".
-      ray_address: of a running cluster; None starts one here.
-      cache_dir: where downloaded corpora are kept; None for the user's cache folder.
-      dry_run: report and leave nothing behind.
-    """
-
-    inputs: tuple[str, ...] = ()
-    corpora: tuple[str, ...] = ()
-    tasks: tuple[str, ...]
-    output: str | None = None
-    num_workers: int = 1
-    meter: str = "4/4"
-    engine: str = FAST
-    split: tuple[float, float, float] = (90, 5, 5)
-    split_by: str = BY_SONG
-    split_seed: int = 0
-    split_file: str | None = None
-    executor: str = LOCAL
-    ray_address: str | None = None
-    cache_dir: str | None = None
-    dry_run: bool = False
+    inputs: tuple[str, ...] = option(
+        (), flag="input", help="Folder, archive or file to read; may be repeated."
+    )
+    corpora: tuple[str, ...] = option(
+        (), flag="corpus", help=f"Named corpus to read: {', '.join(CORPORA)}."
+    )
+    tasks: tuple[str, ...] = option(
+        (),
+        flag="task",
+        comma=True,
+        convert=_task_names,
+        help=f"Tasks to make rows for, comma separated: {', '.join(TASKS)}, or all.",
+    )
+    output: str | None = option(
+        None, help="Output folder; with several tasks, one folder each inside it."
+    )
+    num_workers: int | None = option(
+        None, flag="workers", help="Worker processes. Default: the number of cores."
+    )
+    meter: str = option(
+        METERS[0], choices=METERS, help="Meter to accept: 4/4, or any (ignore time signatures)."
+    )
+    engine: str = option(
+        FAST, choices=ENGINES, help="MIDI reader: fast, or note_seq (slower, same rows)."
+    )
+    split: tuple[float, float, float] = option(
+        (90.0, 5.0, 5.0), comma=True, help="Percentages of train, validation and test."
+    )
+    split_by: str = option(
+        BY_SONG,
+        choices=(BY_SONG, BY_FILE),
+        help="Unit of the splits: song (files that share rows stay together) or file.",
+    )
+    split_seed: int = option(0, help="Random seed of the splits.")
+    split_file: str | None = option(
+        None, help="A split.json whose assignment of files to splits is kept."
+    )
+    executor: str = option(
+        LOCAL,
+        choices=(LOCAL, RAY),
+        help="Where to convert: local, or ray (extra `cluster`).",
+    )
+    ray_address: str | None = option(
+        None, help="Address of a running Ray cluster. Default: start one."
+    )
+    cache_dir: str | None = option(None, help="Folder for downloaded corpora.")
+    dry_run: bool = option(False, help="Report and write nothing.")
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -73,13 +85,11 @@ class Options:
             get_task(task)
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise InputError(f"task: name each once: {', '.join(TASKS)}, or all")
-        for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                value = getattr(self, field)
-                raise InputError(f"{field}: {value!r} is not one of {', '.join(choices)}")
-        if self.num_workers < 1:
+        cli.check_choices(self)
+        if self.num_workers is not None and self.num_workers < 1:
             raise InputError(f"workers: {self.num_workers} is out of range, it must be 1 or more")
-        if min(self.split) < 0 or not math.isclose(sum(self.split), 100) or not self.split[0]:
+        is_split = len(self.split) == len(SPLITS) and min(self.split) >= 0 and self.split[0] > 0
+        if not is_split or not math.isclose(sum(self.split), 100):
             raise InputError(
                 f"split: {self.split} must be percentages for train (above 0), validation and "
                 "test that sum to 100, for example --split=90,5,5"
@@ -88,6 +98,14 @@ class Options:
             raise InputError("output: say where to put the rows, --output=DIR")
         if self.ray_address is not None and self.executor != RAY:
             raise InputError("ray_address: only with --executor=ray")
+
+    @property
+    def workers(self) -> int:
+        """Number of processes that convert."""
+        if self.num_workers is not None:
+            return self.num_workers
+        has_affinity = hasattr(os, "sched_getaffinity")
+        return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the store, by the names of the flags."""
@@ -130,58 +148,3 @@ def read_split_file(path: str) -> dict[str, str]:
             f"split_file: {path} must map the md5 of files to {', '.join(SPLITS)}, as split.json"
         )
     return value
-
-
-def define_flags() -> None:
-    """Define the flags of `prepare`."""
-    names = ", ".join(TASKS)
-    flags.DEFINE_multi_string("input", [], "Folder, archive or file to read; may be repeated.")
-    flags.DEFINE_multi_string("corpus", [], f"Named corpus to read: {', '.join(CORPORA)}.")
-    flags.DEFINE_list("task", [], f"Tasks to make rows for, comma separated: {names}, or all.")
-    flags.DEFINE_string(
-        "output", None, "Output folder; with several tasks, one folder each inside it."
-    )
-    flags.DEFINE_integer("workers", None, "Worker processes. Default: the number of cores.")
-    flags.DEFINE_string("meter", "4/4", "Meter to accept: 4/4, or any (ignore time signatures).")
-    flags.DEFINE_string("engine", FAST, "MIDI reader: fast, or note_seq (slower, same rows).")
-    flags.DEFINE_list("split", ["90", "5", "5"], "Percentages of train, validation and test.")
-    flags.DEFINE_string(
-        "split_by",
-        BY_SONG,
-        "Unit of the splits: song (files that share rows stay together) or file.",
-    )
-    flags.DEFINE_integer("split_seed", 0, "Random seed of the splits.")
-    flags.DEFINE_string(
-        "split_file", None, "A split.json whose assignment of files to splits is kept."
-    )
-    flags.DEFINE_string("executor", LOCAL, "Where to convert: local, or ray (extra `cluster`).")
-    flags.DEFINE_string(
-        "ray_address", None, "Address of a running Ray cluster. Default: start one."
-    )
-    flags.DEFINE_string("cache_dir", None, "Folder for downloaded corpora.")
-    flags.DEFINE_boolean("dry_run", False, "Report and write nothing.")
-
-
-def options_from_flags(values: flags.FlagValues) -> Options:
-    """Read and check the flags.
-
-    Raises:
-      InputError: a flag is missing or out of range.
-    """
-    try:
-        train, validation, test = (float(share) for share in values.split)
-    except ValueError:
-        given = ",".join(values.split)
-        raise InputError(f"split: {given!r} is not three numbers, for example 90,5,5") from None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    same = ("output", "meter", "engine", "split_by", "split_seed", "split_file", "executor")
-    names = (*same, "ray_address", "cache_dir", "dry_run")
-    fields: dict[str, Any] = {name: values[name].value for name in names}
-    return Options(
-        inputs=tuple(values.input),
-        corpora=tuple(values.corpus),
-        tasks=tuple(TASKS) if values.task == ["all"] else tuple(values.task),
-        num_workers=(cores or 1) if values.workers is None else values.workers,
-        split=(train, validation, test),
-        **fields,
-    )

@@ -24,10 +24,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
-from data_pipeline import options as options_module
 from data_pipeline.conversion.gather import (
     Executor,
     Gathering,
@@ -40,7 +38,7 @@ from data_pipeline.conversion.gather import (
 from data_pipeline.conversion.journal import Journal
 from data_pipeline.conversion.manifest import sort_key, write_manifest
 from data_pipeline.inputs.sources import Source, open_sources
-from data_pipeline.options import BY_FILE, BY_SONG, RAY, Options, define_flags, options_from_flags
+from data_pipeline.options import BY_FILE, BY_SONG, RAY, Options
 from data_pipeline.reporting import page, report
 from data_pipeline.selection import store
 from data_pipeline.selection.near_duplicates import near_duplicates
@@ -211,11 +209,11 @@ def _write_report(
 
 def _executor(options: Options) -> Executor:
     if options.executor != RAY:
-        return local_executor(options.num_workers)
+        return local_executor(options.workers)
     # Loaded here: Ray comes with an extra.
     from data_pipeline.conversion.cluster import ray_executor
 
-    return ray_executor(options.ray_address, options.num_workers)
+    return ray_executor(options.ray_address, options.workers)
 
 
 def _say_what_was_found(journal: Journal) -> None:
@@ -238,7 +236,7 @@ def _run_facts(options: Options, journal: Journal, start: float) -> dict[str, An
         "seconds": round(seconds, 3),
         "converted_by_interrupted_runs": journal.num_found,
         "units_per_second": round(num_converted / seconds, 1),
-        "workers": options.num_workers,
+        "workers": options.workers,
         "executor": options.executor,
     }
 
@@ -264,10 +262,9 @@ def main(argv: Sequence[str]) -> None:
     """Prepare what the flags say and print the report."""
     del argv
     with _termination_as_interrupt():
-        sys.stdout.write(prepare(options_from_flags(flags.FLAGS)))
+        sys.stdout.write(prepare(cli.options_from_flags(Options)))
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.adopt_module_key_flags(options_module)
+    cli.define_flags(Options)
     cli.run(main)

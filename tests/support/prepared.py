@@ -40,6 +40,7 @@ def run(collection: pathlib.Path, output: pathlib.Path | None, **fields: Any) ->
         "inputs": (str(collection),),
         "tasks": ("mel_2bar",),
         "split": (60, 20, 20),
+        "num_workers": 1,
     }
     given["output"] = None if output is None else str(output)
     return prepare(Options(**{**given, **fields}))
