@@ -21,7 +21,7 @@ from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.command_line import shell_line
-from experiments.cli import compile_cache, config_flags, machines, run_record
+from experiments.cli import compile_cache, config_flags, cpu_devices, machines, run_record
 from experiments.cli.progress import Recorder, Silent
 from experiments.cli.signals import StopSignal
 from musicvae_jax import data
@@ -55,6 +55,7 @@ def define_start_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )
     flags.DEFINE_string("init_from", None, text, flag_values=values)
     machines.define_flags(values)
+    cpu_devices.define_flags(values)
 
 
 def first_params(config: Config, folder: pathlib.Path, init_from: str | None) -> Any:
@@ -124,6 +125,8 @@ def train(values: flags.FlagValues) -> None:
     """
     compile_cache.switch_on()
     store, config = checked_inputs(values)
+    if not values.multihost:
+        cpu_devices.divide(values.cpu_devices, config, pathlib.Path(values.run_dir))
     loop.check_fits(config, store)  # with the devices, before anything is written
     folder = open_folder(values.run_dir, config, store)
     params = first_params(config, folder, values.init_from)

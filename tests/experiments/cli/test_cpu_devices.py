@@ -1,0 +1,79 @@
+"""The number of devices that a CPU is divided into."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments.cli import cpu_devices
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.tasks import get_task
+from tests.support.synthetic_store import write_store
+
+
+def _config(units: int = 64, batch_size: int = 64) -> Config:
+    config = get_task("mel_2bar").config
+    model = dataclasses.replace(config.model, encoder_sizes=(units,), decoder_sizes=(units,))
+    train = dataclasses.replace(config.train, batch_size=batch_size)
+    return dataclasses.replace(config, model=model, train=train)
+
+
+@pytest.mark.parametrize(
+    ("units", "batch_size", "cores", "count"),
+    [(64, 64, 2, 2), (192, 64, 2, 2), (256, 64, 2, 1), (64, 64, 4, 1), (64, 63, 1, 1)],
+)
+def test_small_models_take_one_device_per_core(
+    units: int, batch_size: int, cores: int, count: int
+) -> None:
+    assert cpu_devices.suitable(_config(units, batch_size), cores) == count
+
+
+def _started(folder: pathlib.Path, kinds: list[str]) -> pathlib.Path:
+    line = json.dumps({"machine": {"devices": kinds}})
+    (folder / "starts.jsonl").write_text(line + "\n")
+    return folder
+
+
+def test_a_resumed_run_keeps_its_number(tmp_path: pathlib.Path) -> None:
+    folder = _started(tmp_path, ["cpu", "cpu", "cpu"])
+    assert cpu_devices.number("auto", _config(), folder, cores=2) == 3
+    assert cpu_devices.number("3", _config(), folder, cores=2) == 3
+    with pytest.raises(InputError, match="trained with 3"):
+        cpu_devices.number("2", _config(), folder, cores=2)
+
+
+def test_a_run_of_a_gpu_may_resume_on_any_number(tmp_path: pathlib.Path) -> None:
+    folder = _started(tmp_path, ["NVIDIA H100"])
+    assert cpu_devices.number("2", _config(), folder, cores=2) == 2
+
+
+@pytest.mark.parametrize("choice", ["0", "-1", "two", ""])
+def test_what_is_no_number_is_refused(choice: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="neither auto nor a number"):
+        cpu_devices.number(choice, _config(), tmp_path, cores=2)
+
+
+def test_the_environment_has_precedence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=5")
+    assert cpu_devices.number("auto", _config(), tmp_path, cores=2) is None
+
+
+def test_the_command_divides_the_cpu_and_resumes_so(tmp_path: pathlib.Path) -> None:
+    store = write_store(tmp_path / "store", "mel_2bar", {"train": 40, "validation": 8, "test": 0})
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "experiments.train", f"--data_dir={store}"]
+    command += [f"--run_dir={run}", "--encoder_sizes=4", "--decoder_sizes=4", "--z_size=2"]
+    command += ["--batch_size=16", "--save_every=1", "--eval_every=100"]
+    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    for more in (["--cpu_devices=4", "--train_steps=1"], ["--train_steps=2"]):
+        subprocess.run([*command, *more], env=env | {"JAX_PLATFORMS": "cpu"}, check=True)
+    starts = [json.loads(line) for line in (run / "starts.jsonl").read_text().splitlines()]
+    assert [start["machine"]["devices"] for start in starts] == [["cpu"] * 4] * 2
