@@ -82,8 +82,9 @@ class ModelConfig:
     """Architecture and sizes of the model; they determine the shapes of the parameters.
 
     Attributes:
-      architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder) or
-        "hierdec" (a conductor over bars, a decoder per bar).
+      architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder),
+        "hierdec" (a conductor over bars, a decoder per bar) or "hier" (the same decoder, and an
+        encoder of the same form).
       z_size: latent dimensions, Z.
       encoder_sizes: units of each bidirectional LSTM layer, per direction.
       decoder_sizes: units of each (bottom) decoder LSTM layer.

@@ -26,7 +26,7 @@ def reconstruction_nats_per_track(
     Args:
       logits: K arrays [B, T, V_k] float32.
       tokens: [B, T] or [B, T, K] integer.
-      lengths: [B] int32, steps that count of each example, or None for all.
+      lengths: int32 steps that count of each example [B] or bar [B, U], or None for all.
 
     Returns:
       [B, K] float32, nats.
@@ -36,7 +36,9 @@ def reconstruction_nats_per_track(
         [_cross_entropy(column, columns[..., k]) for k, column in enumerate(logits)], axis=-1
     )
     if lengths is not None:
-        counts = jnp.arange(costs.shape[1])[None, :] < lengths[:, None]
+        B, T, _ = costs.shape
+        parts = lengths.reshape(B, -1, 1)  # the row is one part, or each bar is
+        counts = (jnp.arange(T // parts.shape[1])[None, None, :] < parts).reshape(B, T)
         costs = jnp.where(counts[..., None], costs, 0.0)
     return costs.sum(axis=1)
 

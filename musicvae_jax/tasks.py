@@ -117,6 +117,11 @@ class Task:
         return self.num_bars * STEPS_PER_BAR
 
     @property
+    def encoder_depth(self) -> int:
+        """Width of a step at the encoder's input."""
+        return sum(track.encoder_depth for track in self.tracks)
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one row: [T], or [T, K] for several tracks."""
         return (self.num_steps,) if len(self.tracks) == 1 else (self.num_steps, len(self.tracks))

@@ -28,7 +28,7 @@ from musicvae_jax.models.decoders import (
     join_columns,
     shift,
 )
-from musicvae_jax.models.encoders import split_columns
+from musicvae_jax.models.encoders import side_by_side, split_columns
 from musicvae_jax.models.initialisation import Initialisation
 
 
@@ -114,18 +114,13 @@ class HierarchicalDecoder(nn.Module):
         embeddings = self.bar_embeddings(z)
         start = self.core.prepare(weights, embeddings.reshape(-1, embeddings.shape[-1]))
         previous = shift(split_columns(tokens), self.core.no_tokens(z.shape[0]))
-        bars = tuple(self._side_by_side(column) for column in previous)
+        bars = tuple(side_by_side(column, self.num_bars) for column in previous)
         if sampling is not None:
             bars = self.core.feed_back(weights, start, bars, sampling)
         if dropout is not None:
             bars = self.core.drop(bars, dropout)
         logits = self.core.teacher_forced(weights, start, bars)
         return tuple(column.reshape(z.shape[0], -1, column.shape[-1]) for column in logits)
-
-    def _side_by_side(self, column: jax.Array) -> jax.Array:
-        """Turn [U * S, B] into [S, B * U]: the bars of an example stay neighbours."""
-        bars = column.reshape(self.num_bars, -1, column.shape[1])
-        return jnp.transpose(bars, (1, 2, 0)).reshape(bars.shape[1], -1)
 
     def generate(
         self, z: jax.Array, key: jax.Array, temperature: jax.Array | float, num_steps: int

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from musicvae_jax.models.decoders import Columns, Dropout, FlatDecoder, Sampling
-from musicvae_jax.models.encoders import BidirectionalEncoder, Posterior
+from musicvae_jax.models.encoders import Encoder, Posterior
 from musicvae_jax.models.hierarchical import HierarchicalDecoder
 
 
@@ -22,7 +22,7 @@ class VariationalAutoencoder(nn.Module):
       num_steps: T of generated tokens.
     """
 
-    encoder: BidirectionalEncoder
+    encoder: Encoder
     decoder: FlatDecoder | HierarchicalDecoder
     num_steps: int
 
@@ -32,7 +32,7 @@ class VariationalAutoencoder(nn.Module):
         self.decoder.declare()
 
     def encode(self, tokens: jax.Array, lengths: jax.Array | None = None) -> Posterior:
-        """Encode tokens [B, T] or [B, T, K] integer, lengths [B] int32 or None for T."""
+        """Encode tokens [B, T] or [B, T, K] integer, lengths [B] or [B, U] int32, or None."""
         return self.encoder(tokens, lengths)
 
     def conductor(self, z: jax.Array) -> jax.Array:

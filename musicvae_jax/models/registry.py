@@ -21,7 +21,12 @@ from musicvae_jax.models.decoders import (
     FlatDecoder,
     Sampling,
 )
-from musicvae_jax.models.encoders import BidirectionalEncoder, Posterior
+from musicvae_jax.models.encoders import (
+    BidirectionalStack,
+    Encoder,
+    HierarchicalStack,
+    Posterior,
+)
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
 from musicvae_jax.models.initialisation import INITIALISATIONS
 from musicvae_jax.models.musicvae import VariationalAutoencoder
@@ -39,7 +44,7 @@ class Model(NamedTuple):
       init: `init(key) -> params`, a nested dict of float32 arrays.
       encode: `encode(params, tokens, lengths=None) -> Posterior`, mu and sigma [B, Z] float32, of
         tokens [B, T] or [B, T, K] integer. The first `lengths` [B] steps of each example count;
-        None: all T.
+        None: all T. Hierarchical encoders also take lengths of each bar, [B, U].
       logits: `logits(params, z, tokens, *, sampling_probability=None, key=None,
         temperature=1.0, input_dropout=None, drop_key=None)` -> K arrays [B, T, V_k] float32.
         Teacher forced by default: step t sees the tokens before t. With `sampling_probability`
@@ -157,19 +162,48 @@ def _run_layer(config: Config) -> cudnn.RunLayer | None:
     return cudnn.run_layer
 
 
-def _encoder(config: Config) -> BidirectionalEncoder:
-    """Build the bidirectional encoder."""
-    task, model = get_task(config.task), config.model
-    return BidirectionalEncoder(
-        task.tracks,
-        model.encoder_sizes,
-        model.z_size,
-        INITIALISATIONS[model.init],
-        task.num_steps,
+def _stack(config: Config, inputs: int, num_steps: int) -> BidirectionalStack:
+    """Build the layers of an encoder that reads `num_steps` steps of `inputs` features."""
+    return BidirectionalStack(
+        inputs,
+        config.model.encoder_sizes,
+        INITIALISATIONS[config.model.init],
+        num_steps,
         compute_dtype(config.train.dtype),
         config.run.remat,
         _run_layer(config),
     )
+
+
+def _flat_stack(config: Config) -> BidirectionalStack:
+    """Build encoder layers over all steps of a row."""
+    task = get_task(config.task)
+    return _stack(config, task.encoder_depth, task.num_steps)
+
+
+def _bar_stack(config: Config) -> HierarchicalStack:
+    """Build encoder layers over the steps of a bar, and others over the bars."""
+    task = get_task(config.task)
+    bars = _stack(config, task.encoder_depth, task.num_steps // task.num_bars)
+    rows = _stack(config, bars.embedding_size, task.num_bars)
+    return HierarchicalStack(bars, rows, task.num_bars)
+
+
+def _vae(
+    config: Config,
+    stack: BidirectionalStack | HierarchicalStack,
+    decoder: FlatDecoder | HierarchicalDecoder,
+) -> Model:
+    """Build the model with these encoder layers and this decoder."""
+    task, model = get_task(config.task), config.model
+    encoder = Encoder(
+        task.tracks,
+        stack,
+        model.z_size,
+        INITIALISATIONS[model.init],
+        compute_dtype(config.train.dtype),
+    )
+    return functions_of(VariationalAutoencoder(encoder, decoder, task.num_steps))
 
 
 def _core(
@@ -187,15 +221,14 @@ def _core(
     )
 
 
-def _flat(config: Config) -> Model:
+def _flat_decoder(config: Config) -> FlatDecoder:
     """Build one decoder over all steps, with one stream for all tracks."""
     task = get_task(config.task)
     depths = (tuple(track.num_classes for track in task.tracks),)
-    decoder = FlatDecoder(_core(config, depths, config.model.z_size))
-    return functions_of(VariationalAutoencoder(_encoder(config), decoder, task.num_steps))
+    return FlatDecoder(_core(config, depths, config.model.z_size))
 
 
-def _hierdec(config: Config) -> Model:
+def _bar_decoder(config: Config) -> HierarchicalDecoder:
     """Build a conductor over bars, and a decoder of each bar with a stream for each track."""
     task, model = get_task(config.task), config.model
     sizes = model.resolved_conductor_sizes
@@ -208,11 +241,26 @@ def _hierdec(config: Config) -> Model:
         _run_layer(config),
     )
     core = _core(config, tuple((track.num_classes,) for track in task.tracks), sizes[-1])
-    decoder = HierarchicalDecoder(conductor, core, task.num_bars)
-    return functions_of(VariationalAutoencoder(_encoder(config), decoder, task.num_steps))
+    return HierarchicalDecoder(conductor, core, task.num_bars)
+
+
+def _flat(config: Config) -> Model:
+    """Build a model that reads and writes rows step by step."""
+    return _vae(config, _flat_stack(config), _flat_decoder(config))
+
+
+def _hierdec(config: Config) -> Model:
+    """Build a model that reads rows step by step and writes them bar by bar."""
+    return _vae(config, _flat_stack(config), _bar_decoder(config))
+
+
+def _hier(config: Config) -> Model:
+    """Build a model that reads and writes rows bar by bar."""
+    return _vae(config, _bar_stack(config), _bar_decoder(config))
 
 
 ARCHITECTURES = {
     "flat": Architecture(_flat, unused_fields=("conductor_sizes",)),
     "hierdec": Architecture(_hierdec),
+    "hier": Architecture(_hier),
 }

@@ -20,7 +20,8 @@ from musicvae_jax.tasks import get_task
 
 # Counters and the optimiser's slots, which a checkpoint may hold beside the variables.
 _NOT_PARAMETERS = re.compile(r"(^|/)(global_step|beta[12]_power|Adam(_\d+)?)$")
-_ENCODER_CELL = "encoder/cell_{}/bidirectional_rnn/{}/multi_rnn_cell/cell_0/lstm_cell"
+_ENCODER_CELL = "cell_{}/bidirectional_rnn/{}/multi_rnn_cell/cell_0/lstm_cell"
+_ENCODER_LEVEL = "encoder/hierarchical_level_{}"
 _CONDUCTOR = "decoder/hierarchical_level_0"
 
 
@@ -77,6 +78,8 @@ def _infer_config(arrays: Mapping[str, Any], task: str) -> ModelConfig:
     """Read the sizes from the biases and the z from mu."""
     num_tracks = len(get_task(task).tracks)
     is_hierarchical = any(name.startswith(f"{_CONDUCTOR}/") for name in arrays)
+    has_levels = any(name.startswith(_ENCODER_LEVEL.format(0)) for name in arrays)
+    encoder = _ENCODER_LEVEL.format(0) if has_levels else "encoder"
     conductor: tuple[int, ...] = ()
     core = "decoder"
     if is_hierarchical:
@@ -84,9 +87,9 @@ def _infer_config(arrays: Mapping[str, Any], task: str) -> ModelConfig:
         core = "core_decoder/" + ("core_decoder_0/decoder" if num_tracks > 1 else "decoder")
     decoder = _cell_sizes(arrays, core + "/multi_rnn_cell/cell_{}/lstm_cell")
     return ModelConfig(
-        architecture="hierdec" if is_hierarchical else "flat",
+        architecture="hier" if has_levels else "hierdec" if is_hierarchical else "flat",
         z_size=_require_shape(arrays, "encoder/mu/bias", 1)[0],
-        encoder_sizes=_cell_sizes(arrays, _ENCODER_CELL.format("{}", "fw")),
+        encoder_sizes=_cell_sizes(arrays, f"{encoder}/{_ENCODER_CELL.format('{}', 'fw')}"),
         decoder_sizes=decoder,
         conductor_sizes=() if conductor == decoder else conductor,
     )
@@ -130,7 +133,11 @@ def _tf_name(path: tuple[str, ...], params: Params) -> str:
     if path[0] == "encoder":
         if path[1] in ("mu", "sigma"):
             return "/".join(path)
-        return f"{_ENCODER_CELL.format(path[1].removeprefix('cell_'), path[2])}/{leaf}"
+        scope = "encoder"
+        if path[1].startswith("level_"):
+            scope = _ENCODER_LEVEL.format(path[1].removeprefix("level_"))
+        cell, direction = path[-3:-1]
+        return f"{scope}/{_ENCODER_CELL.format(cell.removeprefix('cell_'), direction)}/{leaf}"
     if path[1] == "conductor":
         cell = "/lstm_cell" if path[2].startswith("cell_") else ""
         return f"{_CONDUCTOR}/{path[2]}{cell}/{leaf}"

@@ -75,7 +75,7 @@ def _checked(store_dir: pathlib.Path, *arguments: str) -> Any:
         (("encoder_sizes=8x8",), "encoder_sizes=8x8 is not layer sizes with + between them"),
         (("beta=0.1,-1",), "point beta=-1: beta: -1.0 is out of range, it must be 0 or more"),
         (("beta_steps=10,20",), "beta_steps has no effect with beta_schedule=annealed"),
-        (("conductor_sizes=8",), "it needs hierdec"),
+        (("conductor_sizes=8",), "it needs hierdec or hier"),
         (("architecture=flat,deep",), "architecture: 'deep' is not one of flat, hierdec"),
         (("batch_size=16,64",), "40 training rows are fewer than one batch of 64"),
     ],

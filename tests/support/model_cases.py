@@ -21,6 +21,8 @@ CASES = (
     ("trio_16bar", "flat"),
     ("mel_16bar", "hierdec"),
     ("trio_16bar", "hierdec"),
+    ("mel_16bar", "hier"),
+    ("trio_16bar", "hier"),
 )
 BATCH = 3
 
@@ -41,7 +43,7 @@ class Case(NamedTuple):
 
 def tiny_config(task: str, architecture: str) -> Config:
     sizes: dict[str, Any] = {"encoder_sizes": (6, 5), "decoder_sizes": (7, 5), "z_size": 4}
-    if architecture == "hierdec":
+    if architecture != "flat":
         sizes["conductor_sizes"] = (5, 6)
     return get_task(task).config.replace(architecture=architecture, dtype="float32", **sizes)
 

@@ -7,6 +7,7 @@ library. The golden models check it; it then checks what has no golden vectors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,21 +47,42 @@ def encoder_input(tokens: np.ndarray, depths: Sequence[int], drum_roll: bool) ->
 
 
 def encode(
-    variables: Variables, inputs: np.ndarray, lengths: Sequence[int]
+    variables: Variables, inputs: np.ndarray, lengths: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Example by example, on its own steps only: mu and sigma [B, Z]."""
-    embeddings = []
-    for x, length in zip(inputs, lengths, strict=True):
-        steps, n = x[:length], 0
-        scope = "encoder/cell_{}/bidirectional_rnn/{}/multi_rnn_cell/cell_0/lstm_cell"
-        while f"{scope.format(n, 'fw')}/kernel" in variables:
-            forward = run_cell(steps, variables, scope.format(n, "fw"))
-            backward = run_cell(steps[::-1], variables, scope.format(n, "bw"))[::-1]
-            steps, n = np.concatenate([forward, backward], axis=1), n + 1
-        embeddings.append(np.concatenate([forward[-1], backward[0]]))
-    embedding = np.stack(embeddings)
+    """Example by example, on its own steps only: mu and sigma [B, Z].
+
+    A hierarchical encoder takes the lengths of each bar.
+    """
+    pairs = zip(inputs, lengths, strict=True)
+    if any(name.startswith("encoder/hierarchical_level_0/") for name in variables):
+        embedding = np.stack([embed_bars(variables, x, n) for x, n in pairs])
+    else:
+        embedding = np.stack([embed(variables, "encoder", x[:n]) for x, n in pairs])
     sigma = np.log1p(np.exp(dense(embedding, variables, "encoder/sigma")))
     return dense(embedding, variables, "encoder/mu"), sigma
+
+
+def embed(variables: Variables, scope: str, steps: np.ndarray) -> np.ndarray:
+    """A stack of bidirectional layers over the steps [T, D] of one example: [2H]."""
+    cells, n = scope + "/cell_{}/bidirectional_rnn/{}/multi_rnn_cell/cell_0/lstm_cell", 0
+    if len(steps) == 0:
+        while f"{cells.format(n + 1, 'fw')}/kernel" in variables:
+            n += 1
+        return np.zeros(2 * variables[f"{cells.format(n, 'fw')}/bias"].shape[0] // 4)
+    while f"{cells.format(n, 'fw')}/kernel" in variables:
+        forward = run_cell(steps, variables, cells.format(n, "fw"))
+        backward = run_cell(steps[::-1], variables, cells.format(n, "bw"))[::-1]
+        steps, n = np.concatenate([forward, backward], axis=1), n + 1
+    return np.concatenate([forward[-1], backward[0]])
+
+
+def embed_bars(variables: Variables, steps: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    """A stack within each bar, then one over the bars; `lengths` of each bar: [2H]."""
+    bars = np.split(steps, len(lengths))
+    level = "encoder/hierarchical_level_{}"
+    pairs = zip(bars, lengths, strict=True)
+    embeddings = [embed(variables, level.format(0), bar[:n]) for bar, n in pairs]
+    return embed(variables, level.format(1), np.stack(embeddings))
 
 
 def run_cell(steps: np.ndarray, variables: Variables, name: str) -> np.ndarray:

@@ -113,6 +113,15 @@ class _Tally:
         self.parameters += parameters
         self.units += steps * hidden
 
+    def encoder(self, sizes: Sequence[int], steps: int, depth: int, is_dense: bool) -> int:
+        """Add bidirectional layers over inputs of this depth; return the embedding's width."""
+        dense, table = (depth, 0) if is_dense else (0, depth)
+        for hidden in sizes:
+            for _direction in range(2):
+                self.layer(hidden, steps, dense=dense, table=table)
+            dense, table = 2 * hidden, 0
+        return dense
+
     def product(self, width: int, out: int, times: int) -> None:
         """Add a dense layer used `times` times per example."""
         self.forward += 2 * width * out * times
@@ -125,18 +134,11 @@ def count(config: Config) -> Counts:
     task, model, tally = get_task(config.task), config.model, _Tally()
     T = task.num_steps
     roll = task.tracks[0].encoder_roll
-    depth = sum(track.encoder_depth for track in task.tracks)
-    width = 0
-    for hidden in model.encoder_sizes:
-        first = width == 0
-        for _direction in range(2):
-            tally.layer(
-                hidden,
-                T,
-                dense=width if not first else (depth if roll else 0),
-                table=depth if first and not roll else 0,
-            )
-        width = 2 * hidden
+    if model.architecture == "hier":
+        bar = tally.encoder(model.encoder_sizes, T, task.encoder_depth, is_dense=roll)
+        width = tally.encoder(model.encoder_sizes, task.num_bars, bar, is_dense=True)
+    else:
+        width = tally.encoder(model.encoder_sizes, T, task.encoder_depth, is_dense=roll)
     tally.product(width, model.z_size, 1)
     tally.product(width, model.z_size, 1)
     encoding = tally.forward

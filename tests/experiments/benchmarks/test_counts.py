@@ -18,6 +18,8 @@ PUBLISHED = {
     "mel_16bar_hierdec": 176061530,
     "trio_16bar_flat": 251279028,
     "trio_16bar_hierdec": 230975156,
+    "mel_16bar_hier": 72547418,
+    "trio_16bar_hier": 122529460,
 }
 
 

@@ -21,10 +21,13 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
     "drums_2bar_big": (512, (2048,), (2048,) * 3, 512, 48, 0.2, 0),
     "mel_16bar_flat": (512, (2048, 2048), (2048,) * 3, 512, 256, 0.2, 0),
     "mel_16bar_hierdec": (512, (2048, 2048), (1024, 1024), 512, 256, 0.2, 0),
+    "mel_16bar_hier": (512, (1024,), (1024, 1024), 512, 256, 0.2, 0),
     "drums_16bar_flat": (512, (2048, 2048), (2048,) * 3, 512, 256, 0.2, 0),
     "drums_16bar_hierdec": (512, (2048, 2048), (1024, 1024), 512, 256, 0.2, 0),
+    "drums_16bar_hier": (512, (1024,), (1024, 1024), 512, 256, 0.2, 0),
     "trio_16bar_flat": (512, (2048, 2048), (2048,) * 3, 256, 0, 1, 0),
     "trio_16bar_hierdec": (512, (2048, 2048), (1024, 1024), 256, 256, 0.2, 0),
+    "trio_16bar_hier": (512, (1024,), (1024, 1024), 256, 256, 0.2, 0),
 }
 
 
@@ -107,7 +110,8 @@ def test_a_flagfile_says_what_the_reference_has(name: str) -> None:
     config = config_flags.config_from_flagfile(FLAGFILES / f"{name}.flags")
     model, train = config.model, config.train
     assert config.task == "_".join(name.split("_")[:2])
-    assert model.architecture == ("hierdec" if name.endswith("hierdec") else "flat")
+    last = name.split("_")[-1]
+    assert model.architecture == (last if last in ("hierdec", "hier") else "flat")
     found = (
         model.z_size,
         model.encoder_sizes,
