@@ -10,7 +10,7 @@ import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,29 @@ GOLDEN = {
     "hier": ("model_hier-mel_16bar_seed31.npz", "mel_16bar"),
     "hier-trio": ("model_hier-trio_16bar_seed31.npz", "trio_16bar"),
 }
-# Factor of the tolerances that rounding in float32 needs. The `hier` models have larger weights:
-# the reference itself differs as much from a computation in float64.
-ROUNDING = {"flat": 1, "hierdec": 1, "hier": 10}
+
+
+class Tolerances(NamedTuple):
+    """Differences from the reference that rounding in float32 explains.
+
+    Attributes:
+      logits: absolute; also, relative, of the gradient's norm at the first training step.
+      norms: relative, of the norms at the next steps.
+      moves: mean over a variable of what three steps of Adam added, of its largest move.
+    """
+
+    logits: float = 1e-5
+    norms: float = 5e-4
+    moves: float = 1e-3
+
+
+# The `hier` models have larger weights: the reference's logits differ as much from a computation in
+# float64. The trio's training is chaotic: initial parameters multiplied by 1 + 1e-7 * normal change
+# its third norm from 12,292 to between 16,800 and 18,800.
+TOLERANCES = {
+    "model_hier-mel_16bar_seed31.npz": Tolerances(1e-4, 5e-3, 1e-3),
+    "model_hier-trio_16bar_seed31.npz": Tolerances(1e-4, 0.5, 0.2),
+}
 NUM_TRAIN_STEPS = 3
 GREEDY_TEMPERATURE = 1e-5
 
@@ -85,7 +105,7 @@ class Golden:
         self.model: Model = build_model(self.config)
         self.tokens = jnp.asarray(self["tokens"])
         self.depths = [track.num_classes for track in get_task(task).tracks]
-        self.rounding = ROUNDING[model.architecture]
+        self.tolerances = TOLERANCES.get(path.name, Tolerances())
         self.encode = jax.jit(self.model.encode)
         self.teacher_forced = jax.jit(lambda p, z: self.model.logits(p, z, self.tokens))
         self.greedy = jax.jit(lambda p, z: self.model.generate(p, z, jax.random.key(0), 0.0))
@@ -188,7 +208,7 @@ def check_teacher_forced(golden: Golden, z: jax.Array, prefix: str) -> None:
     logits = golden.teacher_forced(golden.params, z)
     if f"{prefix}logits" in golden.arrays:
         assert_near(
-            jnp.concatenate(logits, axis=-1), golden[f"{prefix}logits"], 1e-5 * golden.rounding
+            jnp.concatenate(logits, axis=-1), golden[f"{prefix}logits"], golden.tolerances.logits
         )
     nats = objectives.reconstruction_nats(logits, golden.tokens)
     np.testing.assert_allclose(nats, golden[f"{prefix}r_loss"], rtol=1e-4)
@@ -307,8 +327,8 @@ def test_three_training_steps(golden: Golden) -> None:
     norms = [float(record["gradient_norm"]) for record in records]
     np.testing.assert_allclose(losses, golden["train_loss"], rtol=1e-4)
     # After a step of Adam rounding is no longer small: see assert_moves_near.
-    np.testing.assert_allclose(norms[0], golden["train_norm"][0], rtol=1e-5 * golden.rounding)
-    np.testing.assert_allclose(norms, golden["train_norm"], rtol=5e-4 * golden.rounding)
+    np.testing.assert_allclose(norms[0], golden["train_norm"][0], rtol=golden.tolerances.logits)
+    np.testing.assert_allclose(norms, golden["train_norm"], rtol=golden.tolerances.norms)
     assert_moves_near(golden, after, "after")
 
 
@@ -325,16 +345,17 @@ def assert_moves_near(golden: Golden, after: dict[str, Any], prefix: str) -> Non
     """What training added to each variable is the reference's.
 
     The first steps of Adam turn a gradient of about epsilon into a move of any size, so that
-    single entries differ; the mean difference is below 1e-3 of the largest move. An epsilon
-    in the usual, bias-corrected form differs by more than 1e-2.
+    single entries differ; the mean difference is below 1e-3 of the largest move (in the
+    chaotic case: 0.2). An epsilon in the usual, bias-corrected form differs by more than 1e-2.
     """
     before, expected = golden.group("var"), golden.group(prefix)
     for name, array in expected.items():
         wanted = array - before[name]
         error = np.abs(np.asarray(after[name]) - before[name] - wanted) / np.abs(wanted).max()
-        assert error.mean() <= 1e-3, f"{name}: {error.mean():.3g}"
-        assert (error > 0.02).mean() <= 1e-2, f"{name}: {(error > 0.02).sum()} entries"
-    assert_trees_near(after, expected, 1e-3)
+        assert error.mean() <= golden.tolerances.moves, f"{name}: {error.mean():.3g}"
+        many = (error > 20 * golden.tolerances.moves).mean()
+        assert many <= 1e-2, f"{name}: {many:.3g} of the entries"
+    assert_trees_near(after, expected, max(1e-3, golden.tolerances.moves / 10))
 
 
 @checks(
@@ -364,7 +385,7 @@ def test_numpy_oracle(golden: Golden) -> None:
     z, depths = golden["z"].astype(np.float64), golden.depths
     tokens = golden["tokens"].reshape(*golden["tokens"].shape[:2], -1)
     logits, _ = run(variables, z, depths, tokens, tokens.shape[1])
-    assert_near(logits, golden["logits"], 1e-5 * golden.rounding)
+    assert_near(logits, golden["logits"], golden.tolerances.logits)
     nats = numpy_oracle.reconstruction_nats(logits, tokens, depths, lengths)
     np.testing.assert_allclose(nats, golden["r_loss"], rtol=1e-5)
     _, greedy = run(variables, z, depths, None, tokens.shape[1])

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from experiments.benchmarks.support import torch_lean
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import NUM_DRUM_CLASSES, Task, get_task
 
@@ -339,7 +339,13 @@ def _load_lstm(layer: nn.Module, suffix: str, kernel: np.ndarray, bias: np.ndarr
 def model_of(
     config: Config, variables: Mapping[str, np.ndarray], lean: bool = False
 ) -> TorchMusicVAE:
-    """Build the PyTorch model of a configuration with the given parameters."""
+    """Build the PyTorch model of a configuration with the given parameters.
+
+    Raises:
+      InputError: the encoder is hierarchical.
+    """
+    if any(name.startswith("encoder/hierarchical_level_") for name in variables):
+        raise InputError("architecture: the PyTorch peer has no hierarchical encoder; name another")
     model = TorchMusicVAE(config, lean)
     model.load(variables)
     return model

@@ -71,3 +71,26 @@ def test_steps_beyond_the_length_have_no_gradient() -> None:
         rows = grads[direction]["kernel"]
         assert np.abs(rows[2]).max() > 0
         np.testing.assert_array_equal(rows[3], np.zeros_like(rows[3]))
+
+
+def test_lengths_of_rows_and_of_bars() -> None:
+    lengths = encoders.bar_lengths(jnp.array([8, 0, 5]), 2, 8)
+    assert lengths.tolist() == [[4, 4], [0, 0], [4, 1]]
+    assert encoders.bar_lengths(lengths, 2, 8) is lengths
+
+
+def test_a_bar_is_encoded_from_its_own_steps() -> None:
+    case = model_cases.case("mel_16bar", "hier")
+    lengths = np.full((model_cases.BATCH, 16), 16)
+    lengths[0, 3], lengths[1, 5] = 7, 0
+    found = case.encode(case.params, case.tokens, jnp.asarray(lengths))
+    tokens = np.array(case.tokens)
+    tokens[0, 3 * 16 + 7 : 4 * 16], tokens[1, 5 * 16 : 6 * 16] = 3, 4
+    same = case.encode(case.params, jnp.asarray(tokens), jnp.asarray(lengths))
+    np.testing.assert_array_equal(same.mu, found.mu)
+    full = case.encode(case.params, jnp.asarray(tokens))
+    assert (np.abs(np.asarray(full.mu - found.mu)).max(axis=1) > 1e-4).tolist() == [
+        True,
+        True,
+        False,
+    ]
