@@ -44,7 +44,7 @@ def write_bundle(prefix: str | os.PathLike[str], tensors: Mapping[str, Any]) -> 
                 for start in range(0, content.size, _PIECE):
                     piece = content[start : start + _PIECE]
                     crc = crc32c(piece, crc)
-                    file.write(memoryview(piece))
+                    file.write(piece.tobytes())
                 entries[name.encode()] = _entry(array, offset, content.size, crc)
         partial.replace(data)
     finally:
