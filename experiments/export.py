@@ -8,6 +8,7 @@ docs/interop.md says which program reads which format.
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from absl import flags
 
 from data_pipeline import cli
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.interop import safetensors_file
+from musicvae_jax.interop import reference, safetensors_file
+from musicvae_jax.interop.bundle_writer import write_bundle
 from musicvae_jax.models.registry import Params
 from musicvae_jax.storage import checkpoints
 
@@ -44,6 +46,7 @@ class Trained(NamedTuple):
     config: Config
     params: Params
     step: int
+    run_dir: str
 
 
 class Format(NamedTuple):
@@ -59,10 +62,39 @@ class Format(NamedTuple):
 
 
 def _write_safetensors(trained: Trained, path: pathlib.Path, options: Options) -> None:
-    safetensors_file.write(path, *trained, dtype=options.dtype)
+    safetensors_file.write(path, *trained[:3], dtype=options.dtype)
 
 
-FORMATS = {"safetensors": Format(_write_safetensors, "model.safetensors")}
+def _write_tensorflow(trained: Trained, path: pathlib.Path, options: Options) -> None:
+    del options
+    adam = _read_adam(trained)
+    path.mkdir()
+    tensors = reference.tensors(trained.params, trained.step, adam)
+    write_bundle(path / f"model.ckpt-{trained.step}", tensors)
+
+
+def _read_adam(trained: Trained) -> reference.Adam | None:
+    """Read Adam's state, if the run has it and the reference's optimiser could use it."""
+    train = trained.config.train
+    with checkpoints.Checkpoints(trained.run_dir) as saved:
+        optimiser = saved.restore_state(trained.step).get("optimiser") or []
+    memory = next((part for part in optimiser if part and "first_moment" in part), None)
+    if memory is None:
+        return None
+    if (train.adam_b1, train.adam_b2, train.adam_eps) != (0.9, 0.999, 1e-8):
+        warnings.warn(
+            "Adam's moments are left out: the reference's decays are 0.9 and 0.999 and its epsilon "
+            f"is 1e-8, the run's are {train.adam_b1}, {train.adam_b2} and {train.adam_eps}",
+            stacklevel=2,
+        )
+        return None
+    return reference.Adam(memory["first_moment"], memory["second_moment"], int(memory["updates"]))
+
+
+FORMATS = {
+    "safetensors": Format(_write_safetensors, "model.safetensors"),
+    "tensorflow": Format(_write_tensorflow, "tensorflow"),
+}
 
 
 def export(options: Options) -> pathlib.Path:
@@ -79,7 +111,8 @@ def export(options: Options) -> pathlib.Path:
     path = pathlib.Path(options.output) if options.output else default
     if path.exists():
         raise InputError(f"output: {path} exists; remove it or name another")
-    trained = Trained(*checkpoints.restore_params(options.run_dir, options.checkpoint))
+    restored = checkpoints.restore_params(options.run_dir, options.checkpoint)
+    trained = Trained(*restored, options.run_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen.write(trained, path, options)
     return path

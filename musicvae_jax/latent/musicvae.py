@@ -113,6 +113,24 @@ class MusicVAE(LatentSpace):
         return cls(dataclasses.replace(get_task(task).config, model=model), params)
 
     @classmethod
+    def from_checkpoint(cls, path: str | pathlib.Path, task: str | None = None) -> MusicVAE:
+        """Build a model from a checkpoint that Magenta's TensorFlow code wrote.
+
+        Args:
+          path: a prefix ("run/train/model.ckpt-200000"), its index file, a folder (the newest
+            checkpoint in it) or a tar file.
+          task: name of the task; None infers it from names and shapes.
+
+        Raises:
+          InputError: the checkpoint is damaged or not of a supported model, or the shapes fit
+            several tasks and `task` is None.
+        """
+        from musicvae_jax.interop import reference
+
+        found = reference.read_checkpoint(path, task)
+        return cls(found.config, found.params)
+
+    @classmethod
     def from_file(cls, path: str | pathlib.Path) -> MusicVAE:
         """Build a model from a safetensors file that `experiments.export` wrote.
 

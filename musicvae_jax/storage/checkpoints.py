@@ -278,16 +278,26 @@ class Checkpoints:
 
     def restore_params(self, step: int) -> tuple[Config, Tree]:
         """Read the configuration and the parameters of a step, whole on one device."""
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            dict(self._manager.item_metadata(step)["params"].items()),
-        )
         items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(shapes), config=ocp.args.JsonRestore()
+            params=ocp.args.StandardRestore(self._saved_shapes(step, "params")),
+            config=ocp.args.JsonRestore(),
         )
         found = self._manager.restore(step, args=items)
         return config_from_json(found["config"]["config"]), found["params"]
+
+    def restore_state(self, step: int) -> Tree:
+        """Read what was saved beside the parameters, in dicts and lists, whole on one device."""
+        shapes = self._saved_shapes(step, "state")
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+        return self._manager.restore(step, args=items)["state"]
+
+    def _saved_shapes(self, step: int, item: str) -> Tree:
+        """Return the shapes that an item of a checkpoint was saved with, for one device."""
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            dict(self._manager.item_metadata(step)[item].items()),
+        )
 
     def find(self, which: str | int | None) -> int:
         """Return the step that "best", "latest" (or None) or a number names.

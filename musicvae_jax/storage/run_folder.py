@@ -1,7 +1,7 @@
 """The run folder: which configuration and which data it belongs to.
 
 RUN/config.json       the configuration
-RUN/data.json         path and fingerprint of the token store
+RUN/data.json         path and fingerprint of the token store (not in an imported run)
 RUN/starts.jsonl      one line per start: command, versions, commit, data hashes, machine
 RUN/init_from.json    where its first parameters came from, if not from a random draw
 RUN/metrics.jsonl     one line per record
@@ -56,7 +56,9 @@ def _check_same_run(folder: pathlib.Path, config: Config, store: Store) -> None:
             f"run_dir: {folder} holds a run with another configuration: {named}; "
             "name another folder, or give those values to resume it"
         )
-    if read_data(folder)["fingerprint"] != store.fingerprint:
+    # An imported run has no data before its training is continued.
+    has_data = (folder / DATA).is_file()
+    if has_data and read_data(folder)["fingerprint"] != store.fingerprint:
         raise InputError(
             f"run_dir: {folder} was trained on other data: {store.path} has changed, or is "
             "another store; name another folder"
@@ -76,9 +78,12 @@ def read_data(run_dir: str | pathlib.Path) -> dict[str, str]:
     """Read where a run's data is: "path" and "fingerprint".
 
     Raises:
-      InputError: the folder is no run folder.
+      InputError: the folder is no run folder, or the run was imported and never trained here.
     """
-    return json.loads(_read(pathlib.Path(run_dir), DATA))
+    folder = pathlib.Path(run_dir)
+    if (folder / CONFIG).is_file() and not (folder / DATA).is_file():
+        raise InputError(f"data_dir: {folder} was imported and has no data yet; give --data_dir")
+    return json.loads(_read(folder, DATA))
 
 
 def _read(folder: pathlib.Path, name: str) -> str:

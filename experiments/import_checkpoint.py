@@ -1,0 +1,135 @@
+"""Turn a checkpoint of Magenta's TensorFlow code into a run folder.
+
+python -m experiments.import_checkpoint --checkpoint=mel_2bar_big.ckpt.tar --run_dir=runs/mel_big
+
+All commands read the run folder. `train --flagfile=RUN/train.flags` continues the training, with
+Adam's moments if the checkpoint has them. docs/interop.md lists the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from data_pipeline import cli
+from experiments.cli import config_flags
+from musicvae_jax.config import Config, InputError, ModelConfig
+from musicvae_jax.interop import reference
+from musicvae_jax.interop.reference import ReferenceCheckpoint
+from musicvae_jax.storage import run_folder
+from musicvae_jax.tasks import RECIPES, TASKS, get_task
+
+IMPORTED = "imported.json"
+TRAIN_FLAGS = "train.flags"
+_FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
+
+
+def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) -> str:
+    """Write the run folder and say what was inferred.
+
+    Raises:
+      InputError: the checkpoint cannot be read or is not of a supported model, or the folder
+        exists and is not empty.
+    """
+    folder = pathlib.Path(run_dir).resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"run_dir: {folder} exists; name a new folder")
+    found = reference.read_checkpoint(checkpoint, task, with_adam=True)
+    config = train_config(found.config.task, found.config.model)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        _write_run(partial, found, config, checkpoint)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        raise InputError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _summary(found, run_dir, is_inferred=task is None)
+
+
+def train_config(task: str, model: ModelConfig) -> Config:
+    """Return the published configuration of these sizes, else the task's with the same recipe."""
+    for path in sorted(_FLAGFILES.glob(f"{task}_*.flags")):
+        config = config_flags.config_from_flagfile(path)
+        if config.task == task and config.model == model:
+            return config
+    fields = RECIPES["reference"] | {
+        name: value for name, value in vars(model).items() if name != "init"
+    }
+    return get_task(task).config.replace(**fields)
+
+
+def _write_run(
+    folder: pathlib.Path, found: ReferenceCheckpoint, config: Config, checkpoint: str
+) -> None:
+    """Write the files of a run."""
+    # jax and orbax take seconds to import; wrong input is answered before.
+    from musicvae_jax.storage.checkpoints import Checkpoints
+    from musicvae_jax.training.imported_state import state_at
+
+    state = state_at(found.step, found.params, config, found.adam)
+    rest = {name: value for name, value in vars(state).items() if name != "params"}
+    with Checkpoints(folder, create=True) as saved:
+        saved.save(found.step, found.params, rest, config)
+    about: dict[str, Any] = {"checkpoint": str(pathlib.Path(checkpoint).resolve())}
+    about |= {"file": found.source, "step": found.step, "has_adam": found.adam is not None}
+    run_folder.write_text(folder / IMPORTED, json.dumps(about, indent=1) + "\n")
+    run_folder.write_text(folder / TRAIN_FLAGS, _flagfile(config))
+    run_folder.write_text(folder / run_folder.CONFIG, config.to_json())
+
+
+def _flagfile(config: Config) -> str:
+    """Write what differs from the task's defaults as a flagfile."""
+    default = get_task(config.task).config.flat()
+    lines = [f"--task={config.task}"]
+    for name, value in config.flat().items():
+        if value != default[name]:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            lines.append(f"--{name}={text}")
+    return "\n".join(lines) + "\n"
+
+
+def _summary(found: ReferenceCheckpoint, run_dir: str, is_inferred: bool) -> str:
+    """Say what the checkpoint holds, and which command continues."""
+    described = reference.describe(found.config.model, found.config.task)
+    adam = "with Adam's moments" if found.adam else "without Adam's moments: it would start anew"
+    given = "task, architecture and sizes" if is_inferred else "architecture and sizes"
+    return (
+        f"{found.source}\n"
+        f"{described} ({given} inferred from names and shapes)\n"
+        f"step {found.step:,}, {adam}; continue training with\n"
+        f"  python -m experiments.train --flagfile={run_dir}/{TRAIN_FLAGS} --run_dir={run_dir} "
+        "--data_dir=DATA"
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Import a checkpoint."""
+    del argv
+    values = flags.FLAGS
+    if not values.checkpoint or not values.run_dir:
+        raise InputError("--checkpoint and --run_dir are needed")
+    print(import_checkpoint(values.checkpoint, values.run_dir, values.task))
+
+
+def define_flags() -> None:
+    """Define this entry point's flags."""
+    text = "Checkpoint: prefix, .index file, folder (its newest checkpoint) or tar file."
+    flags.DEFINE_string("checkpoint", None, text)
+    flags.DEFINE_string("run_dir", None, "Run folder to write; it must not exist yet.")
+    text = f"Task: {', '.join(TASKS)}. Default: inferred from names and shapes where possible."
+    flags.DEFINE_string("task", None, text)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,38 @@
+"""The training state of a run that another program began."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from musicvae_jax.config import Config
+from musicvae_jax.training.optimiser import AdamState
+from musicvae_jax.training.step import TrainState, split_seed, state_from_params
+
+Tree = Any
+
+
+def state_at(
+    step: int, params: Tree, config: Config, adam: tuple[Tree, Tree, int] | None = None
+) -> TrainState:
+    """Return the state of a run that has made `step` steps.
+
+    Args:
+      step: optimiser steps done; schedules go on from here.
+      params: model parameters, float32.
+      config: the run's configuration.
+      adam: first moment, second moment and updates made; None starts Adam anew.
+    """
+    key = split_seed(config.train.seed)[1]
+    if adam is None:
+        state = state_from_params(params, config, key)
+    else:
+        # Without parameters, so that no zeros are made for the moments.
+        state = state_from_params({}, config, key)
+        first, second, updates = adam
+        memory = AdamState(jnp.int32(updates), first, second)
+        chain = tuple(memory if isinstance(part, AdamState) else part for part in state.optimiser)
+        state = dataclasses.replace(state, params=params, optimiser=chain)
+    return dataclasses.replace(state, step=jnp.int32(step))
