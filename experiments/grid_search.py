@@ -2,7 +2,7 @@ r"""Train a hyper-parameter sweep, score its points and compare them.
 
 Example:
   python -m experiments.grid_search --preset=demo --data_dir=data/folk \
-    --run_dir=grids/demo --grid=beta=0.05,0.2,1 --grid=free_bits=0,16,48
+    --run_dir=sweeps/demo --grid=beta=0.05,0.2,1 --grid=free_bits=0,16,48
 
 An axis is a configuration field with its values: --grid=NAME=v1,v2; layer sizes are joined with
 "+": --grid=encoder_sizes=128,256+256. Points that differ only in numbers (beta, free_bits,
@@ -29,8 +29,8 @@ from experiments.cli import compile_cache, run_record
 from experiments.cli.progress import duration
 from experiments.cli.signals import StopSignal
 from experiments.sweep import executors, report
-from experiments.sweep.axes import Axis, GridPoint, make_points, parse_axes, shown
-from experiments.sweep.points import Scoring, Task, ended, groups_of, open_folders, score
+from experiments.sweep.axes import Axis, Point, make_points, parse_axes, shown
+from experiments.sweep.points import PointRun, Scoring, ended, groups_of, open_folders, score
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.sweep import runs
@@ -65,9 +65,9 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_integer("score_draws", 3, "Samples per row.", flag_values=values)
 
 
-def checked_grid(
+def checked_sweep(
     values: flags.FlagValues,
-) -> tuple[data.Store, list[Axis], list[GridPoint], executors.Options, Scoring]:
+) -> tuple[data.Store, list[Axis], list[Point], executors.Options, Scoring]:
     """Check all that is given before anything is written.
 
     Raises:
@@ -108,9 +108,9 @@ def spread_over_cores(num_points: int) -> None:
         jax.config.update("jax_num_cpu_devices", min(cores, num_points))
 
 
-def show_cost(points: Sequence[GridPoint], store: data.Store) -> None:
+def show_cost(points: Sequence[Point], store: data.Store) -> None:
     """Print the points by group, and what each would cost on one device of this machine."""
-    groups = groups_of(Task(point, pathlib.Path()) for point in points)
+    groups = groups_of(PointRun(point, pathlib.Path()) for point in points)
     total = 0.0
     for number, group in enumerate(groups, start=1):
         config = group[0].config
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     values = flags.FLAGS
     compile_cache.switch_on()
-    store, axes, points, options, scoring = checked_grid(values)
+    store, axes, points, options, scoring = checked_sweep(values)
     if options.executor in ("auto", "vmap") and not values.dry_run:
         spread_over_cores(len(points))
     if values.dry_run:

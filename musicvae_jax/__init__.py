@@ -6,7 +6,7 @@ The letters that name array dimensions everywhere in this package:
     T  time step (a 16th note)      S  steps per segment, T = U * S
     K  track (a trio has 3)         H  hidden unit
     V  token value                  Z  latent dimension
-    G  grid point                   L  layer
+    G  sweep point                  L  layer
 
 Tokens are integers `[B, T]`, or `[B, T, K]` for several tracks. The public names below load
 what they need when they are first used, so that importing the package costs nothing.

@@ -1,4 +1,4 @@
-"""Axes of a sweep from `NAME=v1,v2`, and the configurations of its points."""
+"""The axes of a sweep, written NAME=v1,v2, and the configurations of its points."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from musicvae_jax.config import Config, InputError, field_types
 from musicvae_jax.models.registry import architectures_with, find_architecture
 
-# Fields that only count under one value of another: field -> (the other, its values).
-_COUNTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+# Fields that only have an effect with certain values of another: field -> (other, its values).
+_DEPENDS_ON: dict[str, tuple[str, tuple[str, ...]]] = {
     "decay_rate": ("learning_rate_schedule", ("exponential",)),
     "cosine_steps": ("learning_rate_schedule", ("cosine",)),
     "plateau_factor": ("learning_rate_schedule", ("plateau",)),
@@ -25,19 +25,19 @@ _COUNTS_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Axis(NamedTuple):
-    """A configuration field and the values that the grid gives it, in the order given."""
+    """A configuration field and its values, in the given order."""
 
     name: str
     values: tuple[Any, ...]
 
 
-class GridPoint(NamedTuple):
+class Point(NamedTuple):
     """One combination of values.
 
     Attributes:
-      name: also that of its folder, for example "beta=0.1,free_bits=48".
-      values: of the axes, by field.
-      config: with these values.
+      name: name of the point and of its folder, for example "beta=0.1,free_bits=48".
+      values: value of each axis.
+      config: configuration with these values.
     """
 
     name: str
@@ -46,48 +46,50 @@ class GridPoint(NamedTuple):
 
 
 def parse_axes(texts: Sequence[str]) -> list[Axis]:
-    """Read axes; layer sizes are written with "+" between them: encoder_sizes=128,256+256.
+    """Parse axes; layer sizes are joined with "+": encoder_sizes=128,256+256.
 
     Raises:
-      InputError: there is no axis, two have one name, a name is no field, or a value is none of
-        its type or given twice.
+      InputError: there is no axis, an axis occurs twice, a name is not a field, or a value has the
+        wrong type or occurs twice.
     """
     if not texts:
-        raise InputError("grid: no axis is given; write for example --grid=beta=0.1,0.2")
+        raise InputError("sweep: no axis is given; write for example --grid=beta=0.1,0.2")
     axes: list[Axis] = []
     for text in texts:
         name, equals, listed = text.partition("=")
         name = name.strip()
         values = [value.strip() for value in listed.split(",") if value.strip()]
         if not equals or not values:
-            raise InputError(f"grid: {text!r} names no values; write for example beta=0.1,0.2")
+            raise InputError(
+                f"sweep: axis {text!r} has no values; write for example --grid=beta=0.1,0.2"
+            )
         _check_name(name)
         if any(axis.name == name for axis in axes):
-            raise InputError(f"grid: two axes are named {name}; give all its values in one")
+            raise InputError(f"sweep: there are two axes {name}; give all values in one")
         axes.append(Axis(name, tuple(_value(name, value) for value in values)))
         twice = [v for v in axes[-1].values if axes[-1].values.count(v) > 1]
         if twice:
-            raise InputError(f"grid: {name} has the value {shown(twice[0])} twice")
+            raise InputError(f"sweep: {name} has the value {shown(twice[0])} twice")
     return axes
 
 
 def _check_name(name: str) -> None:
-    """Raise InputError unless the name is that of a field."""
+    """Check that a configuration field has this name."""
     known = field_types()
     if name in known:
         return
     if name == "task":
-        raise InputError("grid: task is no axis, a grid is of one task; run one grid for each")
+        raise InputError("sweep: task cannot be an axis; run one sweep per task")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "; see --help for the fields"
-    raise InputError(f"grid: no configuration field is named {name!r}{hint}")
+    raise InputError(f"sweep: no configuration field is named {name!r}{hint}")
 
 
 _BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
 
 
 def _value(name: str, text: str) -> Any:
-    """Read one value of a field."""
+    """Parse one value of a field."""
     kind = field_types()[name]
     kinds = {int: "a whole number", float: "a number", bool: "0, 1, false or true"}
     try:
@@ -100,17 +102,17 @@ def _value(name: str, text: str) -> Any:
         return tuple(int(part) for part in text.split("+"))
     except (ValueError, KeyError) as error:
         right = kinds.get(kind, "layer sizes with + between them, for example 256+256")
-        raise InputError(f"grid: {name}={text} is not {right}") from error
+        raise InputError(f"sweep: {name}={text} is not {right}") from error
 
 
 def shown(value: Any) -> str:
-    """Write a value as `parse_axes` reads it."""
+    """Format a value as `parse_axes` reads it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
-def make_points(base: Config, axes: Sequence[Axis]) -> list[GridPoint]:
+def make_points(base: Config, axes: Sequence[Axis]) -> list[Point]:
     """Combine the values of the axes; the last axis changes fastest.
 
     Raises:
@@ -124,10 +126,10 @@ def make_points(base: Config, axes: Sequence[Axis]) -> list[GridPoint]:
             config = base.replace(**named)
             find_architecture(config.model.architecture)
         except InputError as error:
-            raise InputError(f"grid: point {name}: {error}") from error
-        points.append(GridPoint(name.replace("/", "_"), named, config))
+            raise InputError(f"sweep: point {name}: {error}") from error
+        points.append(Point(name.replace("/", "_"), named, config))
     counts_with = {
-        **_COUNTS_WITH,
+        **_DEPENDS_ON,
         "conductor_sizes": ("architecture", architectures_with("conductor_sizes")),
     }
     for axis in axes:
@@ -135,7 +137,7 @@ def make_points(base: Config, axes: Sequence[Axis]) -> list[GridPoint]:
         found = {point.config.flat()[other] for point in points} if other else set()
         if other and not found & set(needed):
             raise InputError(
-                f"grid: {axis.name} has no effect with {other}={', '.join(sorted(found))}; "
+                f"sweep: {axis.name} has no effect with {other}={', '.join(sorted(found))}; "
                 f"it needs {' or '.join(needed)}"
             )
     return points

@@ -12,7 +12,15 @@ from typing import NamedTuple
 import jax
 
 from data_pipeline.conversion import cluster
-from experiments.sweep.points import LOG, Board, PointRecorder, Task, ended, groups_of, write_end
+from experiments.sweep.points import (
+    LOG,
+    GroupProgress,
+    PointRecorder,
+    PointRun,
+    ended,
+    groups_of,
+    write_end,
+)
 from experiments.sweep.worker import train_folder
 from musicvae_jax import data
 from musicvae_jax.config import InputError
@@ -23,14 +31,14 @@ _POLL_SECONDS = 0.2
 
 
 class Options(NamedTuple):
-    """How to train.
+    """How to train the points.
 
     Attributes:
       executor: "auto", "vmap", "local" or "ray".
-      side_by_side: for "vmap", points that a device computes at once; 0 chooses: on an
-        accelerator as many as its memory holds, on a CPU one after the other.
-      workers: processes of "local"; processors of a Ray cluster that is started here.
-      ray_address: of a running cluster, "auto" for this machine's; None starts one.
+      side_by_side: for "vmap", points that a device computes at once; 0 takes as many as the
+        memory of an accelerator holds, and one on a CPU.
+      workers: processes of "local", or of a Ray cluster that is started here.
+      ray_address: address of a running cluster, "auto" for this machine's; None starts one.
     """
 
     executor: str
@@ -40,16 +48,16 @@ class Options(NamedTuple):
 
 
 def train(
-    tasks: Sequence[Task],
+    tasks: Sequence[PointRun],
     store: data.Store,
     options: Options,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Train all points to their ends, or until it is asked to stop; what is done is kept.
+    """Train all points to their ends, or until it is asked to stop, saving what is done.
 
     Raises:
-      InputError: the executor does not exist or cannot run, or the data does not fit.
+      InputError: the executor cannot run, or the data does not fit.
     """
     left = [task for task in tasks if ended(task) is None]
     if len(left) < len(tasks):
@@ -67,15 +75,15 @@ def train(
 
 
 def _train_in_one_program(
-    group: Sequence[Task],
+    group: Sequence[PointRun],
     store: data.Store,
     options: Options,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
     """Train the points of a group with their states stacked."""
-    board = Board(len(group), group[0].config.run.train_steps, say)
-    recorders = [PointRecorder(task, board) for task in group]
+    progress = GroupProgress(group[0].config.run.train_steps, say)
+    recorders = [PointRecorder(task, progress) for task in group]
     points = [
         runs.Point(task.config, str(task.folder), recorder)
         for task, recorder in zip(group, recorders, strict=True)
@@ -83,12 +91,13 @@ def _train_in_one_program(
 
     def timed(timing: runs.Timing) -> None:
         shown = ", ".join(f"{n} at once {s:.3f} s" for n, s in timing.seconds.items())
-        say(f"a step of all {len(group)} points, by points a device takes at once: {shown}")
-        say("taken: " + _described(timing.chosen))
+        say(f"time of a step of all {len(group)} points, by points per device: {shown}")
+        say(_described(timing.chosen))
 
     side_by_side = _side_by_side(options)
     devices = min(len(jax.devices()), len(group))
-    say(f"{len(group)} points in one program on {devices} device{'s' if devices > 1 else ''}")
+    where = f"{devices} device{'s' if devices > 1 else ''}"
+    say(f"{len(group)} points in one program on {where}; compiling")
     if side_by_side is not None:
         say(_described(side_by_side))
     try:
@@ -105,7 +114,7 @@ def _train_in_one_program(
 
 
 def _side_by_side(options: Options) -> int | None:
-    """Return what `grid.fit_points` takes."""
+    """Return the argument of `runs.fit_points`."""
     if options.executor == "auto":
         return None
     if options.side_by_side or jax.default_backend() != "cpu":
@@ -114,22 +123,22 @@ def _side_by_side(options: Options) -> int | None:
 
 
 def _described(side_by_side: int) -> str:
-    """Say how a device goes through its points."""
+    """Describe how a device computes its points."""
     if side_by_side == 1:
-        return "each device takes its points in turn (not vectorised: jax.lax.map)"
+        return "each device computes its points one after the other (jax.lax.map)"
     many = f"{side_by_side} points" if side_by_side else "as many points as its memory holds"
-    return f"each device takes {many} at once (jax.vmap)"
+    return f"each device computes {many} at once (jax.vmap)"
 
 
 def _train_in_processes(
-    tasks: Sequence[Task],
+    tasks: Sequence[PointRun],
     workers: int,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Train each point in a process, some at a time, each on a core of its own."""
+    """Train each point in a process, `workers` at a time, each on a core of its own."""
     waiting, done = list(tasks), 0
-    running: dict[int, tuple[Task, subprocess.Popen[bytes]]] = {}
+    running: dict[int, tuple[PointRun, subprocess.Popen[bytes]]] = {}
     cores = sorted(os.sched_getaffinity(0))
     asked = False
     while running or (waiting and not asked):
@@ -153,22 +162,22 @@ def _train_in_processes(
                 _failed(task, f"exit code {process.returncode}, see {task.folder / LOG}")
 
 
-def _start(task: Task, core: int) -> subprocess.Popen[bytes]:
-    """Start the process of a point; what it prints goes to the point's log."""
+def _start(task: PointRun, core: int) -> subprocess.Popen[bytes]:
+    """Start the process of a point; its output goes to the point's log."""
     command = [sys.executable, "-m", "experiments.sweep.worker", f"--run_dir={task.folder}"]
     if core >= 0:
         command.append(f"--core={core}")
-    # Processes share an accelerator: none may take all of its memory at its start.
+    # Processes share an accelerator, so none may reserve all of its memory at the start.
     env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with (task.folder / LOG).open("ab") as log:
-        # Ctrl-C is answered here and handed on, once.
+        # In a process group of its own, because this process passes Ctrl-C on, once.
         return subprocess.Popen(
             command, stdout=log, stderr=log, env=env, stdin=subprocess.DEVNULL, process_group=0
         )
 
 
 def _train_on_cluster(
-    tasks: Sequence[Task],
+    tasks: Sequence[PointRun],
     options: Options,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
@@ -184,5 +193,5 @@ def _train_on_cluster(
         say(f"{tasks[number].point.name} ended, {done} of {len(tasks)}")
 
 
-def _failed(task: Task, reason: str) -> None:
+def _failed(task: PointRun, reason: str) -> None:
     raise InputError(f"point {task.point.name} failed: {reason}")

@@ -1,17 +1,16 @@
-"""The points of a sweep on disk: run folder, outcome and scores of each."""
+"""The points of a sweep on disk: run folder, outcome and scores of each point."""
 
 from __future__ import annotations
 
 import json
 import math
 import pathlib
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from experiments.cli.json_files import write_json
 from experiments.cli.progress import Recorder, duration
-from experiments.sweep.axes import GridPoint
+from experiments.sweep.axes import Point
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config
 from musicvae_jax.storage import checkpoints, run_folder
@@ -19,38 +18,38 @@ from musicvae_jax.sweep.program import program_key
 from musicvae_jax.training import callbacks, loop
 
 POINTS, END, SCORES, LOG = "points", "end.json", "scores.json", "log.txt"
-# Seconds between two lines about a group.
-_LINE_SECONDS = 5.0
 
 
-class Task(NamedTuple):
+class PointRun(NamedTuple):
     """A point and its run folder."""
 
-    point: GridPoint
+    point: Point
     folder: pathlib.Path
 
     @property
     def config(self) -> Config:
-        """Return the point's configuration."""
+        """The point's configuration."""
         return self.point.config
 
 
 def open_folders(
-    grid_dir: pathlib.Path, points: Sequence[GridPoint], store: data.Store
-) -> list[Task]:
-    """Make the points' run folders, or check that they are those of these points.
+    folder: pathlib.Path, points: Sequence[Point], store: data.Store
+) -> list[PointRun]:
+    """Create the points' run folders, or check that existing ones belong to these points.
 
     Raises:
-      InputError: a folder is of another configuration or of other data.
+      InputError: a folder belongs to another configuration or other data.
     """
     return [
-        Task(point, run_folder.open_run_folder(grid_dir / POINTS / point.name, point.config, store))
+        PointRun(
+            point, run_folder.open_run_folder(folder / POINTS / point.name, point.config, store)
+        )
         for point in points
     ]
 
 
 def write_end(folder: pathlib.Path, config: Config, outcome: loop.Outcome) -> None:
-    """Write down how a point ended, unless more of its steps are left."""
+    """Record how a point ended, unless steps are left."""
     if outcome.stopped and not outcome.diverged:
         return
     end = "finished"
@@ -63,14 +62,14 @@ def write_end(folder: pathlib.Path, config: Config, outcome: loop.Outcome) -> No
 
 
 def _limits(config: Config) -> dict[str, Any]:
-    """Return what decides how far a run goes."""
+    """Return the settings that decide when a run ends."""
     run = config.run
     names = ("train_steps", "stop_patience", "stop_metric", "stop_min_delta")
     return {name: getattr(run, name) for name in names}
 
 
-def ended(task: Task) -> dict[str, Any] | None:
-    """Return how a point ended, None if it has to be trained (further)."""
+def ended(task: PointRun) -> dict[str, Any] | None:
+    """Return how a point ended, None if steps are left."""
     path = task.folder / END
     if not path.is_file():
         return None
@@ -79,75 +78,96 @@ def ended(task: Task) -> dict[str, Any] | None:
     return found if limits == {name: found.get(name) for name in limits} else None
 
 
-def groups_of(tasks: Iterable[Task]) -> list[list[Task]]:
-    """Put together the points that one program can train: those that differ in numbers."""
-    found: dict[Any, list[Task]] = {}
+def groups_of(tasks: Iterable[PointRun]) -> list[list[PointRun]]:
+    """Group the points that one program can train: those that differ only in numbers."""
+    found: dict[Any, list[PointRun]] = {}
     for task in tasks:
         found.setdefault(program_key(task.config), []).append(task)
     return list(found.values())
 
 
-class Board:
-    """What is said about the points of a group that train side by side: one line for all."""
+class GroupProgress:
+    """Progress of the points that train together: one line per record, for all of them."""
 
-    def __init__(self, points: int, total: int, say: Callable[[str], None]) -> None:
-        self._points, self._total, self._say = points, total, say
-        self._losses: dict[str, float] = {}
-        self._printed = -math.inf
+    def __init__(self, train_steps: int, say: Callable[[str], None]) -> None:
+        self._train_steps, self._say = train_steps, say
+        self._active: set[str] = set()
+        self._reports: dict[str, callbacks.Progress] = {}
+        self._training = False
 
-    def heard(self, name: str, progress: callbacks.Progress) -> None:
-        """Print a line when the first of the points tells, not too often."""
-        first = next(iter(self._losses), name)
-        now = time.monotonic()
-        due = now - self._printed >= _LINE_SECONDS or progress.step == self._total
-        if name == first and due and self._losses:
-            self._printed = now
-            finite = {k: v for k, v in self._losses.items() if math.isfinite(v)}
-            best = min(finite, key=lambda k: finite[k]) if finite else "none"
-            self._say(
-                f"step {progress.step:>7,}/{self._total:,}  {self._points} points  "
-                f"lowest loss {finite.get(best, math.nan):.3f} ({best})  "
-                f"{progress.examples_per_second:,.0f} examples/s each  "
-                f"left {duration(progress.seconds_left)}"
-            )
-        self._losses[name] = progress.figures["loss"]
+    def started(self, name: str) -> None:
+        """Count a point among those that report."""
+        if self._training:  # another round begins, perhaps with other points
+            self.flush()
+            self._active, self._training = set(), False
+        self._active.add(name)
+
+    def trained(self, name: str, progress: callbacks.Progress) -> None:
+        """Print a line once every active point has reported a step."""
+        self._training = True
+        if any(report.step != progress.step for report in self._reports.values()):
+            # Points that did not report have ended.
+            self._active = set(self._reports)
+            self.flush()
+        self._reports[name] = progress
+        if not progress.is_record or self._active <= self._reports.keys():
+            self.flush()
+
+    def flush(self) -> None:
+        """Print what has been reported and not been printed yet."""
+        if not self._reports:
+            return
+        losses = {name: report.figures["loss"] for name, report in self._reports.items()}
+        finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
+        best = min(finite, key=lambda name: finite[name]) if finite else "none"
+        last = next(iter(self._reports.values()))
+        self._say(
+            f"step {last.step:>7,}/{self._train_steps:,}  {len(self._active)} points  "
+            f"lowest loss {finite.get(best, math.nan):.3f} ({best})  "
+            f"{last.examples_per_second:,.0f} examples/s each  left {duration(last.seconds_left)}"
+        )
+        self._reports = {}
 
 
 class PointRecorder(Recorder):
-    """Keeps what a single run keeps; what a single run prints goes to the folder's log."""
+    """Recorder of a point: its lines go to the log in the point's folder."""
 
-    def __init__(self, task: Task, board: Board | None) -> None:
+    def __init__(self, task: PointRun, group: GroupProgress | None) -> None:
         self._log = (task.folder / LOG).open("a", buffering=1)
         super().__init__(task.folder, task.config.run.train_steps, self._write)
-        self._name, self._board = task.point.name, board
+        self._name, self._group = task.point.name, group
 
     def _write(self, message: str) -> None:
         self._log.write(message + "\n")
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         super().close()
         self._log.close()
+        if self._group:
+            self._group.flush()
 
     def started(self, summary: callbacks.Summary) -> None:
-        """Open the files; again, where points that were behind have caught up."""
+        """Open the files; called again when points that were behind have caught up."""
         super().close()
         super().started(summary)
+        if self._group:
+            self._group.started(self._name)
 
     def trained(self, progress: callbacks.Progress) -> None:
-        """Keep it, and tell the board."""
+        """Write the progress and pass it on."""
         super().trained(progress)
-        if self._board:
-            self._board.heard(self._name, progress)
+        if self._group:
+            self._group.trained(self._name, progress)
 
 
 class Scoring(NamedTuple):
     """How points are scored.
 
     Attributes:
-      split: whose rows.
-      examples: at most so many rows, spread over the split; 0 for all.
-      draws: how often each row is sampled.
+      split: split whose rows are scored.
+      examples: largest number of rows, evenly spaced in the split; 0 for all.
+      draws: samples per row.
     """
 
     split: str
@@ -156,12 +176,12 @@ class Scoring(NamedTuple):
 
 
 def score(
-    tasks: Sequence[Task], store: data.Store, scoring: Scoring, say: Callable[[str], None]
+    tasks: Sequence[PointRun], store: data.Store, scoring: Scoring, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """Score the best checkpoint of each point that ended well; what is scored already is kept.
+    """Score the best checkpoint of each point that has ended; earlier scores are reused.
 
     Returns:
-      the scores by the point's name; none for a point that diverged.
+      Scores by point name, without points that diverged.
     """
     rows = store.splits[scoring.split]
     rows = rows[data.spread_rows(len(rows), scoring.examples)]
@@ -186,7 +206,7 @@ def score(
 
 
 def _kept(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any] | None:
-    """Read scores that were made in the same way, if there are any."""
+    """Read earlier scores; None if they were computed in another way."""
     if not path.is_file():
         return None
     found: dict[str, Any] = json.loads(path.read_text())
@@ -194,7 +214,7 @@ def _kept(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _figures(found: evaluation.Evaluation) -> dict[str, Any]:
-    """Return the figures that a grid compares, over all tracks."""
+    """Return the figures that a sweep compares, over all tracks."""
     return {
         "rows": found.examples,
         "sampled_accuracy": found.sampled["accuracy"]["overall"],

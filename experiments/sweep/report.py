@@ -18,7 +18,7 @@ from experiments.cli.json_files import write_json
 from experiments.cli.progress import METRICS
 from experiments.sweep import charts
 from experiments.sweep.axes import Axis, shown
-from experiments.sweep.points import Scoring, Task, ended
+from experiments.sweep.points import PointRun, Scoring, ended
 from musicvae_jax.storage import run_folder
 
 # Figure -> its column in tables.
@@ -36,7 +36,7 @@ _MOST_PANELS = 6
 Row = dict[str, Any]
 
 
-def results(tasks: Sequence[Task], scores: dict[str, dict[str, Any]]) -> list[Row]:
+def results(tasks: Sequence[PointRun], scores: dict[str, dict[str, Any]]) -> list[Row]:
     """Return a row for each point, the best sampled accuracy first, those that diverged last."""
     rows = []
     for task in tasks:
@@ -105,7 +105,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def report(
-    rows: Sequence[Row], axes: Sequence[Axis], tasks: Sequence[Task], about: dict[str, Any]
+    rows: Sequence[Row], axes: Sequence[Axis], tasks: Sequence[PointRun], about: dict[str, Any]
 ) -> str:
     """Write the page: table, heat maps, rate and distortion, learning curves."""
     scoring = Scoring(about["split"], about["examples"], about["draws"])
@@ -121,7 +121,7 @@ def report(
         for row in rows
     ]
     parts = [
-        "<h1>Grid</h1>",
+        "<h1>Sweep</h1>",
         f"<p><code>{markup.escaped(about['command'])}</code></p>",
         f"<p>{len(rows)} points; data: {markup.escaped(about['data'])}; "
         f"{markup.escaped(_how(rows, scoring))}.</p>",
@@ -131,7 +131,7 @@ def report(
     parts += _maps(rows, axes)
     parts += _rate_distortion(rows, axes)
     parts += _curves(tasks)
-    return markup.document("Grid", "\n".join(parts))
+    return markup.document("Sweep", "\n".join(parts))
 
 
 def _warnings(rows: Sequence[Row]) -> list[str]:
@@ -199,7 +199,7 @@ def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
     return ["<h2>Rate and distortion</h2>", markup.figure(drawn, caption)]
 
 
-def _curves(tasks: Sequence[Task]) -> list[str]:
+def _curves(tasks: Sequence[PointRun]) -> list[str]:
     """Draw the validations of each point."""
     parts = ["<h2>Learning curves</h2>", '<div class="grid">']
     records = {task.point.name: _records(task.folder / METRICS) for task in tasks}

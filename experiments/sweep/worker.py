@@ -1,6 +1,6 @@
 """Train one point of a sweep in this process, from the run folder the sweep has opened.
 
-python -m experiments.sweep.worker --run_dir=GRID/points/POINT
+python -m experiments.sweep.worker --run_dir=SWEEP/points/POINT
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from absl import flags
 from data_pipeline import cli
 from experiments.cli import compile_cache
 from experiments.cli.signals import StopSignal
-from experiments.sweep.axes import GridPoint
-from experiments.sweep.points import PointRecorder, Task, write_end
+from experiments.sweep.axes import Point
+from experiments.sweep.points import PointRecorder, PointRun, write_end
 from musicvae_jax import data
 from musicvae_jax.storage import run_folder
 from musicvae_jax.training import loop
 
 
 def train_folder(run_dir: str, should_stop: Callable[[], bool] = lambda: False) -> str:
-    """Train from the folder's latest checkpoint and write down how it ended.
+    """Train from the folder's latest checkpoint and record how it ended.
 
-    Also what a worker of a cluster calls; the folder and the data must be where it can see them.
+    Workers of a cluster call this too; folder and data must be on a shared file system.
 
     Returns:
-      the folder's name.
+      The folder's name.
     """
     folder = pathlib.Path(run_dir)
     config, known = run_folder.read_config(folder), run_folder.read_data(folder)
-    recorder = PointRecorder(Task(GridPoint(folder.name, {}, config), folder), None)
+    recorder = PointRecorder(PointRun(Point(folder.name, {}, config), folder), None)
     store = data.open_store(known["path"])
     outcome = loop.fit(config, store, str(folder), recorder, should_stop=should_stop)
     recorder.close()

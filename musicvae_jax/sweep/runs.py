@@ -1,8 +1,8 @@
-"""Many runs in one program: states stacked on a leading axis, G points of a sweep.
+"""Many runs in one program: states stacked on a leading axis, the G points of a sweep.
 
-What a grid varies is data: rates, weights and limits are arrays of the state, so that one
-compiled program makes the steps of every point, from the same batches. The loop that trains
-them is the one that trains a single run; each point has its run folder, as a single run has.
+The hyper-parameters of a sweep are arrays of the state (rates, weights, limits), so one compiled
+program advances every point, on the same batches. The training loop is that of a single run, and
+each point has a run folder like a single run.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ import jax
 
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.devices import mesh as sharding
+from musicvae_jax.devices.mesh import make_mesh, replicated
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.storage.checkpoints import Checkpoints
-from musicvae_jax.sweep.program import GridProgram, most_points, program_key
+from musicvae_jax.sweep.program import SweepProgram, most_points, program_key
 from musicvae_jax.training import early_stopping, loop
-from musicvae_jax.training import step as training
 from musicvae_jax.training.callbacks import Observer
 from musicvae_jax.training.program import Validation
-from musicvae_jax.training.step import TrainState
+from musicvae_jax.training.step import (
+    TrainState,
+    count_parameters,
+    init_state,
+    split_seed,
+    state_from_params,
+)
 
 Tree = Any
 
 
 class Point(NamedTuple):
-    """One point: what it trains, its run folder, and who is told about it."""
+    """One point: its configuration, run folder and observer."""
 
     config: Config
     run_dir: str
@@ -40,24 +45,24 @@ class Point(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Seconds per step of all points of a group, by points side by side on a device."""
+    """Seconds per step of a group, by the number of points a device computes at once."""
 
     seconds: dict[int, float]
     chosen: int
 
 
 def faster_program(
-    programs: Sequence[GridProgram], states: Sequence[TrainState], steps: int = 2
-) -> tuple[GridProgram, Timing]:
-    """Time a few steps of each program, from copies of the states, and take the faster.
+    programs: Sequence[SweepProgram], states: Sequence[TrainState], steps: int = 2
+) -> tuple[SweepProgram, Timing]:
+    """Time a few steps of each program on copies of the states and choose the fastest.
 
     Returns:
-      the program, and what was measured.
+      the program and the measured times.
     """
     seconds: dict[int, float] = {}
     for program in programs:
         state = program.stack(states)
-        for _ in range(2):  # the first does not count
+        for _ in range(2):  # the first is a warm-up
             start = time.perf_counter()
             state, _ = jax.block_until_ready(program(state, 0, min(steps, program.size)))
             seconds[program.side_by_side] = (time.perf_counter() - start) / steps
@@ -76,20 +81,21 @@ def fit_points(
 ) -> list[loop.Outcome]:
     """Train the points of one program, each from its latest checkpoint, to `train_steps`.
 
-    Points that are at different steps, as after a kill between two saves, first catch up.
+    Points at different steps, as after a kill between two saves, first catch up.
 
     Args:
-      points: of equal `program_key`.
-      store: what to train on.
-      side_by_side: points that a device computes at once, 1 for one after the other, 0 for as
-        many as its memory holds; None times these two and takes the faster.
-      should_stop: asked between dispatches; when it says yes, the states are saved first.
-      devices: to share the points out to, all by default.
-      timed: is told what was measured to choose.
+      points: points with equal `program_key`.
+      store: the training data.
+      side_by_side: points that a device computes at once: 1 for one after the other, 0 for as
+        many as its memory holds; None times these two and chooses the faster.
+      should_stop: called between dispatches; if it returns true, the states are saved and
+        training stops.
+      devices: devices to distribute the points over, all by default.
+      timed: called with the measured times, if there is a choice.
 
     Raises:
       ValueError: the points do not share a program.
-      InputError: the store has too few rows, or the LSTMs are to run in cuDNN, which cannot be
+      InputError: the store has too few rows, or the LSTM backend is cuDNN, which cannot be
         vectorised.
     """
     configs = [point.config for point in points]
@@ -97,8 +103,8 @@ def fit_points(
         raise ValueError("points: they differ in more than numbers, group them by program_key")
     if configs[0].run.lstm_backend == "cudnn":
         raise InputError(
-            "lstm_backend: cudnn cannot train points in one program; take the executor local, or "
-            "lstm_backend=xla"
+            "lstm_backend: cudnn cannot train several points in one program; use "
+            "--executor=local or --lstm_backend=xla"
         )
     for config in configs:
         loop.check_rows(config, store)
@@ -110,33 +116,34 @@ def fit_points(
             stack.callback(checkpoints.close)
         runs = [loop.Run(p.config, p.observer, c) for p, c in zip(points, opened, strict=True)]
         states = _first_states(model, runs, devices)
-        return _Grid(model, runs, store, devices, side_by_side, timed).train(states, should_stop)
+        group = _Group(model, runs, store, devices, side_by_side, timed)
+        return group.train(states, should_stop)
 
 
 def _first_states(
     model: Model, runs: Sequence[loop.Run], devices: Sequence[jax.Device]
 ) -> list[TrainState]:
-    """Restore each point's latest checkpoint, or draw its parameters; one seed, one draw."""
-    mesh = sharding.make_mesh(devices[:1])
-    draw = jax.jit(model.init, out_shardings=sharding.replicated(mesh))
+    """Restore each point's latest checkpoint, or draw its parameters, once per seed."""
+    mesh = make_mesh(devices[:1])
+    draw = jax.jit(model.init, out_shardings=replicated(mesh))
     drawn: dict[int, Tree] = {}
     states = []
     for config, _, checkpoints in runs:
-        init = functools.partial(training.init_state, model, config)
+        init = functools.partial(init_state, model, config)
         state = loop.restored(init, config, mesh, checkpoints)
         if state is None:
             seed = config.train.seed
-            init_key, run_key = training.split_seed(seed)
+            init_key, run_key = split_seed(seed)
             if seed not in drawn:
                 drawn[seed] = draw(init_key)
-            state = training.state_from_params(drawn[seed], config, run_key)
+            state = state_from_params(drawn[seed], config, run_key)
         states.append(jax.device_get(state))
     return states
 
 
 @dataclasses.dataclass
-class _Grid:
-    """What the rounds of a group share."""
+class _Group:
+    """Points that one program trains."""
 
     model: Model
     runs: Sequence[loop.Run]
@@ -148,7 +155,7 @@ class _Grid:
     def train(
         self, states: list[TrainState], should_stop: Callable[[], bool]
     ) -> list[loop.Outcome]:
-        """Make all steps that are left, the points that are behind first."""
+        """Train until every point has ended; points that are behind catch up first."""
         last = self.runs[0].config.run.train_steps
         outcomes = []
         for run, state in zip(self.runs, states, strict=True):
@@ -174,10 +181,10 @@ class _Grid:
         until: int,
         should_stop: Callable[[], bool],
     ) -> list[loop.Outcome]:
-        """Train some points that are at one step together until another."""
+        """Train points that are at the same step until step `until`."""
         runs, config = [self.runs[n] for n in group], self.runs[group[0]].config
         program = self._program([run.config for run in runs], states)
-        mesh = sharding.make_mesh(self.devices[:1])
+        mesh = make_mesh(self.devices[:1])
         rows = self.store.splits["validation"]
         validation = Validation(self.model, config, rows, mesh, states[0].params)
         for run, state in zip(runs, states, strict=True):
@@ -189,12 +196,12 @@ class _Grid:
         )
         return [found._replace(state=jax.device_get(found.state)) for found in trained]
 
-    def _program(self, configs: Sequence[Config], states: Sequence[TrainState]) -> GridProgram:
-        """Compile the program, or two of them and keep the faster."""
+    def _program(self, configs: Sequence[Config], states: Sequence[TrainState]) -> SweepProgram:
+        """Compile the program, or two of them and choose the faster."""
         rows = self.store.splits["train"]
 
-        def compiled(side_by_side: int) -> GridProgram:
-            return GridProgram(self.model, configs, rows, self.devices, side_by_side)
+        def compiled(side_by_side: int) -> SweepProgram:
+            return SweepProgram(self.model, configs, rows, self.devices, side_by_side)
 
         if self.side_by_side is not None or len(configs) <= len(self.devices):
             return compiled(1 if self.side_by_side is None else self.side_by_side)
@@ -204,12 +211,12 @@ class _Grid:
 
 
 class Cost(NamedTuple):
-    """What training a configuration takes on one device.
+    """Cost of training a configuration on one device.
 
     Attributes:
-      parameters: numbers in the model.
-      memory_bytes: estimate: arguments, results and temporaries.
-      seconds_per_step: measured.
+      parameters: number of parameters of the model.
+      memory_bytes: estimated memory: arguments, results and temporaries.
+      seconds_per_step: measured time of a step.
     """
 
     parameters: int
@@ -220,8 +227,8 @@ class Cost(NamedTuple):
 def measured_cost(config: Config, store: data.Store, steps: int = 3) -> Cost:
     """Compile a configuration's steps and time a few of them on one device."""
     model = build_model(config)
-    state = training.init_state(model, config)
-    parameters = training.count_parameters(state.params)
-    program = GridProgram(model, [config], store.splits["train"], jax.devices()[:1], 1)
+    state = init_state(model, config)
+    parameters = count_parameters(state.params)
+    program = SweepProgram(model, [config], store.splits["train"], jax.devices()[:1], 1)
     _, timing = faster_program([program], [state], steps)
     return Cost(parameters, program.memory_bytes, timing.seconds[1])

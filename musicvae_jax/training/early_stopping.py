@@ -16,7 +16,7 @@ from musicvae_jax.config import Config
 
 
 class Patience(NamedTuple):
-    """Best figures and waiting times; scalars, or [G] for the points of a grid.
+    """Best figures and waiting times; scalars, or [G] for the points of a sweep.
 
     Attributes:
       rate_scale: what the schedule "plateau" has multiplied the learning rate by, float32.

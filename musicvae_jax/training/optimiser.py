@@ -1,6 +1,6 @@
 """The reference's optimiser as optax transformations whose numbers are arrays.
 
-What a grid varies is data: learning rate, decays and limits reach `update` as a
+What a sweep varies is data: learning rate, decays and limits reach `update` as a
 `Hyperparameters` of float32 arrays, so that many runs can be one `jax.vmap`.
 
 Reference: magenta/models/music_vae/music_vae_train.py (clipping) and TensorFlow 1's

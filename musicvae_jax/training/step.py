@@ -53,7 +53,7 @@ class TrainState:
       step: optimiser steps done, int32 [].
       params: model parameters, float32.
       optimiser: state of the optimiser.
-      hyper: the numbers a grid may vary.
+      hyper: the numbers a sweep may vary.
       key_data: bits of the run's random key, uint32.
       zeroed: steps so far whose gradient counted as 0 for its norm, int32 [].
       skipped: steps so far that changed nothing, for a value was not finite, int32 [].

@@ -1,9 +1,10 @@
-"""The command: what it refuses, what it writes, and that it goes on where it stopped."""
+"""The sweep command: what it refuses, what it writes, and how it resumes."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -17,12 +18,19 @@ from absl import flags
 
 from experiments import evaluate, grid_search
 from experiments.sweep import charts, report
-from experiments.sweep import points as grid_points
 from experiments.sweep.axes import Axis, make_points, parse_axes
+from experiments.sweep.points import (
+    GroupProgress,
+    PointRun,
+    Scoring,
+    ended,
+    groups_of,
+    write_end,
+)
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training import loop
+from musicvae_jax.training import callbacks, loop
 from tests.support.synthetic_store import write_store
 
 NO_STATE: Any = None
@@ -56,19 +64,19 @@ def _checked(store_dir: pathlib.Path, *arguments: str) -> Any:
     values = flags.FlagValues()
     grid_search.define_flags(values)
     values(["grid_search", f"--data_dir={store_dir}", "--run_dir=unused", *SMALL, *arguments])
-    return grid_search.checked_grid(values)
+    return grid_search.checked_sweep(values)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "grid: no axis is given; write for example --grid=beta=0.1,0.2"),
-        (("beta",), "grid: 'beta' names no values"),
-        (("beta=",), "grid: 'beta=' names no values"),
+        ((), "sweep: no axis is given; write for example --grid=beta=0.1,0.2"),
+        (("beta",), "sweep: axis 'beta' has no values"),
+        (("beta=",), "sweep: axis 'beta=' has no values"),
         (("betta=1",), "no configuration field is named 'betta'; did you mean beta?"),
         (("quality=1",), "no configuration field is named 'quality'; see --help"),
-        (("task=mel_2bar",), "task is no axis"),
-        (("beta=0.1", "beta=0.2"), "two axes are named beta; give all its values in one"),
+        (("task=mel_2bar",), "task cannot be an axis"),
+        (("beta=0.1", "beta=0.2"), "there are two axes beta; give all values in one"),
         (("beta=0.1,0.10",), "beta has the value 0.1 twice"),
         (("beta=0.1,x",), "beta=x is not a number"),
         (("seed=1.5",), "seed=1.5 is not a whole number"),
@@ -80,7 +88,7 @@ def _checked(store_dir: pathlib.Path, *arguments: str) -> Any:
         (("batch_size=16,64",), "40 training rows are fewer than one batch of 64"),
     ],
 )
-def test_a_wrong_grid_is_refused(
+def test_a_wrong_sweep_is_refused(
     store_dir: pathlib.Path, arguments: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -128,7 +136,7 @@ def test_an_axis_of_a_boolean_field_has_booleans() -> None:
 def test_points_that_differ_in_numbers_are_one_group(base: Config) -> None:
     names = ["learning_rate=1e-3,1e-2", "seed=0,1", "z_size=4,8", "stop_patience=0,2"]
     points = make_points(base, parse_axes(names))
-    groups = grid_points.groups_of(grid_points.Task(point, pathlib.Path()) for point in points)
+    groups = groups_of(PointRun(point, pathlib.Path()) for point in points)
     assert [len(group) for group in groups] == [8, 8]
     assert {task.config.model.z_size for task in groups[0]} == {4}
 
@@ -136,6 +144,39 @@ def test_points_that_differ_in_numbers_are_one_group(base: Config) -> None:
 def test_a_schedule_may_be_an_axis_beside_its_numbers(base: Config) -> None:
     points = make_points(base, parse_axes(["beta_schedule=constant,linear", "beta_steps=9"]))
     assert len(points) == 2
+
+
+def _report(step: int, loss: float) -> callbacks.Progress:
+    return callbacks.Progress(step, {"loss": loss}, 100.0, 15.0, True)
+
+
+def test_a_group_prints_one_line_per_record_also_when_a_point_has_ended() -> None:
+    lines: list[str] = []
+    group = GroupProgress(30, lines.append)
+    for name in ("a", "b", "c"):
+        group.started(name)
+    for name, loss in (("a", 3.0), ("b", 2.0), ("c", math.nan)):
+        assert not lines
+        group.trained(name, _report(10, loss))
+    assert lines == [
+        "step      10/30  3 points  lowest loss 2.000 (b)  100 examples/s each  left 15s"
+    ]
+    for step in (20, 30):  # c has diverged
+        group.trained("a", _report(step, 1.0))
+        group.trained("b", _report(step, 4.0))
+    assert [line.split()[1] for line in lines] == ["10/30", "20/30", "30/30"]
+    assert all("2 points  lowest loss 1.000 (a)" in line for line in lines[1:])
+
+
+def test_a_group_prints_what_was_reported_last() -> None:
+    lines: list[str] = []
+    group = GroupProgress(30, lines.append)
+    for name in ("a", "b"):
+        group.started(name)
+    group.trained("b", _report(30, 1.0))  # a has stopped early
+    assert not lines
+    group.flush()
+    assert len(lines) == 1
 
 
 def _run(store_dir: pathlib.Path, folder: pathlib.Path, *arguments: str) -> Any:
@@ -148,14 +189,19 @@ def _run(store_dir: pathlib.Path, folder: pathlib.Path, *arguments: str) -> Any:
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=env)
 
 
-def test_the_command_trains_scores_and_goes_on(
+def test_the_command_trains_scores_and_resumes(
     store_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    folder, axis = tmp_path / "grid", "--grid=beta=0.1,0.5,0.9"
+    folder, axis = tmp_path / "sweep", "--grid=beta=0.1,0.5,0.9"
     first = _run(store_dir, folder, axis, "--executor=vmap")
     assert first.returncode == 0, first.stderr
     assert "3 points in one program on" in first.stdout
-    assert "each device takes its points in turn" in first.stdout
+    assert [line.split()[1] for line in first.stdout.splitlines() if "lowest loss" in line] == [
+        "2/6",
+        "4/6",
+        "6/6",
+    ]
+    assert "each device computes its points one after the other" in first.stdout
     again = _run(store_dir, folder, axis, "--executor=vmap")
     assert again.returncode == 0, again.stderr
     assert "3 of 3 points are finished and skipped" in again.stdout
@@ -185,31 +231,31 @@ def test_the_command_trains_scores_and_goes_on(
     )
 
 
-def test_a_wrong_grid_ends_with_one_line_and_exit_code_2(
+def test_a_wrong_sweep_ends_with_one_line_and_exit_code_2(
     store_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    done = _run(store_dir, tmp_path / "grid", "--grid=beta=0.1", "--grid=beta=0.2")
+    done = _run(store_dir, tmp_path / "sweep", "--grid=beta=0.1", "--grid=beta=0.2")
     assert done.returncode == 2
-    assert done.stderr == "error: grid: two axes are named beta; give all its values in one\n"
-    assert not (tmp_path / "grid").exists()
+    assert done.stderr == "error: sweep: there are two axes beta; give all values in one\n"
+    assert not (tmp_path / "sweep").exists()
 
 
-def test_how_a_point_ended_is_written_down_and_believed_while_it_holds(
+def test_the_end_of_a_point_is_recorded_and_valid_for_its_limits(
     tmp_path: pathlib.Path, base: Config
 ) -> None:
     (point,) = make_points(base, parse_axes(["beta=1"]))
-    task = grid_points.Task(point, tmp_path)
+    task = PointRun(point, tmp_path)
     for outcome, end in (
         (loop.Outcome(NO_STATE, 4, True), None),
         (loop.Outcome(NO_STATE, 9, False), "finished"),
         (loop.Outcome(NO_STATE, 9, False, exhausted=True), "stopped early"),
         (loop.Outcome(NO_STATE, 9, False, cause="not finite"), "diverged"),
     ):
-        grid_points.write_end(tmp_path, point.config, outcome)
-        found = grid_points.ended(task)
+        write_end(tmp_path, point.config, outcome)
+        found = ended(task)
         assert (found and found["end"]) == end
     longer = point._replace(config=point.config.replace(train_steps=300_000))
-    assert grid_points.ended(grid_points.Task(longer, tmp_path)) is None
+    assert ended(PointRun(longer, tmp_path)) is None
 
 
 def test_a_point_that_diverged_comes_last_and_is_named(
@@ -221,8 +267,8 @@ def test_a_point_that_diverged_comes_last_and_is_named(
         folder = tmp_path / str(n)
         folder.mkdir()
         outcome = loop.Outcome(NO_STATE, 5, False, cause="" if n else "not finite")
-        grid_points.write_end(folder, point.config, outcome)
-        tasks.append(grid_points.Task(point, folder))
+        write_end(folder, point.config, outcome)
+        tasks.append(PointRun(point, folder))
     figures = {"teacher_forced_accuracy": 0.5, "greedy_accuracy": 0.4, "sampled_error": 0.01}
     figures |= {"kl_bits": 9.0, "elbo_nats": -70.0, "distortion_nats": 60.0, "active_units": 3}
     scores = {
@@ -237,7 +283,7 @@ def test_a_point_that_diverged_comes_last_and_is_named(
         "beta=0.5,seed=1",
         "beta=0.5,seed=0",
     ]
-    scoring = grid_points.Scoring("validation", 0, 3)
+    scoring = Scoring("validation", 0, 3)
     lines = report.table(rows, scoring).splitlines()
     assert "0.3000 ± 0.0100" in lines[1]
     assert lines[4].endswith("diverged")

@@ -1,4 +1,4 @@
-"""A point of a grid is its single run."""
+"""A point of a sweep equals its single run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from experiments.sweep import executors
-from experiments.sweep import points as grid_points
-from experiments.sweep.axes import GridPoint
+from experiments.sweep.axes import Point
+from experiments.sweep.points import LOG, PointRun, ended, open_folders
 from musicvae_jax import data
 from musicvae_jax.config import Config
 from musicvae_jax.sweep import program, runs
@@ -38,16 +38,16 @@ import os, pathlib, sys, warnings
 warnings.simplefilter("ignore")
 os.environ["RAY_ADDRESS"] = "127.0.0.1:1"  # a cluster of someone else is not joined
 from data_pipeline.conversion import cluster
-from experiments.sweep import worker as grid_worker
+from experiments.sweep import worker
 
 def lost_once(folder):
     first = pathlib.Path(folder, "first")
     if not first.exists():
         first.touch()
         asked = iter(range(7))
-        grid_worker.train_folder(folder, lambda: next(asked, None) is None)
+        worker.train_folder(folder, lambda: next(asked, None) is None)
         os._exit(1)
-    return grid_worker.train_folder(folder)
+    return worker.train_folder(folder)
 
 print(list(cluster.call_on_cluster(lost_once, [(sys.argv[1],)], None, 1)), flush=True)
 """
@@ -209,9 +209,9 @@ def _metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def _tasks(
     config: Config, store: data.Store, folder: pathlib.Path, fields: list[dict[str, Any]]
-) -> list[grid_points.Task]:
-    points = [GridPoint(f"{n}", f, config.replace(**f)) for n, f in enumerate(fields)]
-    return grid_points.open_folders(folder, points, store)
+) -> list[PointRun]:
+    points = [Point(f"{n}", f, config.replace(**f)) for n, f in enumerate(fields)]
+    return open_folders(folder, points, store)
 
 
 def _heard(folder: pathlib.Path) -> Listener:
@@ -239,7 +239,7 @@ def test_points_in_processes_equal_their_single_runs(
     assert said[-1].endswith("ended, 2 of 2")
     for task, (expected, _) in zip(tasks, singles, strict=True):
         _close(_heard(task.folder), expected)
-        end = grid_points.ended(task)
+        end = ended(task)
         assert end is not None
         assert (end["end"], end["step"]) == ("finished", STEPS)
     executors.train(tasks, store, options, lambda: False, said.append)
@@ -261,7 +261,7 @@ def test_a_point_of_a_lost_worker_resumes_and_equals_its_single_run(
     command = [sys.executable, "-c", LOST_ONCE, str(task.folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert "[(0, '0')]" in done.stdout, done.stderr[-2000:]
-    assert "resuming after step " in (task.folder / grid_points.LOG).read_text()
+    assert "resuming after step " in (task.folder / LOG).read_text()
     found, expected = _heard(task.folder), singles[0][0]
     # The record in which the worker was lost holds the steps since then only.
     _close(Listener(found.records[-4:]), Listener(expected.records[-4:]))
