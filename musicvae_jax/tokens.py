@@ -42,8 +42,8 @@ class Notes(NamedTuple):
 
 def columns_of(tokens: np.ndarray, task: Task) -> list[np.ndarray]:
     """Split rows [N, T] or [N, T, K] into K tracks, int64 [N, T] each."""
-    columns = np.asarray(tokens, np.int64).reshape(len(tokens), -1, len(task.tracks))
-    return list(np.moveaxis(columns, -1, 0))
+    columns = np.asarray(tokens, np.int64)
+    return list(np.moveaxis(columns.reshape(*columns.shape[:2], len(task.tracks)), -1, 0))
 
 
 def check_row(row: np.ndarray, task: Task) -> np.ndarray:

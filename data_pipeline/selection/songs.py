@@ -42,7 +42,7 @@ def num_onsets(rows: np.ndarray, task: Task) -> np.ndarray:
     Returns:
       int64 [N], summed over tracks.
     """
-    columns = rows.reshape(len(rows), -1, len(task.tracks))
+    columns = rows.reshape(len(rows), task.num_steps, len(task.tracks))
     total = np.zeros(len(rows), np.int64)
     for k, track in enumerate(task.tracks):
         total += np.count_nonzero(onsets(columns[:, :, k], track), axis=1)

@@ -50,6 +50,9 @@ def test_columns_are_the_tracks_in_order() -> None:
     columns = tokens.columns_of(rows, get_task("trio_16bar"))
     np.testing.assert_array_equal(np.stack(columns, axis=-1), rows)
     (column,) = tokens.columns_of(rows[:, :, 0], get_task("mel_2bar"))
+    assert [column.shape for column in tokens.columns_of(rows[:0], get_task("trio_16bar"))] == [
+        (0, rows.shape[1])
+    ] * 3
     np.testing.assert_array_equal(column, rows[:, :, 0])
 
 

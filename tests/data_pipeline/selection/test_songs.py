@@ -18,7 +18,7 @@ from data_pipeline.selection.songs import (
     song_hashes,
 )
 from data_pipeline.selection.splits import split_of
-from musicvae_jax.tasks import TASKS, get_task
+from musicvae_jax.tasks import TASKS, Task, get_task
 
 
 def joined(files: list[set[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +50,11 @@ def test_onsets_hand_computed() -> None:
     trio = np.zeros((1, 256, 3), np.uint16)
     trio[0, :3] = [(1, 1, 1), (2, 1, 0), (50, 60, 7)]
     assert num_onsets(trio, get_task("trio_16bar")).tolist() == [1 + 1 + 2 + 1]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_a_file_without_rows_of_a_task_has_no_onsets(task: Task) -> None:
+    assert num_onsets(np.zeros((0, *task.row_shape), task.token_dtype), task).shape == (0,)
 
 
 def test_only_different_rows_with_enough_onsets_count() -> None:
