@@ -24,6 +24,7 @@ from data_pipeline import cli
 from data_pipeline.command_line import shell_line
 
 PRESET = "demo"
+MUSIC_FILES = {"*.mid": "MIDI", "*.wav": "WAV"}
 NUM_SAMPLES, NUM_RECONSTRUCTIONS, NUM_STEPS = 8, 4, 9
 
 
@@ -39,6 +40,7 @@ def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> lis
     sources = [f"--input={path}" for path in inputs] or ["--corpus=folk"]
     recipe = f"--flagfile={flagfile}" if flagfile else f"--preset={PRESET}"
     generate = ["-m", "experiments.generate", f"--run_dir={run}", f"--output={music}"]
+    generate += [f"--format={name}" for name in ("midi", "wav", "png")]
     rows = f"--data_dir={tokens}"
     return [
         ["-m", "data_pipeline.prepare", *sources, "--task=mel_2bar", f"--output={tokens}"],
@@ -91,9 +93,12 @@ def closing(output: str) -> str:
         [*mine, f"--output={output}/my_tokens"],
     )
     pictures = "\n".join(f"  {path}" for path in sorted(music.glob("*.png")))
-    names = " ".join(path.name for path in sorted(music.glob("*.mid")))
+    names = {end: " ".join(path.name for path in sorted(music.glob(end))) for end in MUSIC_FILES}
     lines = "\n".join(f"  {_shown(arguments)}" for arguments in next_ones)
-    return f"\nPictures:\n{pictures}\nMIDI files in {music}:\n  {names}\nTry next:\n{lines}"
+    found = "\n".join(
+        f"{kind} files in {music}:\n  {names[end]}" for end, kind in MUSIC_FILES.items()
+    )
+    return f"\nPictures:\n{pictures}\n{found}\nTry next:\n{lines}"
 
 
 def define_flags() -> None:

@@ -1,5 +1,4 @@
-"""Segments of notes to rows of tokens and back.
+"""Windows of notes to rows of tokens, one module per kind of track.
 
-`codec` has the interface, `Codec`, and the table of kinds; `melody` and `drums` are the two kinds;
-`trio` combines them; `windows` cuts tracks into windows.
+`melody`, `drums` and `trio` say what the tokens mean; `windows` cuts tracks into windows.
 """

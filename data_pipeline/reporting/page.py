@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.codecs.melody import pitch_name
+from data_pipeline.codecs.words import pitch_name
 from data_pipeline.reporting import charts
 from data_pipeline.reporting.charts import bars, histogram, piano_roll
 from data_pipeline.reporting.markup import document, escaped, figure, table

@@ -18,6 +18,7 @@ def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
     assert "--corpus=folk" in lines[0]
     asked = ("--mode=sample --num=8", "--mode=reconstruct", "--mode=interpolate")
     assert all(text in line for text, line in zip(asked, lines[3:], strict=True))
+    assert all("--format=midi --format=wav" in line for line in lines[3:])
     assert "--num=4" in lines[4]
     assert "--steps=9" in lines[5]
 
@@ -72,9 +73,10 @@ def test_a_stop_is_waited_for(sent: signal.Signals, tmp_path: pathlib.Path) -> N
 def test_the_closing_lines_name_files_and_three_next_commands(tmp_path: pathlib.Path) -> None:
     music = tmp_path / "music"
     music.mkdir()
-    for name in ("sample.png", "sample_1.mid", "sample.npz"):
+    for name in ("sample.png", "sample_1.mid", "sample_1.wav", "sample.npz"):
         (music / name).touch()
     text = demo.closing(str(tmp_path))
     assert f"  {music / 'sample.png'}\n" in text
     assert "  sample_1.mid\n" in text
+    assert "  sample_1.wav\n" in text
     assert text.split("Try next:\n")[1].count(" -m ") == 3
