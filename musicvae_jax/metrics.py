@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from musicvae_jax.models import draws
 from musicvae_jax.tasks import NO_EVENT, Task, Track
 
 Counts = dict[str, jax.Array]
@@ -33,7 +34,7 @@ def starts_note(tokens: jax.Array, task: Task) -> jax.Array:
 
 def best_tokens(logits: Sequence[jax.Array]) -> jax.Array:
     """Return the most likely token of each step: K arrays [B, T, V_k] -> int32 [B, T, K]."""
-    return jnp.stack([jnp.argmax(track, axis=-1) for track in logits], axis=-1).astype(jnp.int32)
+    return jnp.stack(draws.best(tuple(logits)), axis=-1)
 
 
 def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Counts:

@@ -22,7 +22,7 @@ sequences run here: what feeds back its own samples makes its steps in `lstm.py`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,6 @@ from jax.experimental import rnn
 
 from musicvae_jax.config import InputError
 from musicvae_jax.models.lstm import FORGET_BIAS, Layer, State
-
-if TYPE_CHECKING:
-    from musicvae_jax.models.decoders import Columns, Prepared, Weights
 
 RunLayer = Callable[..., jax.Array]  # `run_layer`, or what a test puts in its place
 
@@ -124,32 +121,3 @@ def run_stack(
         parts = [rows for rows in (layer.inputs, layer.recurrent) if rows is not None]
         x = run(x, jnp.concatenate(parts, axis=1), layer.bias, start)
     return x
-
-
-def run_decoder(
-    run: RunLayer, weights: Weights, start: Prepared, previous: Columns, streams: Sequence[Any]
-) -> jax.Array:
-    """Run a decoder's layers over the tokens before each step.
-
-    Args:
-      run: `run_layer`.
-      weights: of the decoder.
-      start: what its context gives.
-      previous: K arrays [T, B]; V_k means "none" and becomes a row of zeros.
-      streams: for each of the N streams, something as long as it has columns.
-
-    Returns:
-      h of the highest layer, [N, T, B, H] float32.
-    """
-    T = len(previous[0])
-    context = jnp.broadcast_to(start.context[None], (T, *start.context.shape))
-    columns = iter(zip(weights.tables, previous, strict=True))
-    x, kernels = [], []
-    for n, stream in enumerate(streams):
-        tables, tokens = zip(*(next(columns) for _ in stream), strict=True)
-        one_hot = [jax.nn.one_hot(t, len(table)) for t, table in zip(tokens, tables, strict=True)]
-        x.append(jnp.concatenate([*one_hot, context], axis=-1))
-        recurrent = weights.layers[0].recurrent[n]
-        kernels.append(jnp.concatenate([*tables, weights.context[n], recurrent]))
-    hidden = run(x, kernels, weights.layers[0].bias, start.states[0])
-    return run_stack(run, hidden, weights.layers[1:], start.states[1:])

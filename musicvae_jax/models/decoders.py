@@ -22,7 +22,6 @@ from jax import lax
 
 from musicvae_jax.models import cudnn, draws, lstm, products
 from musicvae_jax.models.draws import Columns
-from musicvae_jax.models.encoders import split_columns
 from musicvae_jax.models.initialisation import GLOROT, Initialisation
 
 
@@ -190,7 +189,7 @@ class CategoricalDecoder(nn.Module):
           K arrays [B, T, V_k] float32.
         """
         if self.run_layer is not None:
-            hidden = cudnn.run_decoder(self.run_layer, weights, start, previous, self.depths)
+            hidden = self._run_dense(self.run_layer, weights, start, previous)
         else:
             hidden = lstm.run_stack(
                 weights.layers,
@@ -206,6 +205,24 @@ class CategoricalDecoder(nn.Module):
             flat = products.contract("tbh,hv->btv", hidden[n], kernel, self.dtype)
             logits.extend(_split(flat + bias[None, None, :], self.depths[n], axis=2))
         return tuple(logits)
+
+    def _run_dense(
+        self, run: cudnn.RunLayer, weights: Weights, start: Prepared, previous: Columns
+    ) -> jax.Array:
+        """Run the layers on dense inputs, one-hot tokens and the context: h [N, T, B, H]."""
+        context = jnp.broadcast_to(start.context[None], (len(previous[0]), *start.context.shape))
+        x, kernels = [], []
+        streams = zip(
+            _group(weights.tables, self.depths), _group(previous, self.depths), strict=True
+        )
+        for n, (tables, columns) in enumerate(streams):
+            pairs = zip(columns, tables, strict=True)
+            one_hot = [jax.nn.one_hot(tokens, len(table)) for tokens, table in pairs]
+            x.append(jnp.concatenate([*one_hot, context], axis=-1))
+            recurrent = weights.layers[0].recurrent[n]
+            kernels.append(jnp.concatenate([*tables, weights.context[n], recurrent]))
+        hidden = run(x, kernels, weights.layers[0].bias, start.states[0])
+        return cudnn.run_stack(run, hidden, weights.layers[1:], start.states[1:])
 
     def _token_gates(self, weights: Weights, previous: Columns) -> jax.Array:
         """Look up the previous tokens' part of the lowest gates: [N, T, B, 4H]."""
@@ -354,45 +371,3 @@ def _group(parts: Sequence[jax.Array], depths: Sequence[Sequence[int]]) -> list[
     """Group K arrays by stream."""
     rest = iter(parts)
     return [[next(rest) for _ in stream] for stream in depths]
-
-
-class FlatDecoder(nn.Module):
-    """p(tokens | z) by one loop over all steps.
-
-    Attributes:
-      core: decoder whose context is z.
-    """
-
-    core: CategoricalDecoder
-
-    def declare(self) -> None:
-        """Touch every parameter."""
-        self.core.weights()
-
-    def logits(
-        self,
-        z: jax.Array,
-        tokens: jax.Array,
-        sampling: Sampling | None,
-        dropout: Dropout | None = None,
-    ) -> Columns:
-        """Compute the logits of tokens [B, T] or [B, T, K]: K arrays [B, T, V_k]."""
-        weights = self.core.weights()
-        start = self.core.prepare(weights, z)
-        previous = shift(split_columns(tokens), self.core.no_tokens(z.shape[0]))
-        if sampling is not None:
-            previous = self.core.feed_back(weights, start, previous, sampling)
-        if dropout is not None:
-            previous = self.core.drop(previous, dropout)
-        return self.core.teacher_forced(weights, start, previous)
-
-    def generate(
-        self, z: jax.Array, key: jax.Array, temperature: jax.Array | float, num_steps: int
-    ) -> jax.Array:
-        """Decode z [B, Z] to tokens [B, T] or [B, T, K] int32."""
-        weights = self.core.weights()
-        start = self.core.prepare(weights, z)
-        keys = jax.random.split(key, num_steps)
-        first = self.core.no_tokens(z.shape[0])
-        fast = self.core.cast_weights(weights)
-        return join_columns(self.core.generate(fast, start, first, keys, temperature)[1])

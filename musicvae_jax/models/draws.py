@@ -35,13 +35,16 @@ def perturbed(logits: Columns, noise: Columns, temperature: jax.Array | float) -
 
 
 def best(logits: Columns) -> Columns:
-    """Return the first largest of each column [B, V_k]: K arrays [B] int32."""
-    # XLA's CPU back end computes argmax one element at a time; these two run as vectors.
+    """Return the most likely token, the first of equals: K arrays [..., V_k] to [...] int32.
+
+    Where a logit is NaN it is the last token.
+    """
     return tuple(_first_largest(x) for x in logits)
 
 
 def _first_largest(x: jax.Array) -> jax.Array:
-    last = x.shape[-1] - 1  # the answer where nothing equals itself: a token in any case
+    # XLA's CPU back end computes argmax one element at a time; these two reductions are vectorised.
+    last = x.shape[-1] - 1
     index = jnp.arange(last + 1, dtype=jnp.int32)
     return jnp.where(x == x.max(axis=-1, keepdims=True), index, last).min(axis=-1)
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from musicvae_jax.models import lstm, products
+from musicvae_jax.models import lstm, products, remat
 from musicvae_jax.models.initialisation import Initialisation, Initializer
 from musicvae_jax.tasks import NUM_DRUM_CLASSES, Track
 
@@ -106,21 +106,21 @@ class BidirectionalStack(nn.Module):
     ) -> jax.Array:
         """Embed the first `lengths` [B] steps of K columns [T, B]: [B, 2H]."""
         both = [jnp.stack([column, reverse(column, lengths)]) for column in columns]
-        first = lstm.recomputed(
+        first = remat.recomputed(
             lambda: self._layer(0, self._token_inputs(tracks, both), lengths), self.remat
         )
         return self._upper_layers(first(), lengths)
 
     def embed_features(self, features: jax.Array) -> jax.Array:
         """Embed all steps of features [T, B, D]: [B, 2H]."""
-        first = lstm.recomputed(functools.partial(self._dense_layer, 0, None), self.remat)
+        first = remat.recomputed(functools.partial(self._dense_layer, 0, None), self.remat)
         return self._upper_layers(first(features), None)
 
     def _upper_layers(self, hidden: jax.Array, lengths: jax.Array | None) -> jax.Array:
         """Run all layers but the lowest, whose h is given, and join the directions."""
         for n in range(1, len(self.sizes)):
             above = functools.partial(self._upper_layer, n, lengths)
-            hidden = lstm.recomputed(above, self.remat)(hidden)
+            hidden = remat.recomputed(above, self.remat)(hidden)
         return jnp.concatenate([hidden[0], hidden[1]], axis=-1)
 
     def _token_inputs(self, tracks: Sequence[Track], columns: Sequence[jax.Array]) -> jax.Array:

@@ -21,13 +21,13 @@ from jax import lax
 from musicvae_jax.models import cudnn, lstm, products
 from musicvae_jax.models.decoders import (
     CategoricalDecoder,
-    Columns,
     Dropout,
     Prepared,
     Sampling,
     join_columns,
     shift,
 )
+from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import side_by_side, split_columns
 from musicvae_jax.models.initialisation import Initialisation
 

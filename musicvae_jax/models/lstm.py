@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from musicvae_jax.models import remat
 from musicvae_jax.models.initialisation import GLOROT, ZEROS, Initializer
 from musicvae_jax.models.products import Affine, contract, multiply
 
@@ -53,11 +54,21 @@ def cell(
 
 
 class _Static(NamedTuple):
-    """What a compiled recurrence depends on besides shapes."""
+    """What a compiled recurrence depends on besides shapes.
+
+    Attributes:
+      num_steps: T.
+      dtype: of the products, and of what is kept between steps.
+      keep_sequence: whether h of every step is returned.
+      as_bits: whether the loops keep bfloat16 as its bits, uint16. XLA's CPU back end writes
+        bfloat16 into a buffer element by element by way of float32, which takes several times as
+        long as the rest of the step; it copies whole numbers.
+    """
 
     num_steps: int
     dtype: Any
     keep_sequence: bool
+    as_bits: bool = False
 
 
 def recur(
@@ -92,15 +103,32 @@ def recur(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _recur(
+def _recur(static: _Static, *arrays: Any) -> jax.Array:
+    hidden: jax.Array = _on_each_platform(_only_forward, static, *arrays)
+    return hidden
+
+
+def _on_each_platform(loops: Callable[..., Any], static: _Static, *arrays: Any) -> Any:
+    """Run loops with what a CPU, or another device, keeps between steps (see `_Static`).
+
+    Decided when the program is lowered, which may be for another platform than this one.
+    """
+    if static.dtype != jnp.bfloat16:
+        return loops(static, *arrays)
+    on_cpu = functools.partial(loops, static._replace(as_bits=True))
+    return lax.platform_dependent(*arrays, cpu=on_cpu, default=functools.partial(loops, static))
+
+
+def _only_forward(
     static: _Static,
     gate_inputs: jax.Array | None,
     constant: jax.Array,
     kernel: jax.Array,
     start: State,
 ) -> jax.Array:
+    """Run the recurrence where no gradient is asked for."""
     weights = kernel.astype(static.dtype)
-    kept = None if gate_inputs is None else _stored(gate_inputs)
+    kept = None if gate_inputs is None else _stored(static, gate_inputs)
 
     def step(t: jax.Array, carry: tuple[State, jax.Array | None]) -> Any:
         state, sequence = carry
@@ -116,18 +144,16 @@ def _recur(
 def _buffer(static: _Static, like: jax.Array, dtype: Any = None) -> jax.Array:
     """Make room for an array [N, B, D] at every step: [N, T, B, D]."""
     N, B, D = like.shape
-    return _stored(jnp.zeros((N, static.num_steps, B, D), dtype or static.dtype))
+    return _stored(static, jnp.zeros((N, static.num_steps, B, D), dtype or static.dtype))
 
 
-def _stored(x: jax.Array) -> jax.Array:
-    """Return an array as a loop keeps it: bfloat16, on a CPU, as its bits.
+def _stored(static: _Static, x: jax.Array) -> jax.Array:
+    """Return an array as the loops keep it."""
+    return _bits(x) if static.as_bits and x.dtype == jnp.bfloat16 else x
 
-    XLA's CPU back end writes bfloat16 into a buffer element by element by way of float32,
-    which takes several times as long as the rest of the step; whole numbers it copies.
-    """
-    if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
-        return lax.bitcast_convert_type(x, jnp.uint16)
-    return x
+
+def _bits(x: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(x, jnp.uint16)
 
 
 def _restored(x: jax.Array) -> jax.Array:
@@ -142,8 +168,9 @@ def _at(sequence: jax.Array, t: jax.Array) -> jax.Array:
 
 def _put(sequence: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     """Write [N, B, D] at step t of [N, T, B, D]."""
-    dtype = jnp.bfloat16 if sequence.dtype == jnp.uint16 else sequence.dtype
-    return lax.dynamic_update_index_in_dim(sequence, _stored(x.astype(dtype)), t, axis=1)
+    is_bits = sequence.dtype == jnp.uint16
+    x = _bits(x.astype(jnp.bfloat16)) if is_bits else x.astype(sequence.dtype)
+    return lax.dynamic_update_index_in_dim(sequence, x, t, axis=1)
 
 
 def _gates(x: jax.Array | None, constant: jax.Array, weights: jax.Array, h: jax.Array) -> jax.Array:
@@ -176,7 +203,7 @@ def advance(state: State, gates: jax.Array) -> tuple[State, jax.Array]:
 
 
 class _Saved(NamedTuple):
-    """What the backward loop needs of the forward one; the sequences as the loops keep them."""
+    """What the backward loop needs of the forward one."""
 
     active: jax.Array  # [N, T, B, 4H], the gates after their nonlinearities
     c: jax.Array  # [N, T, B, H]
@@ -187,12 +214,20 @@ class _Saved(NamedTuple):
 
 
 def _recur_forward(
+    static: _Static, gate_inputs: jax.Array | None, *arrays: Any
+) -> tuple[jax.Array, tuple[_Saved, bool]]:
+    hidden, saved = _on_each_platform(_forward, static, gate_inputs, *arrays)
+    return hidden, (saved, gate_inputs is not None)
+
+
+def _forward(
     static: _Static,
     gate_inputs: jax.Array | None,
     constant: jax.Array,
     kernel: jax.Array,
     start: State,
-) -> tuple[jax.Array, tuple[_Saved, bool]]:
+) -> tuple[jax.Array, _Saved]:
+    """Run the recurrence and keep what its gradient needs."""
     weights = kernel.astype(static.dtype)
     has_inputs = gate_inputs is not None
 
@@ -207,19 +242,28 @@ def _recur_forward(
         N, B, H = start.h.shape
         gates = _buffer(static, jnp.zeros((N, B, 4 * H)))
     else:
-        gates = _stored(gate_inputs)
+        gates = _stored(static, gate_inputs)
     carry = (start, gates, _buffer(static, start.c, jnp.float32), _buffer(static, start.h))
     last, active, c, h = lax.fori_loop(0, static.num_steps, step, carry)
-    saved = _Saved(active, c, h, constant, kernel, start)
-    return (_restored(h) if static.keep_sequence else last.h), (saved, has_inputs)
+    h = _restored(h)
+    saved = _Saved(_restored(active), c, h, constant, kernel, start)
+    return (h if static.keep_sequence else last.h), saved
 
 
 def _recur_backward(
     static: _Static, residual: tuple[_Saved, bool], grad: jax.Array
 ) -> tuple[jax.Array | None, jax.Array, jax.Array, State]:
     saved, has_inputs = residual
+    dgates, *rest = _on_each_platform(_backward, static, saved, grad)
+    return (dgates if has_inputs else None), *rest
+
+
+def _backward(
+    static: _Static, saved: _Saved, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, State]:
+    """Return the gradients of the gate inputs, the constant, the kernel and the start."""
     weights = jnp.swapaxes(saved.kernel, 1, 2).astype(static.dtype)
-    grads = _stored(grad)
+    grads = _stored(static, grad)
 
     def step(k: jax.Array, carry: Any) -> Any:
         # Each step's gate gradients take the place of its activations. The next step's are
@@ -237,14 +281,14 @@ def _recur_backward(
     zeros = jnp.zeros_like(saved.start.c)
     dlast = State(zeros, zeros if static.keep_sequence else grad)
     N, _, B, G = saved.active.shape
-    carry = (dlast, saved.active, _restored(saved.active[:, -1]), jnp.zeros((N, B, G)))
+    carry = (dlast, _stored(static, saved.active), saved.active[:, -1], jnp.zeros((N, B, G)))
     dstart, gates, _, dconstant = lax.fori_loop(0, static.num_steps, step, carry)
-    dgates, h = _restored(gates), _restored(saved.h)
-    h_before = jnp.concatenate([saved.start.h[:, None].astype(static.dtype), h[:, :-1]], axis=1)
+    dgates, first = _restored(gates), saved.start.h[:, None].astype(static.dtype)
+    h_before = jnp.concatenate([first, saved.h[:, :-1]], axis=1)
     dkernel = multiply("ntbh,ntbg->nhg", h_before, dgates)
     if saved.constant.shape[1] == 1:
         dconstant = dconstant.sum(axis=1, keepdims=True)
-    return (dgates if has_inputs else None), dconstant, dkernel, dstart
+    return dgates, dconstant, dkernel, dstart
 
 
 def _gate_gradients(
@@ -281,43 +325,6 @@ class Layer(NamedTuple):
     bias: jax.Array
 
 
-def recomputed(layer: Callable[..., jax.Array], remat: bool) -> Callable[..., jax.Array]:
-    """Let the backward pass compute a layer again instead of keeping what it needs of it.
-
-    What is kept is what goes into the layer: of a stack the h of the layer below, a sixth of
-    gates, cell and output. Unlike `jax.checkpoint`'s, the second computation needs the
-    gradient: XLA's CPU scheduler would make it early, and keep more, not less.
-    """
-
-    def run(*args: Any) -> jax.Array:
-        pure, captured = jax.closure_convert(layer, *args)
-        return _run_again(pure, args, tuple(captured))
-
-    return run if remat else layer
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run_again(pure: Callable[..., jax.Array], args: Any, captured: Any) -> jax.Array:
-    return pure(*args, *captured)
-
-
-def _run_again_forward(pure: Callable[..., jax.Array], args: Any, captured: Any) -> Any:
-    return pure(*args, *captured), (args, captured)
-
-
-def _run_again_backward(pure: Callable[..., jax.Array], saved: Any, grad: jax.Array) -> Any:
-    # Zero, but the compiler cannot know: a barrier alone is gone before the CPU's scheduler.
-    nothing = jnp.minimum(jnp.abs(grad.ravel()[0]), 0.0)
-    leaves, tree = jax.tree.flatten(saved)
-    largest = max(range(len(leaves)), key=lambda n: leaves[n].size)
-    late = [leaf if n == largest else leaf + nothing for n, leaf in enumerate(leaves)]
-    args, captured = jax.tree.unflatten(tree, late)
-    return jax.vjp(lambda a, c: pure(*a, *c), args, captured)[1](grad)
-
-
-_run_again.defvjp(_run_again_forward, _run_again_backward)
-
-
 def run_stack(
     layers: Sequence[Layer],
     gate_inputs: Callable[[], jax.Array | None],
@@ -325,7 +332,7 @@ def run_stack(
     starts: Sequence[State],
     num_steps: int,
     dtype: Any,
-    remat: bool = False,
+    recompute: bool = False,
 ) -> jax.Array:
     """Run layer after layer over the whole sequence.
 
@@ -337,7 +344,7 @@ def run_stack(
       starts: state of each layer before the first step.
       num_steps: T.
       dtype: type of the products.
-      remat: compute each layer again in the backward pass.
+      recompute: compute each layer again in the backward pass.
 
     Returns:
       h of the highest layer, [N, T, B, H] float32.
@@ -351,9 +358,9 @@ def run_stack(
         gates = contract("ntbi,nig->ntbg", hidden, layer.inputs, dtype)
         return run(gates, layer.bias[:, None, :], layer.recurrent, start)
 
-    hidden = recomputed(lowest, remat)()
+    hidden = remat.recomputed(lowest, recompute)()
     for layer, start in zip(layers[1:], starts[1:], strict=True):
-        hidden = recomputed(upper, remat)(hidden, layer, start)
+        hidden = remat.recomputed(upper, recompute)(hidden, layer, start)
     return hidden
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from musicvae_jax.models.decoders import Columns, Dropout, FlatDecoder, Sampling
+from musicvae_jax.models.decoders import Dropout, Sampling
+from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import Encoder, Posterior
+from musicvae_jax.models.flat import FlatDecoder
 from musicvae_jax.models.hierarchical import HierarchicalDecoder
 
 

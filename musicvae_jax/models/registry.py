@@ -14,19 +14,15 @@ import jax.numpy as jnp
 
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models import cudnn
-from musicvae_jax.models.decoders import (
-    CategoricalDecoder,
-    Columns,
-    Dropout,
-    FlatDecoder,
-    Sampling,
-)
+from musicvae_jax.models.decoders import CategoricalDecoder, Dropout, Sampling
+from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import (
     BidirectionalStack,
     Encoder,
     HierarchicalStack,
     Posterior,
 )
+from musicvae_jax.models.flat import FlatDecoder
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
 from musicvae_jax.models.initialisation import INITIALISATIONS
 from musicvae_jax.models.musicvae import VariationalAutoencoder

@@ -135,7 +135,9 @@ def tf1_adam(decays_weights: bool = False) -> optax.GradientTransformationExtraA
       decays_weights: also take `learning_rate * hyper.weight_decay` of each kernel away, as AdamW
         does (Loshchilov and Hutter 2019); biases, the arrays of one axis, stay.
 
-    Reference: model_math, "Optimiser": `lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)`.
+    Step t subtracts `lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)`.
+
+    Reference: tf.compat.v1.train.AdamOptimizer, as magenta/models/music_vae/base_model.py uses it.
     """
 
     def init(params: Tree) -> AdamState:

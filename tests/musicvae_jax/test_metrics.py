@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from musicvae_jax import metrics
+from musicvae_jax.models import draws
 from musicvae_jax.tasks import get_task
 
 MELODY, DRUMS, TRIO = (get_task(name) for name in ("mel_2bar", "drums_2bar", "trio_16bar"))
@@ -55,6 +56,13 @@ def test_the_truth_scores_1_and_silence_has_no_precision() -> None:
     silent = _scores(np.zeros_like(tokens), tokens, MELODY)
     assert np.isnan(silent["precision"])
     assert silent["recall"] == silent["f1"] == 0
+
+
+def test_the_best_token_is_the_one_that_decoding_takes() -> None:
+    # Equal logits, a NaN, and nothing but NaN.
+    logits = jnp.array([[[0.0, 2.0, 2.0], [1.0, np.nan, 0.0], [np.nan] * 3]])
+    assert metrics.best_tokens([logits])[..., 0].tolist() == [[1, 2, 2]]
+    assert draws.best((logits,))[0].tolist() == [[1, 2, 2]]
 
 
 def test_masked_examples_count_nothing() -> None:

@@ -63,7 +63,6 @@ CIRCLES: tuple[set[str], ...] = (
         "data_pipeline.extraction.engines",
         "data_pipeline.fast.rows",
     },
-    {"musicvae_jax.models.cudnn", "musicvae_jax.models.decoders"},
 )
 # Third-party module -> the only shipped modules that may import it.
 ONLY_IN: dict[str, tuple[str, ...]] = {

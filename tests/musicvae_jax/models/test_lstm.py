@@ -143,9 +143,22 @@ def test_bits_in_the_buffers_are_the_numbers(
         return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(*arguments(key))
 
     as_bits = gradients()
-    monkeypatch.setattr(lstm, "_stored", lambda x: x)
+    monkeypatch.setattr(lstm, "_stored", lambda static, x: x)
     for a, b in zip(jax.tree.leaves(as_bits), jax.tree.leaves(gradients()), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("platform", "as_bits"), [("cpu", True), ("cuda", False)])
+def test_the_lowered_platform_decides_what_is_kept(
+    key: jax.Array, platform: str, as_bits: bool
+) -> None:
+    def loss(*args: Any) -> jax.Array:
+        hidden = lstm.recur(*args, num_steps=T, dtype=jnp.bfloat16)
+        return jnp.sum(hidden.astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(loss, (0, 1, 2, 3))).trace(*arguments(key))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("ui16" in text) == as_bits
 
 
 def test_products_round_their_operands(key: jax.Array) -> None:

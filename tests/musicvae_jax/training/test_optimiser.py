@@ -28,7 +28,7 @@ def _clip(
 
 
 def _numpy_adam(grads: np.ndarray, rate: float) -> np.ndarray:
-    """The formula of model_math.md, in float64."""
+    """The formula of `tf1_adam`, in float64."""
     var, m, v = np.zeros(grads.shape[1]), 0.0, 0.0
     for t, g in enumerate(grads, start=1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
