@@ -144,7 +144,7 @@ class _Scorer:
         mesh = sharding.make_mesh()
         self._rows = rows
         batch_size = _batch_size(config, mesh, len(rows))
-        self._batches = list(enumerate(data.padded_batches(len(rows), batch_size)))
+        self._batches = data.padded_batches(len(rows), batch_size)
         self._cut, self._whole = sharding.along_data(mesh), sharding.replicated(mesh)
         self._params: Tree = None
         self._key = jax.random.key(seed)
@@ -162,18 +162,17 @@ class _Scorer:
         """Put the parameters to score on the devices."""
         self._params = jax.device_put(params, self._whole)
 
-    def _place(self, number: int, draw: int, indices: np.ndarray, mask: np.ndarray) -> list[Any]:
-        """Return key, tokens and mask of a batch on the devices."""
-        key = jax.random.fold_in(jax.random.fold_in(self._key, draw), number)
-        tokens, mask = jax.device_put((self._rows[indices], mask), self._cut)
-        return [key, tokens, mask]
+    def _place(self, draw: int, indices: np.ndarray, mask: np.ndarray) -> list[Any]:
+        """Return the draw's key, row numbers, tokens and mask of a batch on the devices."""
+        cut = jax.device_put((indices, self._rows[indices], mask), self._cut)
+        return [jax.random.fold_in(self._key, draw), *cut]
 
     def teacher_forced(self, track: Track) -> tuple[Sums, metrics.LatentMoments]:
         """Sum the scores of all rows, and gather the moments of mu."""
         sums: Sums = {}
         moments = metrics.LatentMoments()
-        for number, (indices, mask) in track(self._batches, "teacher forced"):
-            found, mu = self._forced(self._params, *self._place(number, 0, indices, mask))
+        for indices, mask in track(self._batches, "teacher forced"):
+            found, mu = self._forced(self._params, *self._place(0, indices, mask))
             sums = metrics.add_sums(sums, found)
             moments.add(np.asarray(mu)[mask])
         return sums, moments
@@ -182,8 +181,8 @@ class _Scorer:
         """Sum the scores of decoding all rows; temperature 0 is greedy, from z = mu."""
         sums: Sums = {}
         label = f"sampled, draw {draw}" if temperature else "greedy"
-        for number, (indices, mask) in track(self._batches, label):
-            placed = self._place(number, draw, indices, mask)
+        for indices, mask in track(self._batches, label):
+            placed = self._place(draw, indices, mask)
             sums = metrics.add_sums(sums, self._decode(temperature, self._params, *placed))
         return sums
 
@@ -194,13 +193,30 @@ def _batch_size(config: Config, mesh: Mesh, num_rows: int) -> int:
     return -(-part // mesh.size) * mesh.size
 
 
+def _row_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """Return a key for each row: its noise depends on neither batch size nor devices."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+
+
+def _row_noise(keys: jax.Array, size: int) -> jax.Array:
+    """Draw standard normal noise [B, size] from the keys [B] of the rows."""
+    return jax.vmap(lambda key: jax.random.normal(key, (size,)))(keys)
+
+
 def _teacher_forced(
-    model: Model, task: Task, params: Tree, key: jax.Array, tokens: jax.Array, mask: jax.Array
+    model: Model,
+    task: Task,
+    params: Tree,
+    key: jax.Array,
+    indices: jax.Array,
+    tokens: jax.Array,
+    mask: jax.Array,
 ) -> tuple[metrics.Counts, jax.Array]:
     """Score one batch teacher forced: (masked sums, mu [B, Z])."""
     posterior = model.encode(params, tokens)
     predicted = metrics.best_tokens(model.logits(params, posterior.mu, tokens))
-    z = posterior.mu + posterior.sigma * jax.random.normal(key, posterior.mu.shape)
+    noise = _row_noise(_row_keys(key, indices), posterior.mu.shape[1])
+    z = posterior.mu + posterior.sigma * noise
     drawn_logits = model.logits(params, z, tokens)
     values = metrics.prediction_counts(predicted, tokens, task)
     values["cost"] = objectives.reconstruction_nats_per_track(drawn_logits, tokens)
@@ -215,16 +231,23 @@ def _decoded(
     temperature: float,
     params: Tree,
     key: jax.Array,
+    indices: jax.Array,
     tokens: jax.Array,
     mask: jax.Array,
 ) -> metrics.Counts:
     """Score what one batch's z alone decode to: masked sums."""
     posterior = model.encode(params, tokens)
-    z_key, token_key = jax.random.split(key)
     z = posterior.mu
     if temperature > 0:
-        z = z + posterior.sigma * jax.random.normal(z_key, z.shape)
-    predicted = model.generate(params, z, token_key, temperature)
+        keys = jax.vmap(jax.random.split)(_row_keys(key, indices))
+        z = z + posterior.sigma * _row_noise(keys[:, 0], z.shape[1])
+
+        def generate(row_z: jax.Array, row_key: jax.Array) -> jax.Array:
+            return model.generate(params, row_z[None], row_key, temperature)[0]
+
+        predicted = jax.vmap(generate)(z, keys[:, 1])
+    else:
+        predicted = model.generate(params, z, key, temperature)
     return metrics.masked_sums(metrics.prediction_counts(predicted, tokens, task), mask)
 
 

@@ -185,12 +185,11 @@ class Validation:
         """
         sums: dict[str, np.ndarray] = {}
         seed, z_size = (config or self._config).train.seed, self._config.model.z_size
-        batches = data.padded_batches(len(self.chosen), self._batch_size)
-        for number, (indices, mask) in enumerate(batches):
-            generator = np.random.default_rng([seed, number])
-            eps = generator.standard_normal((len(indices), z_size), np.float32)
+        # Drawn for all rows at once: batch size and devices do not change the noise of a row.
+        eps = np.random.default_rng(seed).standard_normal((len(self.chosen), z_size), np.float32)
+        for indices, mask in data.padded_batches(len(self.chosen), self._batch_size):
             tokens = sharding.place_rows(self._cut, self._rows, self.chosen[indices])
-            batch = Batch(tokens, self._place(eps))
+            batch = Batch(tokens, self._place(eps[indices]))
             found = self._step(state.params, state.hyper, batch, self._place(mask))
             sums = metrics.add_sums(sums, found)
         examples = float(sums.pop("examples"))

@@ -182,3 +182,18 @@ def test_edited_data_must_be_allowed(run_dir: pathlib.Path, tmp_path: pathlib.Pa
     with pytest.raises(InputError, match=r"test\.npy has changed .* or give --allow_changed_data"):
         evaluate.evaluate(options)
     assert "11 examples" in evaluate.evaluate(options._replace(allow_changed_data=True))
+
+
+@pytest.mark.parametrize("architecture", ["flat", "hierdec"])
+def test_the_noise_of_a_row_does_not_depend_on_the_batch_size(architecture: str) -> None:
+    sizes = {"encoder_sizes": (4,), "decoder_sizes": (4,), "z_size": 3}
+    config = _config("drums_2bar", architecture=architecture, **sizes)
+    rows = random_rows(np.random.default_rng(0), get_task("drums_2bar"), 6)
+    params = build_model(config).init(jax.random.key(0))
+    whole, parts, other = (
+        evaluation.evaluate(config.replace(batch_size=size), params, rows, draws=2, seed=seed)
+        for size, seed in ((6, 0), (2, 0), (6, 1))
+    )
+    assert parts.sampled == whole.sampled != other.sampled
+    assert parts.elbo_nats == pytest.approx(whole.elbo_nats, rel=1e-5)
+    assert other.elbo_nats != pytest.approx(whole.elbo_nats, rel=1e-5)
