@@ -21,7 +21,14 @@ from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.command_line import shell_line
-from experiments.cli import compile_cache, config_flags, cpu_devices, machines, run_record
+from experiments.cli import (
+    compile_cache,
+    config_flags,
+    cpu_devices,
+    machines,
+    run_record,
+    training_time,
+)
 from experiments.cli.progress import Recorder, Silent
 from experiments.cli.signals import StopSignal
 from musicvae_jax import data
@@ -132,6 +139,7 @@ def train(values: flags.FlagValues) -> None:
     params = first_params(config, folder, values.init_from)
     if processes.is_first():
         run_record.write_start(folder, store, init_from=values.init_from)
+        training_time.warn_if_long(config)
     recorder = Recorder(folder, config.run.train_steps) if processes.is_first() else Silent()
     try:
         with StopSignal() as signal:
