@@ -31,7 +31,7 @@ from absl import flags
 from tqdm import tqdm
 
 from data_pipeline import cli
-from data_pipeline.reporting.heatmaps import percent_heatmaps_png
+from data_pipeline.reporting.charts import percent_heatmaps_png
 from experiments.cli import compile_cache, run_options
 from experiments.cli.json_files import write_json
 from experiments.cli.run_data import open_run_data

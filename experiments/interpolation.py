@@ -27,7 +27,8 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import cli
-from data_pipeline.reporting import plots
+from data_pipeline.reporting import charts
+from data_pipeline.reporting.charts import Line, Panel
 from experiments.analysis.material import decode
 from experiments.cli import compile_cache, run_options
 from experiments.cli.run_data import open_run_data
@@ -204,24 +205,20 @@ def table(result: Result, about: dict[str, Any]) -> str:
 def picture(result: Result) -> str:
     """Draw distances and costs along both ways, with a band of one standard error."""
 
-    def line(values: np.ndarray) -> plots.Line:
-        mean, error = mean_and_error(values)
-        return plots.Line(mean, error)
+    def line(values: np.ndarray) -> Line:
+        return Line(result.fractions, *mean_and_error(values))
 
     ways = result.ways.items()
     distances = {f"{name}, to A": line(way.from_a) for name, way in ways}
     distances |= {f"{name}, to B": line(way.from_b) for name, way in ways}
     costs = {name: line(way.cost) for name, way in ways}
-    flat = np.full(len(result.fractions), result.real_cost)
-    costs["held-out rows"] = plots.Line(flat)
+    costs["held-out rows"] = Line([0.0, 1.0], [result.real_cost] * 2)
     axis = "from A to B"
-    return plots.standalone(
-        [
-            plots.lines(result.fractions, distances, "distances", (axis, "tokens that differ")),
-            plots.lines(result.fractions, costs, "costs", (axis, "nats per step")),
-        ],
-        (420, 240),
-    )
+    panels = [
+        Panel(distances, axis, "share of tokens that differ"),
+        Panel(costs, axis, "5-gram cost, nats per step"),
+    ]
+    return charts.curves("interpolation between held-out rows", *panels) + "\n"
 
 
 def as_json(result: Result, about: dict[str, Any]) -> str:

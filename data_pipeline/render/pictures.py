@@ -22,9 +22,9 @@ MAX_PICTURED_ROWS = 64
 # With more bars only every second, third, ... is numbered, so that numbers do not overlap.
 MAX_NUMBERED_BARS = 32
 
-# In points: above all panels; inside a panel above its lanes (title), left of them (names), below
-# them (bar numbers), right of them, and between two lanes.
-_HEAD, _TITLE, _LABELS, _BELOW, _RIGHT, _BETWEEN = 29.0, 22.0, 54.0, 32.0, 11.0, 7.0
+# In points: above all panels; inside a panel above its lanes (title), below them (bar numbers),
+# right of them, between two lanes, and a letter of the names on their left.
+_HEAD, _TITLE, _BELOW, _RIGHT, _BETWEEN, _LETTER = 29.0, 22.0, 32.0, 11.0, 7.0, 4.5
 
 
 class Kind(NamedTuple):
@@ -86,7 +86,7 @@ def piano_roll_png(
 
 @style.applied()
 def piano_roll_svg(
-    row: np.ndarray, task: Task, *, width: float = 380, qpm: float | None = None
+    row: np.ndarray, task: Task, *, width: float = 350, qpm: float | None = None
 ) -> str:
     """Draw one row for a page.
 
@@ -226,11 +226,10 @@ def _draw_panel(
     above = _TITLE if title or len(panel.lanes) > 1 else 6
     inner = height - above - _BELOW - _BETWEEN * (len(panel.lanes) - 1)
     total = sum(lane.kind.share for lane in panel.lanes)
-    x = (
-        left
-        + _LABELS
-        + np.arange(panel.num_steps + 1) * (width - _LABELS - _RIGHT) / panel.num_steps
-    )
+    names = [name for lane in panel.lanes for name in lane.kind.names(*lane.limits).values()]
+    labels = 10 + _LETTER * max(map(len, names), default=0)
+    step = (width - labels - _RIGHT) / panel.num_steps
+    x = left + labels + step * np.arange(panel.num_steps + 1)
     y = top - above
     canvas.write(x[0], y + 6, title, size=9)
     for lane in panel.lanes:

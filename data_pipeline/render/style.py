@@ -52,6 +52,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "musicvae-jax",
     "text.color": TEXT,
+    "text.parse_math": False,  # names of files may hold two dollars
     "xtick.color": TEXT,
     "xtick.major.size": 0,
     "ytick.color": TEXT,
@@ -92,6 +93,8 @@ def svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text).replace("xlink:href", "href")
+    # Two of six decimals; one statement of `d` is one shape.
+    text = re.sub(r' d="[^"]*"', lambda d: re.sub(r"(\.\d\d)\d+", r"\1", d[0]), text)
     width, height = (72 * size for size in figure.get_size_inches())
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.reporting import markup
+from data_pipeline.reporting import charts, html_pages
+from data_pipeline.reporting.charts import Line, Panel
 from experiments.cli.json_files import write_json
 from experiments.cli.progress import METRICS
-from experiments.sweep import charts
 from experiments.sweep.axes import Axis, shown
 from experiments.sweep.points import PointRun, Scoring, ended
 from musicvae_jax.storage import run_folder
@@ -30,6 +30,7 @@ FIGURES = {
     "elbo_nats": "ELBO nats",
     "active_units": "active units",
 }
+_TEMPLATE = pathlib.Path(__file__).with_name("report.html")
 _MAPS = ("sampled_accuracy", "teacher_forced_accuracy", "kl_bits", "active_units")
 _MOST_PANELS = 6
 
@@ -109,34 +110,23 @@ def report(
 ) -> str:
     """Write the page: table, heat maps, rate and distortion, learning curves."""
     scoring = Scoring(about["split"], about["examples"], about["draws"])
-    heads = ["point", "rank", *FIGURES.values(), "end", "steps"]
-    body = [
-        [
-            markup.escaped(row["point"]),
-            str(row["rank"]),
-            *_cells(row),
-            row["end"],
-            f"{row['steps']:,}",
-        ]
-        for row in rows
-    ]
-    parts = [
-        "<h1>Sweep</h1>",
-        f"<p><code>{markup.escaped(about['command'])}</code></p>",
-        f"<p>{len(rows)} points; data: {markup.escaped(about['data'])}; "
-        f"{markup.escaped(_how(rows, scoring))}.</p>",
-        markup.table(heads, body),
-    ]
-    parts += [f'<p class="warning">{markup.escaped(text)}</p>' for text in _warnings(rows)]
-    parts += _maps(rows, axes)
-    parts += _rate_distortion(rows, axes)
-    parts += _curves(tasks)
-    return markup.document("Sweep", "\n".join(parts))
-
-
-def _warnings(rows: Sequence[Row]) -> list[str]:
-    """Name the points that have no scores."""
-    return [f"{row['point']}: {row['end']}" for row in rows if row["sampled_accuracy"] is None]
+    down, across = _map_axes(axes)
+    return html_pages.fill(
+        _TEMPLATE,
+        title="Sweep",
+        about=about | {"scored": _how(rows, scoring)},
+        heads=["point", "rank", *FIGURES.values(), "end", "steps"],
+        rows=[
+            [row["point"], row["rank"], *_cells(row), row["end"], f"{row['steps']:,}"]
+            for row in rows
+        ],
+        warnings=[f"{r['point']}: {r['end']}" for r in rows if r["sampled_accuracy"] is None],
+        map_names=f"{down.name} and {across.name}" if down.name else across.name,
+        maps=_maps(rows, axes),
+        num_hidden_maps=max(0, math.prod(len(a.values) for a in _others(axes)) - _MOST_PANELS),
+        rate_distortion=_rate_distortion(rows, axes),
+        curves=_curves(tasks),
+    )
 
 
 def _map_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
@@ -147,24 +137,22 @@ def _map_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
     return (order[0], order[1]) if len(order) > 1 else (Axis("", ("",)), order[0])
 
 
-def _maps(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
-    """Draw a heat map of each figure, for each value of the other axes."""
+def _others(axes: Sequence[Axis]) -> list[Axis]:
+    """Return the axes that heat maps are not over."""
+    return [axis for axis in axes if axis not in _map_axes(axes)]
+
+
+def _maps(rows: Sequence[Row], axes: Sequence[Axis]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Draw heat maps of all figures for each value of the other axes: (value, charts)."""
     down, across = _map_axes(axes)
-    others = [axis for axis in axes if axis not in (down, across)]
-    names = f"{down.name} (down) x {across.name} (across)" if down.name else across.name
-    parts = [f"<h2>{markup.escaped(names)}</h2>"]
-    panels = list(itertools.product(*(axis.values for axis in others)))
-    for fixed in panels[:_MOST_PANELS]:
+    others = _others(axes)
+    found = []
+    for fixed in itertools.islice(itertools.product(*(a.values for a in others)), _MOST_PANELS):
         given = {axis.name: shown(v) for axis, v in zip(others, fixed, strict=True)}
-        if given:
-            title = ", ".join(f"{name}={value}" for name, value in given.items())
-            parts.append(f"<h3>{markup.escaped(title)}</h3>")
         chosen = [row for row in rows if given.items() <= row.items()]
-        pictures = [_map(chosen, down, across, figure) for figure in _MAPS]
-        parts.append(f'<div class="grid">{"".join(pictures)}</div>')
-    if len(panels) > _MOST_PANELS:
-        parts.append(f"<p>{len(panels) - _MOST_PANELS} more combinations are in results.csv.</p>")
-    return parts
+        charts_drawn = [(_map(chosen, down, across, figure), FIGURES[figure]) for figure in _MAPS]
+        found.append((", ".join(f"{name}={value}" for name, value in given.items()), charts_drawn))
+    return found
 
 
 def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str) -> str:
@@ -175,51 +163,43 @@ def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str) -> str:
         r = names[0].index(row[down.name]) if down.name else 0
         if row[figure] is not None:
             values[r, names[1].index(row[across.name])] = row[figure]
-    label = FIGURES[figure]
-    axes_label = f"{down.name} x {across.name}" if down.name else across.name
-    return markup.figure(charts.heat_map(values, *names, label, axes_label), label)
+    return charts.heat_map(values, *names, FIGURES[figure], (down.name, across.name))
 
 
-def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> list[str]:
-    """Draw distortion over rate, the points that differ in beta alone joined."""
+def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> str:
+    """Draw distortion over rate, joining points that differ only in beta; empty without points."""
     groups: dict[str, dict[str, tuple[float, float]]] = {}
     orders = {a.name: [shown(value) for value in a.values] for a in axes}
     for row in sorted(rows, key=lambda r: [order.index(r[n]) for n, order in orders.items()][::-1]):
         if row["kl_bits"] is None:
             continue
         others = [f"{a.name}={row[a.name]}" for a in axes if a.name != "beta"] or ["all"]
-        beta = f"beta={row['beta']}" if "beta" in row else row["point"]
+        name = f"beta={row['beta']}" if "beta" in row else row["point"]
         place = (row["kl_bits"], row["distortion_nats"])
-        groups.setdefault(", ".join(others), {})[f"{beta}, {row['point']}"] = place
-    if not groups:
-        return []
+        groups.setdefault(", ".join(others), {})[name] = place
     names = ("rate: KL, bits per example", "distortion: cross-entropy, nats per example")
-    drawn = charts.scatter(groups, names)
-    caption = "what z costs against what it leaves unsaid; below and left is better"
-    return ["<h2>Rate and distortion</h2>", markup.figure(drawn, caption)]
+    return charts.scatter(groups, names) if groups else ""
 
 
 def _curves(tasks: Sequence[PointRun]) -> list[str]:
-    """Draw the validations of each point."""
-    parts = ["<h2>Learning curves</h2>", '<div class="grid">']
+    """Draw the validations of each point, a chart for each figure."""
     records = {task.point.name: _records(task.folder / METRICS) for task in tasks}
+    found = []
     for split, figure, name in (
         ("validation", "loss", "validation loss, nats per example"),
         ("validation", "accuracy", "validation accuracy, teacher forced"),
         ("validation", "kl_bits", "validation KL, bits per example"),
         ("train", "loss_reference", "training loss, nats per example"),
     ):
-        lines = {
-            point: [
-                (record["step"], record[figure])
-                for record in found
-                if record["split"] == split and record[figure] is not None
-            ]
-            for point, found in records.items()
-        }
-        if any(lines.values()):
-            parts.append(markup.figure(charts.curves(lines, "step", name, name), name))
-    return [*parts, "</div>"]
+        lines = {}
+        for point, all_records in records.items():
+            of_split = [record for record in all_records if record["split"] == split]
+            steps, values = ([r[key] for r in of_split] for key in ("step", figure))
+            # None, which JSON has in place of NaN, becomes NaN again.
+            lines[point] = Line(steps, np.array(values, np.float64))
+        if any(len(line.x) for line in lines.values()):
+            found.append(charts.curves(name, Panel(lines, "step", name)))
+    return found
 
 
 def _records(path: pathlib.Path) -> list[Row]:

@@ -64,8 +64,8 @@ def test_the_page_is_well_formed_and_needs_nothing_else(
     analysed: tuple[str, pathlib.Path],
 ) -> None:
     page = (analysed[1] / "analysis.html").read_text()
-    ElementTree.fromstring(re.sub(r"<meta [^>]*>|<br>|&nbsp;", "", page.split("\n", 1)[1]))
-    assert "http" not in page
+    ElementTree.fromstring(page.split("\n", 1)[1])
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "<script" not in page
     for heading in ("Rhythm", "Melody", "Originality", "Latent space", "Some rows"):
         assert f"<h2>{heading}" in page
@@ -85,7 +85,7 @@ def test_long_rows_have_a_structure(tmp_path: pathlib.Path) -> None:
     assert "10 train rows" in text
     assert "structure  " in text
     page = (pathlib.Path(run) / "analysis.html").read_text()
-    assert "mean similarity of bars" in page
+    assert "<h3>Similarity of bars" in page
     assert "kick: hits per bar" in page
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipeline.reporting.heatmaps import percent_heatmaps_png
+from data_pipeline.reporting.charts import percent_heatmaps_png
 from experiments import attributes as experiment
 from experiments.attributes import Matrix, Options
 from musicvae_jax import data

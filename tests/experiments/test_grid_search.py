@@ -12,12 +12,11 @@ import sys
 import xml.etree.ElementTree
 from typing import Any
 
-import numpy as np
 import pytest
 from absl import flags
 
 from experiments import evaluate, grid_search
-from experiments.sweep import charts, report
+from experiments.sweep import report
 from experiments.sweep.axes import Axis, make_points, parse_axes
 from experiments.sweep.points import (
     GroupProgress,
@@ -224,11 +223,7 @@ def test_the_command_trains_scores_and_resumes(
     page = (folder / "report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", "")
     assert page.count("<svg") == 4 + 1 + 4
-    xml.etree.ElementTree.fromstring(
-        page.split("\n", 1)[1]
-        .replace('<meta charset="utf-8">', "")
-        .replace('<meta name="viewport" content="width=device-width, initial-scale=1">', "")
-    )
+    xml.etree.ElementTree.fromstring(page.split("\n", 1)[1])
 
 
 def test_a_wrong_sweep_ends_with_one_line_and_exit_code_2(
@@ -291,22 +286,3 @@ def test_a_point_that_diverged_comes_last_and_is_named(
     page = report.report(rows, axes, tasks, about)
     assert "beta=0.5,seed=0: diverged" in page
     assert "c &lt;&amp;&gt;" in page
-
-
-def test_charts_place_values_where_they_belong() -> None:
-    values = np.array([[0.0, 1.0], [np.nan, 0.5]])
-    drawn = charts.heat_map(values, ["a", "b"], ["c", "d"], "label", "names")
-    root = xml.etree.ElementTree.fromstring(drawn)
-    cells = [element for element in root if element.tag == "rect"]
-    colours = [cell.get("fill") for cell in cells]
-    assert colours == ["rgb(234,241,248)", "rgb(16,78,139)", "#f3f4f6", "rgb(125,160,194)"]
-    assert cells[1].get("y") == cells[0].get("y") != cells[2].get("y")
-    lines = {"one": [(0.0, 1.0), (10.0, 3.0)], "two": [(5.0, 2.0), (6.0, float("nan"))]}
-    root = xml.etree.ElementTree.fromstring(charts.curves(lines, "x", "y", "label"))
-    first, second = (element.get("points") for element in root if element.tag == "polyline")
-    (x0, y0), (x1, y1) = (tuple(map(float, p.split(","))) for p in str(first).split())
-    assert (x0 < x1, y0 > y1) == (True, True)  # up is a smaller y
-    x, y = map(float, str(second).split(","))
-    np.testing.assert_allclose((x, y), ((x0 + x1) / 2, (y0 + y1) / 2), atol=0.1)
-    groups = {"g": {"p": (1.0, 2.0), "q": (3.0, 1.0)}}
-    assert xml.etree.ElementTree.fromstring(charts.scatter(groups, ("a", "b"))) is not None

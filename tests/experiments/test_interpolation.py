@@ -42,6 +42,13 @@ def test_the_files_and_the_table_say_the_same(made: tuple[str, pathlib.Path]) ->
     assert f"{way['cost']['mean'][1]:.3f}" in line
     root = ElementTree.fromstring((folder / "interpolation.svg").read_text())
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    words = set(root.itertext())
+    assert {f"{way}, to {end}" for way in (LATENT, DATA) for end in "AB"} <= words
+    # The legend was cut off at the top once.
+    heights = [
+        float(e.attrib["y"]) for e in root.iter() if e.tag.endswith("text") and "y" in e.attrib
+    ]
+    assert min(heights) > 0
 
 
 def test_the_ends_of_the_latent_way_are_the_reconstructions(

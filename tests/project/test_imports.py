@@ -78,7 +78,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "note_seq": ("data_pipeline",),
     "music21": ("data_pipeline",),
     "ray": ("data_pipeline.conversion.cluster",),
-    "matplotlib": ("data_pipeline",),
+    "jinja2": ("data_pipeline.reporting.html_pages",),
+    "matplotlib": ("data_pipeline.render", "data_pipeline.reporting"),
     "absl": ("data_pipeline", "experiments"),
     "jax": ("musicvae_jax", "experiments"),
 }
