@@ -16,7 +16,7 @@ from absl import flags
 
 from data_pipeline import cli
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.interop import reference, safetensors_file
+from musicvae_jax.interop import jax_export, magentajs, reference, safetensors_file
 from musicvae_jax.interop.bundle_writer import write_bundle
 from musicvae_jax.models.registry import Params
 from musicvae_jax.storage import checkpoints
@@ -31,6 +31,7 @@ class Options(NamedTuple):
       output: file, folder or prefix to write; None: in the run folder, under `exports`.
       checkpoint: "best", "latest" or a saved step.
       dtype: "float32" or "float16", for safetensors.
+      quantize: "none", "float16", "uint16" or "uint8", for magentajs.
     """
 
     run_dir: str
@@ -38,6 +39,7 @@ class Options(NamedTuple):
     output: str | None = None
     checkpoint: str = "best"
     dtype: str = "float32"
+    quantize: str = "none"
 
 
 class Trained(NamedTuple):
@@ -73,6 +75,15 @@ def _write_tensorflow(trained: Trained, path: pathlib.Path, options: Options) ->
     write_bundle(path / f"model.ckpt-{trained.step}", tensors)
 
 
+def _write_magentajs(trained: Trained, path: pathlib.Path, options: Options) -> None:
+    magentajs.write(path, trained.config, trained.params, options.quantize)
+
+
+def _write_jax(trained: Trained, path: pathlib.Path, options: Options) -> None:
+    del options
+    jax_export.write(path, trained.config, trained.params)
+
+
 def _read_adam(trained: Trained) -> reference.Adam | None:
     """Read Adam's state, if the run has it and the reference's optimiser could use it."""
     train = trained.config.train
@@ -94,6 +105,8 @@ def _read_adam(trained: Trained) -> reference.Adam | None:
 FORMATS = {
     "safetensors": Format(_write_safetensors, "model.safetensors"),
     "tensorflow": Format(_write_tensorflow, "tensorflow"),
+    "magentajs": Format(_write_magentajs, "magentajs"),
+    "jax": Format(_write_jax, "jax"),
 }
 
 
@@ -127,6 +140,8 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
     text = "Type of the numbers in a safetensors file."
     flags.DEFINE_enum("dtype", "float32", safetensors_file.DTYPES, text)
+    text = "How the weights of a magentajs folder are stored; none is float32."
+    flags.DEFINE_enum("quantize", "none", magentajs.QUANTIZATIONS, text)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,1 +1,1 @@
-"""Other programs' file formats: TensorFlow checkpoints and safetensors, read and written."""
+"""Other programs' file formats: TensorFlow, safetensors, magenta.js and jax.export."""

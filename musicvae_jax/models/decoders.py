@@ -283,7 +283,7 @@ class CategoricalDecoder(nn.Module):
           The last tokens, K arrays [B] int32, and all tokens, K arrays [T, B] int32.
         """
         takes_best = draws.is_zero(temperature)
-        B, depths = len(first[0]), [depth for stream in self.depths for depth in stream]
+        B, depths = first[0].shape[0], [depth for stream in self.depths for depth in stream]
 
         def step(carry: tuple[Any, Columns], noise: Any) -> tuple[tuple[Any, Columns], Columns]:
             states, fed = carry

@@ -85,6 +85,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 # Distribution -> the extra that brings it: imported inside functions, core runs without.
 IN_EXTRA = {
+    "flatbuffers": "jax_export",
     "google-crc32c": "interop",
     "music21": "demo",
     "pyfluidsynth": "sound",

@@ -63,8 +63,18 @@ def random_tokens(task: Task, rng: np.random.Generator, num: int = BATCH) -> np.
 
 @functools.cache
 def case(task_name: str, architecture: str) -> Case:
-    config = tiny_config(task_name, architecture)
-    task, model = get_task(task_name), build_model(config)
+    return _case(tiny_config(task_name, architecture))
+
+
+@functools.cache
+def player_case(task_name: str, architecture: str) -> Case:
+    """A model that the browser player can load: one encoder layer, decoder layers of one size."""
+    sizes = {"encoder_sizes": (6,), "decoder_sizes": (7, 7), "conductor_sizes": ()}
+    return _case(tiny_config(task_name, architecture).replace(**sizes))
+
+
+def _case(config: Config) -> Case:
+    task, model = get_task(config.task), build_model(config)
     rng = np.random.default_rng(0)
     return Case(
         config=config,
