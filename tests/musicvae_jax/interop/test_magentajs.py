@@ -125,7 +125,7 @@ def _with_sizes(known: Case, **sizes: tuple[int, ...]) -> tuple:
 
 
 def test_what_the_player_cannot_load_is_refused(tmp_path: pathlib.Path) -> None:
-    refused = [
+    refused: list[tuple[tuple[str, str], dict[str, tuple[int, ...]], str]] = [
         (("mel_2bar", "flat"), {"encoder_sizes": (6, 5)}, "reads encoders of one layer, .* has 2"),
         (("mel_2bar", "flat"), {"decoder_sizes": (7, 5)}, "decoder_sizes: .*one size, .* has 7, 5"),
         (("mel_16bar", "hierdec"), {"conductor_sizes": ()}, "no hierdec models.*architecture=hier"),
