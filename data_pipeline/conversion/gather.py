@@ -8,6 +8,7 @@ import hashlib
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from musicvae_jax.tasks import get_task
 
 # Imported once, for all children: they take more than a second each.
 _PRELOAD = ("note_seq", "data_pipeline.fast.rows")
+SILENT_SECONDS = 3.0  # without a converted file, until the user is told why
 _NOBODY = -1  # a record whose file is no longer in the inputs
 
 
@@ -46,11 +48,29 @@ def local_executor(num_workers: int) -> Executor:
     def run(
         jobs: Iterable[tuple[int, Job]],
     ) -> Generator[tuple[int, workers.Outcome], None, None]:
-        return workers.run_isolated(
+        notice = threading.Timer(SILENT_SECONDS, _say_that_it_compiles)
+        notice.daemon = True
+        notice.start()
+        outcomes = workers.run_isolated(
             convert, jobs, num_workers=num_workers, preload=_PRELOAD, setup=warm_up
         )
+        try:
+            with contextlib.closing(outcomes):
+                for outcome in outcomes:
+                    notice.cancel()
+                    yield outcome
+        finally:
+            notice.cancel()
 
     return run
+
+
+def _say_that_it_compiles() -> None:
+    """Explain on standard error why nothing has been converted yet."""
+    tqdm.tqdm.write(
+        "starting the MIDI reader; the first conversion on a machine compiles it (about 20 s)",
+        file=sys.stderr,
+    )
 
 
 def open_journal(folder: pathlib.Path, tasks: Iterable[str], header: Mapping[str, Any]) -> Journal:
