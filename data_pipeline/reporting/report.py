@@ -20,6 +20,8 @@ from data_pipeline.selection.store import Written
 from musicvae_jax.tasks import NO_EVENT, Task
 
 NUM_EXAMPLES = 5
+MAX_EXAMPLE_BARS = 2
+MAX_LISTED = 12  # lines of one list in the text
 
 
 def dropped(units: list[Unit], task: str) -> dict[str, int]:
@@ -68,13 +70,17 @@ def task_report(
 
 
 def example_rows(rows: np.ndarray, chosen: np.ndarray, task: Task) -> list[str]:
-    """Write rows spread over a split as text, passing over silent ones.
+    """Write rows spread over a split as text, skipping silent ones.
+
+    Rows of more than `MAX_EXAMPLE_BARS` bars are not written; the page draws rows of every task.
 
     Args:
       rows: [N, *row_shape].
       chosen: indices of the split's rows.
       task: what the rows mean.
     """
+    if task.num_bars > MAX_EXAMPLE_BARS:
+        return []
     texts: list[str] = []
     parts = np.array_split(chosen, min(NUM_EXAMPLES, max(len(chosen), 1)))
     for part in parts:
@@ -155,16 +161,18 @@ def _engine_lines(report: dict[str, Any]) -> list[str]:
         return []
     by = ", ".join(f"{engine} {count:,}" for engine, count in report["read_by"].items())
     left = report["left_by_fast_engine"].items()
-    return [f"engines     {by}", *(f"  left to note_seq: {n:,}  {reason}" for reason, n in left)]
+    lines = [f"  left to note_seq: {count:,}  {reason}" for reason, count in left]
+    return [f"engines     {by}", *_listed(lines, 2)]
 
 
 def _song_lines(songs: dict[str, Any]) -> list[str]:
     """Say how many songs there are and which are suspiciously large."""
     large = songs[f"of_more_than_{LARGE_SONG}_files"]
+    lines = [f"  one song of {song['files']:,} files: {song['name']}" for song in large]
     return [
         f"songs       {songs['songs']:,} in {songs['files']:,} different files; "
         f"split by {songs['split_by']}",
-        *(f"  one song of {song['files']:,} files: {song['name']}" for song in large),
+        *_listed(lines, 2),
     ]
 
 
@@ -197,15 +205,24 @@ def _task_lines(task: dict[str, Any]) -> list[str]:
     lines.append(_near_line(task["near_duplicates_of_train_in_test"]))
     silent = ", ".join(f"{name} {share:.1%}" for name, share in task["share_of_no_event"].items())
     lines.append(f"  no event  {silent}")
-    lines.append("  examples")
-    for text in task["examples"]:
-        lines += ["    " + line for line in text.splitlines()]
+    if task["examples"]:
+        lines.append("  examples")
+        lines += ["    " + line for text in task["examples"] for line in text.splitlines()]
+    else:
+        lines.append("  examples  in report.html")
     return lines
 
 
 def drop_table(task: dict[str, Any]) -> list[str]:
     """Write the reasons why units gave a task no rows, a line each."""
-    return [f"    {count:>8,}  {reason}" for reason, count in task["dropped"].items()]
+    return _listed([f"    {count:>8,}  {reason}" for reason, count in task["dropped"].items()], 4)
+
+
+def _listed(lines: list[str], indent: int) -> list[str]:
+    """Keep the first `MAX_LISTED` lines and count the others."""
+    rest = len(lines) - MAX_LISTED
+    more = [" " * indent + f"and {rest:,} more, see report.json"] if rest > 0 else []
+    return lines[:MAX_LISTED] + more
 
 
 def hint(report: dict[str, Any], meter: str) -> str:

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = """
 import os, pathlib, random, shutil, signal, sys, time
 from data_pipeline import prepare
-from data_pipeline.conversion import convert, workers
+from data_pipeline.conversion import convert, journal, workers
 from data_pipeline.options import Options
 
 def here(jobs):
@@ -34,18 +34,32 @@ prepare.local_executor = lambda num_workers: here
 source, whole, killed = sys.argv[1:]
 run(whole)
 shutil.rmtree(whole)
-start = time.monotonic()
 run(whole)
-seconds = time.monotonic() - start
+journal._FLUSH_SECONDS = 0.0
 rng, kills = random.Random(0), 0
+work = pathlib.Path(killed).with_name("." + pathlib.Path(killed).name + ".unfinished")
+
+def written():
+    try:
+        return sum(path.stat().st_size for path in work.rglob("*"))
+    except OSError:  # renamed or removed meanwhile
+        return -1
+
 while kills < 20:
-    child = os.fork()
+    before, child = written(), os.fork()
     if not child:
         run(killed)
         os._exit(0)
-    time.sleep(rng.uniform(0, 0.7 * seconds))
-    os.kill(child, signal.SIGKILL)
-    if os.waitpid(child, 0)[1] == signal.SIGKILL:
+    # However fast the machine: each child has written something when it is killed.
+    pid, status = 0, 0
+    while not pid and written() == before:
+        time.sleep(0.0005)
+        pid, status = os.waitpid(child, os.WNOHANG)
+    if not pid:
+        time.sleep(rng.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    if status == signal.SIGKILL:
         kills += 1
     elif kills < 19:
         shutil.rmtree(killed)

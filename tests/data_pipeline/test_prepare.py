@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -131,7 +130,7 @@ def test_the_report_agrees_with_the_manifest(everything: pathlib.Path) -> None:
         np.testing.assert_allclose(
             list(task["share_of_no_event"].values()), (silent == 0).mean(axis=0), rtol=1e-12
         )
-        assert len(task["examples"]) == 5
+        assert len(task["examples"]) == (5 if name.endswith("_2bar") else 0)
 
 
 def test_one_task_equals_its_part_of_all(
@@ -309,6 +308,23 @@ def test_the_command_line_ends_with_a_table_and_a_hint(
     assert list(tmp_path.iterdir()) == []
 
 
+# The command, which sends itself a signal once a file is converted.
+INTERRUPTED = """
+import os, runpy, sys
+from data_pipeline.conversion.journal import Journal
+
+def add_and_interrupt(journal, *record):
+    number = add(journal, *record)
+    journal.flush()
+    os.kill(os.getpid(), signal_number)
+    return number
+
+add, Journal.add = Journal.add, add_and_interrupt
+signal_number = int(sys.argv.pop(1))
+runpy.run_module("data_pipeline.prepare", run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_after_an_interruption_the_same_command_goes_on(
     tmp_path: pathlib.Path, number: int
@@ -317,25 +333,17 @@ def test_after_an_interruption_the_same_command_goes_on(
     book = "\n".join(f"X:{number}\nL:1/8\nK:C\n{long}\n" for number in range(250))
     (tmp_path / "book.abc").write_text(book)
     arguments = (f"--input={tmp_path}/book.abc", "--task=mel_2bar", f"--output={tmp_path}/out")
-    with subprocess.Popen(
-        command_line(*arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as process:
-        spool = tmp_path / ".out.unfinished" / "mel_2bar.spool"
-        deadline = time.monotonic() + 30
-        while not (spool.exists() and spool.stat().st_size):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.splitlines()[-2:] == [
+    interrupted = [sys.executable, "-c", INTERRUPTED, str(number), *arguments]
+    done = subprocess.run(interrupted, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-2:] == [
         "run the same command again to resume",
         "error: interrupted",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.unfinished", "book.abc"]
     done = subprocess.run(command_line(*arguments), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    assert re.search(r"^going on: \d+ files are converted$", done.stderr, re.MULTILINE)
+    assert "going on: 1 files are converted\n" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["book.abc", "out"]
 
 
@@ -347,9 +355,7 @@ def test_help_begins_with_an_example() -> None:
 
 
 def test_every_bad_file_is_accounted_for(shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    start = time.monotonic()
     run(shared / "data" / "bad", tmp_path / "out", tasks=tuple(TASKS), num_workers=2)
-    assert time.monotonic() - start < 30
     text = (shared / "data" / "bad" / "README.md").read_text(encoding="utf-8")
     expected = {f"bad/{name}" for name in re.findall(r"^\| `(.+?)/?` \|", text, re.MULTILINE)}
     assert len(expected) == 81

@@ -54,6 +54,7 @@ def test_columns_are_the_tracks_in_order() -> None:
         (0, rows.shape[1])
     ] * 3
     np.testing.assert_array_equal(column, rows[:, :, 0])
+    assert [c.shape for c in tokens.columns_of(rows[:0], get_task("trio_16bar"))] == [(0, 3)] * 3
 
 
 def test_a_row_that_does_not_fit_its_task_is_refused() -> None:

@@ -122,6 +122,24 @@ def test_examples_are_spread_and_not_silent() -> None:
     assert report.example_rows(rows, np.zeros(0, int), get_task("mel_2bar")) == []
 
 
+def test_long_rows_are_left_to_the_page(figures: dict[str, Any]) -> None:
+    rows = np.ones((4, 256), np.uint8)
+    assert report.example_rows(rows, np.arange(4), get_task("mel_16bar")) == []
+    whole = report.full_report([], 6, UNITS, [figures | {"examples": []}], SONGS)
+    assert "  examples  in report.html\n" in report.format_report(whole)
+
+
+def test_a_printed_report_has_60_lines_at_most(figures: dict[str, Any]) -> None:
+    reasons = {f"reason {number}": 1 for number in range(100)}
+    songs = [{"files": 200, "md5": str(n), "name": f"{n}.mid"} for n in range(100)]
+    whole = report.full_report([], 6, UNITS, [figures | {"dropped": reasons}], SONGS)
+    whole["left_by_fast_engine"] = reasons
+    whole["songs"] = SONGS | {"of_more_than_100_files": songs}
+    lines = report.format_report(whole).splitlines()
+    assert len(lines) <= 60
+    assert "    and 88 more, see report.json" in lines
+
+
 @pytest.mark.parametrize(
     ("task", "dropped", "meter", "expected"),
     [

@@ -50,6 +50,7 @@ def test_onsets_hand_computed() -> None:
     trio = np.zeros((1, 256, 3), np.uint16)
     trio[0, :3] = [(1, 1, 1), (2, 1, 0), (50, 60, 7)]
     assert num_onsets(trio, get_task("trio_16bar")).tolist() == [1 + 1 + 2 + 1]
+    assert num_onsets(melody[:0], get_task("mel_2bar")).tolist() == []
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
