@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from data_pipeline import cli
-from experiments.cli import config_flags
+from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config, InputError, ModelConfig
 from musicvae_jax.interop import reference
 from musicvae_jax.interop.reference import ReferenceCheckpoint
@@ -27,7 +27,6 @@ from musicvae_jax.tasks import RECIPES, TASKS, get_task
 
 IMPORTED = "imported.json"
 TRAIN_FLAGS = "train.flags"
-_FLAGFILES = pathlib.Path(__file__).parent / "flagfiles"
 
 
 def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) -> str:
@@ -58,8 +57,8 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
 
 def train_config(task: str, model: ModelConfig) -> Config:
     """Return the published configuration of these sizes, else the task's with the same recipe."""
-    for path in sorted(_FLAGFILES.glob(f"{task}_*.flags")):
-        config = config_flags.config_from_flagfile(path)
+    for name in presets.names():
+        config = config_flags.config_from_flagfile(presets.path_of(name))
         if config.task == task and config.model == model:
             return config
     fields = RECIPES["reference"] | {

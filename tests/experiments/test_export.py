@@ -11,6 +11,11 @@ import pytest
 from experiments.export import FORMATS, Options, export
 from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError
+from musicvae_jax.interop.tensor_bundle import TensorBundle
+from musicvae_jax.models.registry import build_model
+from musicvae_jax.storage.checkpoints import Checkpoints
+from musicvae_jax.tasks import get_task
+from musicvae_jax.training.step import init_state
 from tests.support.untrained_run import make_run
 
 
@@ -21,6 +26,21 @@ def test_safetensors_holds_the_run(tmp_path: pathlib.Path) -> None:
     known, found = MusicVAE.restore(run), MusicVAE.from_file(path)
     assert found.config == known.config
     jax.tree.map(np.testing.assert_array_equal, found.params, known.params)
+
+
+def test_moments_of_another_adam_are_left_out(tmp_path: pathlib.Path) -> None:
+    config = get_task("mel_2bar").config.replace(
+        encoder_sizes=(8,), decoder_sizes=(8,), z_size=4, adam_b2=0.99
+    )
+    state = init_state(build_model(config), config)
+    rest = {name: value for name, value in vars(state).items() if name != "params"}
+    with Checkpoints(tmp_path / "run", create=True) as saved:
+        saved.save(3, state.params, rest, config)
+    with pytest.warns(UserWarning, match=r"moments are left out: .* are 0\.9, 0\.99 and 1e-08"):
+        path = export(Options(str(tmp_path / "run"), "tensorflow"))
+    with TensorBundle(path) as bundle:
+        assert bundle.read("global_step") == 3
+        assert not [name for name in bundle.entries if "Adam" in name or "power" in name]
 
 
 @pytest.mark.parametrize("name", FORMATS)
