@@ -32,7 +32,10 @@ MODELS = {
     "flat-trio_16bar": (None, 5e-3),
 }
 # The step is made once, so optimising the program would take longer than it saves.
-_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_QUICKLY: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 def _folder(shared: pathlib.Path, name: str) -> pathlib.Path:
