@@ -1,0 +1,65 @@
+"""Fit a prior to a trained model, to sample from instead of N(0, I).
+
+Example:
+  python -m experiments.fit_prior --run_dir=runs/mel_2bar
+
+`experiments.train` does this at its end. Training rows are encoded, and mixtures of 1 to 50
+Gaussians are fitted to their latent vectors; the one with the highest likelihood of validation
+rows is kept in the run folder (fitted_prior.npz), unless N(0, I) is better. `experiments.generate`
+then draws samples from it; --prior=standard there takes N(0, I).
+
+Reference: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from data_pipeline import cli
+from data_pipeline.cli import option
+from experiments.cli import compile_cache
+from experiments.cli.run_data import open_run_data
+from experiments.encoding import prior
+from musicvae_jax.config import InputError
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import checkpoints
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to fit."""
+
+    run_dir: str = option(help="Folder of the run.")
+    checkpoint: str = option("best", help="Checkpoint: best, latest or a saved step.")
+    data_dir: str | None = option(None, help="Token store. Default: the run's own.")
+    allow_changed_data: bool = option(False, help="Accept data that changed since it was used.")
+    rows: int = option(prior.MOST_ROWS, help="Training rows to encode at most.")
+    seed: int = option(0, help="Random seed.")
+
+    def __post_init__(self) -> None:
+        """Check the number of rows."""
+        if self.rows < prior.FEWEST_ROWS:
+            raise InputError(
+                f"rows: {self.rows} is out of range, it must be {prior.FEWEST_ROWS:,} or more"
+            )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Fit the prior and print the likelihood of each candidate."""
+    del argv
+    compile_cache.switch_on()
+    options = cli.options_from_flags(Options)
+    config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
+    vae = MusicVAE(config, params)
+    store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
+    record = prior.fit_run(options.run_dir, vae, step, store, options.seed, options.rows)
+    print(f"{'Gaussians':>10}{'nats per held-out row':>24}")
+    for name, score in record.about["held_out_log_likelihood"].items():
+        print(f"{name if name.isdecimal() else 'N(0, I)':>10}{score:24.2f}")
+    print(prior.describe(record))
+
+
+if __name__ == "__main__":
+    cli.define_flags(Options)
+    cli.run(main)

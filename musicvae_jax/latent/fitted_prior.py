@@ -1,0 +1,197 @@
+"""A density fitted to the latent vectors of training rows, to draw from instead of N(0, I).
+
+A model trained with a small weight on the KL divergence reconstructs well, but its posteriors,
+taken together, are far from the prior N(0, I): z drawn from the prior lie where the decoder never
+learned to decode. A mixture of Gaussians fitted to encoded rows after training closes that gap
+(ex-post density estimation: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders",
+section 4).
+
+The number of components is the one with the highest likelihood of held-out rows. N(0, I) itself
+is a candidate, so that the fitted prior is never the worse of the two on these rows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import warnings
+import zipfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from musicvae_jax.config import InputError
+
+FILE = "fitted_prior.npz"
+FORMAT = "musicvae-prior-1"
+COMPONENTS = (1, 2, 5, 10, 20, 50)
+STANDARD = "standard"
+# Added to the variances, so that a component cannot shrink to a point.
+SMALLEST_VARIANCE = 1e-4
+# An iteration that gains less than this, in nats per row, is the last.
+TOLERANCE = 1e-2
+
+
+class FittedPrior(NamedTuple):
+    """A mixture of M Gaussians over z.
+
+    Attributes:
+      weights: [M] float32, their sum is 1.
+      means: [M, Z] float32.
+      scales: [M, Z, Z] float32, lower triangular: Cholesky factors of the covariances.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    scales: np.ndarray
+
+
+class Record(NamedTuple):
+    """A fitted prior as a run folder keeps it.
+
+    Attributes:
+      prior: the density.
+      step: of the checkpoint whose latent vectors it was fitted to.
+      about: other facts, such as the held-out log-likelihoods.
+    """
+
+    prior: FittedPrior
+    step: int
+    about: dict[str, Any]
+
+
+def standard(z_size: int) -> FittedPrior:
+    """Return N(0, I) of Z dimensions as a mixture of one."""
+    return FittedPrior(
+        np.ones(1, np.float32),
+        np.zeros((1, z_size), np.float32),
+        np.eye(z_size, dtype=np.float32)[None],
+    )
+
+
+def fit(
+    z: np.ndarray,
+    held_out: np.ndarray,
+    components: Sequence[int] = COMPONENTS,
+    seed: int = 0,
+) -> tuple[FittedPrior, dict[str, float]]:
+    """Fit mixtures by expectation-maximisation and keep the best one.
+
+    Numbers of components that leave fewer than 2 Z rows to each are not tried: their covariances
+    would be arbitrary.
+
+    Args:
+      z: [N, Z], one draw from the posterior of each training row.
+      held_out: [M, Z], likewise of rows that decide how many components to take.
+      components: numbers of components to try.
+      seed: random seed of the initial assignment (k-means).
+
+    Returns:
+      the prior, and the mean log-likelihood of `held_out`, nats per row, of each candidate:
+      "standard" for N(0, I), otherwise the number of components.
+
+    Raises:
+      InputError: there are fewer than 2 Z rows, or none held out.
+    """
+    # Takes a second to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    N, Z = z.shape
+    if N < 2 * Z or not len(held_out):
+        raise InputError(
+            f"prior: {N} training and {len(held_out)} held-out rows are too few for {Z} "
+            f"dimensions: {2 * Z} and 1 are needed"
+        )
+    candidates = {STANDARD: standard(Z)}
+    for count in components:
+        if count * 2 * Z > N:
+            continue
+        mixture = GaussianMixture(
+            count, tol=TOLERANCE, reg_covar=SMALLEST_VARIANCE, random_state=seed
+        )
+        with warnings.catch_warnings():
+            # After the last iteration the mixture is as good as any other candidate.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(z.astype(np.float64))
+        candidates[str(count)] = FittedPrior(
+            mixture.weights_.astype(np.float32),
+            mixture.means_.astype(np.float32),
+            np.linalg.cholesky(mixture.covariances_).astype(np.float32),
+        )
+    scores = {
+        name: float(np.mean(log_density(prior, held_out))) for name, prior in candidates.items()
+    }
+    return candidates[max(scores, key=lambda name: scores[name])], scores
+
+
+def log_density(prior: FittedPrior, z: np.ndarray) -> jax.Array:
+    """Compute log p(z), nats: [N] float32 for z [N, Z]."""
+
+    def of_one(weight: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array:
+        unit = jax.scipy.linalg.solve_triangular(
+            scale, (jnp.asarray(z) - mean[None, :]).T, lower=True
+        )
+        log_volume = jnp.sum(jnp.log(jnp.diagonal(scale)))
+        constant = 0.5 * mean.shape[0] * jnp.log(2 * jnp.pi)
+        return jnp.log(weight) - 0.5 * jnp.sum(unit**2, axis=0) - log_volume - constant
+
+    return jax.nn.logsumexp(jax.vmap(of_one)(*map(jnp.asarray, prior)), axis=0)
+
+
+def sample(prior: FittedPrior, key: jax.Array, num: int) -> jax.Array:
+    """Draw z [num, Z] float32."""
+    component_key, noise_key = jax.random.split(key)
+    log_weights = jnp.log(jnp.asarray(prior.weights))
+    chosen = jax.random.categorical(component_key, log_weights, shape=(num,))
+    noise = jax.random.normal(noise_key, (num, prior.means.shape[1]))
+
+    def draw(component: jax.Array, unit: jax.Array) -> jax.Array:
+        return jnp.asarray(prior.means)[component] + jnp.asarray(prior.scales)[component] @ unit
+
+    # One at a time: a batched product would copy a [Z, Z] factor for every draw.
+    return jax.lax.map(lambda pair: draw(*pair), (chosen, noise))
+
+
+def save(run_dir: str | pathlib.Path, record: Record) -> pathlib.Path:
+    """Write a prior into the run folder, whole or not at all; return the file."""
+    about = {"format": FORMAT, "step": record.step} | record.about
+    buffer = io.BytesIO()
+    arrays = record.prior._asdict()
+    np.savez(buffer, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+    path = pathlib.Path(run_dir) / FILE
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(buffer.getvalue())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load(run_dir: str | pathlib.Path) -> Record | None:
+    """Read the prior of a run folder, None where there is none.
+
+    Raises:
+      InputError: the file is damaged or of another format.
+    """
+    path = pathlib.Path(run_dir) / FILE
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            prior = FittedPrior(*(np.asarray(file[name]) for name in FittedPrior._fields))
+        if about.pop("format") != FORMAT:
+            raise ValueError(about)
+        return Record(prior, about.pop("step"), about)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"prior: {path} is not of format {FORMAT}; make it again with "
+            "python -m experiments.fit_prior"
+        ) from error
