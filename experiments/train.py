@@ -31,9 +31,12 @@ from experiments.cli import (
 )
 from experiments.cli.progress import Recorder, Silent
 from experiments.cli.signals import StopSignal
+from experiments.encoding import prior
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices import processes
+from musicvae_jax.latent import fitted_prior
+from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.training import fine_tuning, loop
@@ -61,6 +64,8 @@ def define_start_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "(RUN/checkpoints/STEP), as far as they fit; see also --freeze."
     )
     flags.DEFINE_string("init_from", None, text, flag_values=values)
+    text = "Fit a prior to the encoded training rows at the end, see experiments.fit_prior."
+    flags.DEFINE_boolean("fit_prior", True, text, flag_values=values)
     machines.define_flags(values)
     cpu_devices.define_flags(values)
 
@@ -163,12 +168,26 @@ def train(values: flags.FlagValues) -> None:
             f"run_dir: no space left in {folder}, its checkpoints are kept; free some, then run "
             "the same command again"
         ) from error
+    if values.fit_prior and not (values.multihost or outcome.stopped or outcome.cause):
+        _fit_prior(folder, store)
     if processes.is_first():
         _say_how_it_ended(outcome, config, values.run_dir, store)
     if outcome.cause:
         sys.exit(STOOD_STILL)
     if outcome.stopped:
         sys.exit(signal.exit_code)
+
+
+def _fit_prior(folder: pathlib.Path, store: data.Store) -> None:
+    """Fit a prior to the run's best checkpoint, unless that was done; say what was fitted."""
+    trained, params, step = checkpoints.restore_params(folder, "best")
+    known = fitted_prior.load(folder)
+    if known is not None and known.step == step:
+        return
+    try:
+        print(prior.describe(prior.fit_run(folder, MusicVAE(trained, params), step, store)))
+    except InputError as error:
+        print(f"not fitted: {error}", flush=True)
 
 
 def _say_how_it_ended(

@@ -98,10 +98,6 @@ def fit(
     Raises:
       InputError: there are fewer than 2 Z rows, or none held out.
     """
-    # Takes a second to import.
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
     N, Z = z.shape
     if N < 2 * Z or not len(held_out):
         raise InputError(
@@ -112,22 +108,29 @@ def fit(
     for count in components:
         if count * 2 * Z > N:
             continue
-        mixture = GaussianMixture(
-            count, tol=TOLERANCE, reg_covar=SMALLEST_VARIANCE, random_state=seed
-        )
-        with warnings.catch_warnings():
-            # After the last iteration the mixture is as good as any other candidate.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(z.astype(np.float64))
-        candidates[str(count)] = FittedPrior(
-            mixture.weights_.astype(np.float32),
-            mixture.means_.astype(np.float32),
-            np.linalg.cholesky(mixture.covariances_).astype(np.float32),
-        )
+        candidates[str(count)] = _fitted(z, count, seed)
     scores = {
         name: float(np.mean(log_density(prior, held_out))) for name, prior in candidates.items()
     }
     return candidates[max(scores, key=lambda name: scores[name])], scores
+
+
+def _fitted(z: np.ndarray, count: int, seed: int) -> FittedPrior:
+    """Fit a mixture of `count` Gaussians."""
+    # Takes a second to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(count, tol=TOLERANCE, reg_covar=SMALLEST_VARIANCE, random_state=seed)
+    with warnings.catch_warnings():
+        # After the last iteration the mixture is as good as any other candidate.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(z.astype(np.float64))
+    return FittedPrior(
+        mixture.weights_.astype(np.float32),
+        mixture.means_.astype(np.float32),
+        np.linalg.cholesky(mixture.covariances_).astype(np.float32),
+    )
 
 
 def log_density(prior: FittedPrior, z: np.ndarray) -> jax.Array:
@@ -184,7 +187,7 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             prior = FittedPrior(*(np.asarray(file[name]) for name in FittedPrior._fields))
         if about.pop("format") != FORMAT:

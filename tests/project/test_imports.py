@@ -106,7 +106,12 @@ TOOLS = {
     "types-tqdm": "mypy reads it",
 }
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {"absl": "absl-py", "fluidsynth": "pyfluidsynth", "orbax": "orbax-checkpoint"}
+DISTRIBUTIONS = {
+    "absl": "absl-py",
+    "fluidsynth": "pyfluidsynth",
+    "orbax": "orbax-checkpoint",
+    "sklearn": "scikit-learn",
+}
 
 
 @dataclasses.dataclass(frozen=True)

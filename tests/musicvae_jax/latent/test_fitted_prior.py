@@ -7,7 +7,6 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-import scipy.stats
 
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
@@ -22,10 +21,12 @@ TWO = FittedPrior(
 
 def test_the_density_is_that_of_the_mixture() -> None:
     z = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
-    expected = sum(
-        weight * scipy.stats.multivariate_normal(mean, scale @ scale.T).pdf(z)
-        for weight, mean, scale in zip(*TWO, strict=True)
-    )
+    expected = np.zeros(20)
+    for weight, mean, scale in zip(*TWO, strict=True):
+        covariance = scale @ scale.T
+        squared = np.einsum("nd,de,ne->n", z - mean, np.linalg.inv(covariance), z - mean)
+        volume = 2 * np.pi * np.sqrt(np.linalg.det(covariance))
+        expected += weight * np.exp(-squared / 2) / volume
     np.testing.assert_allclose(fitted_prior.log_density(TWO, z), np.log(expected), rtol=2e-4)
 
 

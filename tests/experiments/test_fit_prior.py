@@ -1,0 +1,74 @@
+"""Fitting a prior: at the end of training, and by its own command."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments.encoding import prior
+from musicvae_jax import data
+from musicvae_jax.config import InputError
+from musicvae_jax.latent import fitted_prior
+from musicvae_jax.latent.musicvae import MusicVAE
+from tests.support.synthetic_store import write_store
+
+SIZES = ("--encoder_sizes=4", "--decoder_sizes=4", "--z_size=2", "--batch_size=16")
+
+
+def _run(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
+    folder = tmp_path_factory.mktemp("prior")
+    counts = {"train": 1_000, "validation": 60, "test": 0}
+    store = write_store(folder / "store", "mel_2bar", counts)
+    folders = (f"--data_dir={store}", f"--run_dir={folder / 'run'}")
+    text = _run("experiments.train", *folders, *SIZES, "--train_steps=2", "--eval_every=2")
+    return folder, text
+
+
+def test_training_ends_with_a_fitted_prior(trained: tuple[pathlib.Path, str]) -> None:
+    folder, text = trained
+    record = fitted_prior.load(folder / "run")
+    assert record is not None
+    assert record.step == 2
+    assert prior.describe(record) in text
+    assert (record.about["rows"], record.about["held_out_rows"]) == (1_000, 60)
+
+
+def test_the_command_makes_the_same_prior(trained: tuple[pathlib.Path, str]) -> None:
+    folder, _ = trained
+    before = fitted_prior.load(folder / "run")
+    (folder / "run" / fitted_prior.FILE).unlink()
+    text = _run("experiments.fit_prior", f"--run_dir={folder / 'run'}")
+    after = fitted_prior.load(folder / "run")
+    assert before is not None
+    assert after is not None
+    assert [a.tolist() for a in after.prior] == [b.tolist() for b in before.prior]
+    assert "N(0, I)" in text
+
+
+def test_too_few_rows_are_refused(trained: tuple[pathlib.Path, str]) -> None:
+    folder, _ = trained
+    store = data.open_store(
+        write_store(folder / "few", "mel_2bar", {"train": 999, "validation": 9, "test": 0})
+    )
+    vae = MusicVAE.restore(folder / "run")
+    with pytest.raises(InputError, match="999 training rows, at least 1,000 are needed"):
+        prior.fit_run(folder, vae, 2, store)
+    text = _run("experiments.fit_prior", f"--run_dir={folder / 'run'}", "--rows=10", code=2)
+    assert text == "error: rows: 10 is out of range, it must be 1,000 or more\n"
