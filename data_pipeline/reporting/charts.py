@@ -155,10 +155,10 @@ def curves(label: str, *panels: Panel, width: float = 460, height: float = 230) 
 
 def _legend_shape(panel: Panel, width: float) -> tuple[int, int]:
     """Return how many rows and columns the legend of a panel has."""
-    longest = max(map(len, panel.lines), default=1)
-    columns = max(1, int((width - 50) / (36 + 5.6 * longest)))
-    columns = min(columns, len(panel.lines))
-    return (-(-len(panel.lines) // columns) if len(panel.lines) > 1 else 0), columns
+    count = len(panel.lines)
+    columns = int((width - 50) / (36 + 5.6 * max(map(len, panel.lines), default=1)))
+    columns = max(1, min(columns, count))
+    return (-(-count // columns) if count > 1 else 0), columns
 
 
 def _add_legend(axes: Axes, columns: int) -> None:
@@ -213,14 +213,11 @@ def points(places: np.ndarray, values: np.ndarray, label: str, scale: str) -> st
 def matrix(values: np.ndarray, label: str, low: float, high: float) -> str:
     """Draw a matrix [U, U] as shades from low to high, numbered from 1 on both sides."""
     figure, axes = style.new_axes(240, 240)
-    axes.pcolormesh(values, cmap="YlGnBu", vmin=low, vmax=high, edgecolors="white", linewidth=0.5)
-    places = range(0, len(values), 4)
-    axes.set_xticks([n + 0.5 for n in places], [str(n + 1) for n in places])
-    axes.set_yticks([n + 0.5 for n in places], [str(n + 1) for n in places])
-    axes.invert_yaxis()
+    _draw_cells(axes, values, None, "YlGnBu", (low, high))
+    numbers = range(0, len(values), 4)
+    axes.set_xticks(numbers, [str(n + 1) for n in numbers])
+    axes.set_yticks(numbers, [str(n + 1) for n in numbers])
     axes.xaxis.tick_top()
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
     return style.svg(figure, label)
 
 
@@ -274,6 +271,8 @@ def percent_heatmaps_png(
       row_label: what the rows are.
       column_label: what the columns are.
     """
+    from matplotlib.patches import Rectangle
+
     size = ((115 + 61 * len(columns)) * len(panels), 115 + 36 * len(rows))
     figure = style.new_figure(*size, layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -284,11 +283,10 @@ def percent_heatmaps_png(
         for row, line in enumerate(values):
             if np.isfinite(line).any():
                 column = int(np.nanargmax(np.abs(line)))
-                x, y = (
-                    column + 0.47 * np.array([-1, 1, 1, -1, -1]),
-                    [-0.46, -0.46, 0.46, 0.46, -0.46],
+                frame = Rectangle(
+                    (column - 0.47, row - 0.46), 0.94, 0.92, fill=False, linewidth=1.4
                 )
-                axes.plot(x, row + np.array(y), color="black", linewidth=1.4)
+                axes.add_patch(frame)
         axes.set_title(title, fontsize=10)
         axes.set_xticks(range(len(columns)), [n.replace("_", "\n") for n in columns], fontsize=7)
         axes.set_xlabel(column_label, fontsize=8)
@@ -300,21 +298,20 @@ def percent_heatmaps_png(
 def _draw_cells(
     axes: Axes,
     values: np.ndarray,
-    words: Sequence[Sequence[str]],
+    words: Sequence[Sequence[str]] | None,
     colours: str,
     limits: tuple[float, float],
 ) -> None:
-    """Draw a matrix as coloured cells with words in them, white on dark ones."""
+    """Draw a matrix as coloured cells, with words in them, white on dark ones."""
+    x, y = (np.arange(size + 1) - 0.5 for size in values.shape[::-1])
     shown = np.ma.masked_invalid(values)
-    low, high = limits
-    x, y = np.arange(values.shape[1] + 1) - 0.5, np.arange(values.shape[0] + 1) - 0.5
-    drawn = axes.pcolormesh(
-        x, y, shown, cmap=colours, vmin=low, vmax=high, edgecolors="white", linewidth=1.5
-    )
-    axes.set_facecolor("#eeeeee")
-    axes.set(xlim=(x[0], x[-1]), ylim=(y[-1], y[0]))
+    drawn = axes.pcolormesh(x, y, shown, cmap=colours, edgecolors="white", linewidth=1)
+    drawn.set_clim(*limits)
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[-1], y[0]), facecolor="#eeeeee")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
+    if words is None:
+        return
     for (row, column), value in np.ndenumerate(values):
         red, green, blue, _ = drawn.cmap(drawn.norm(value))
         is_dark = np.isfinite(value) and 0.3 * red + 0.59 * green + 0.11 * blue < 0.62

@@ -12,6 +12,7 @@ from data_pipeline.render.pictures import piano_roll_svg
 from data_pipeline.render.style import COLOURS
 from data_pipeline.reporting import charts, html_pages
 from experiments.analysis.material import PROBE_AMOUNT, SAMPLES, Latents, Material
+from experiments.analysis.report import cell
 from musicvae_jax.analysis import comparison, structure
 from musicvae_jax.analysis.comparison import Interval
 from musicvae_jax.analysis.sets import REAL, Analysis, Finding, Rows
@@ -113,14 +114,7 @@ def _distribution(finding: Finding, title: str) -> str:
 
 def _numbers(found: dict[str, Interval]) -> str:
     """Write overlap and divergence."""
-    return f"overlap {_number(found['overlap'])}, KL {_number(found['kl_nats'])} nats"
-
-
-def _number(value: Interval) -> str:
-    """Write a value with its interval."""
-    if not math.isfinite(value.value):
-        return "-"
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    return f"overlap {cell(found['overlap'])}, KL {cell(found['kl_nats'])} nats"
 
 
 def _similarities(sets: dict[str, Rows], material: Material) -> dict[str, Any]:
@@ -174,15 +168,15 @@ def _latent(latents: Latents) -> dict[str, Any]:
         "map": charts.points(latents.places, latents.density, "map", "onsets per bar"),
         "variance": " and ".join(f"{part:.1%}" for part in latents.variance_share),
         "prior": [
-            [_DISTANCES[distance], _number(found["posterior"]), _number(found["prior"])]
+            [_DISTANCES[distance], cell(found["posterior"]), cell(found["prior"])]
             for distance, found in latents.against_prior.items()
         ],
         "sets": names,
         "encoded": [
             [
                 _DISTANCES[distance],
-                _number(real),
-                *(_number(latents.compared.others[name][distance]) for name in names),
+                cell(real),
+                *(cell(latents.compared.others[name][distance]) for name in names),
             ]
             for distance, real in latents.compared.real.items()
         ],

@@ -74,8 +74,8 @@ def table(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:
         + f"{'measures as close as real':>{10 + 16 * len(names)}}",
     ]
     for family, compared in analysis.families.items():
-        cells = [_cell(compared.real["overlap"])]
-        cells += [f"{_cell(compared.others[name]['overlap']):>30}" for name in names]
+        cells = [cell(compared.real["overlap"])]
+        cells += [f"{cell(compared.others[name]['overlap']):>30}" for name in names]
         inside = [f.compared for f in analysis.findings if f.family == family]
         close = [[comparison.is_as_close(one, name) for one in inside] for name in names]
         counts = [f"{name} {sum(c is True for c in found)} of {sum(c is not None for c in found)}"
@@ -93,16 +93,16 @@ def _latent_lines(latents: Latents) -> str:
             f"active units            {latents.active_units} of {len(latents.units.variance)}, "
             f"KL {latents.units.kl_nats.sum() / math.log(2):.1f} bits per row",
             *(
-                f"{name + ' from the prior':24}{_cell(values['posterior'], 4)} for the aggregate "
-                f"posterior, {_cell(values['prior'], 4)} for as many draws of the prior"
+                f"{name + ' from the prior':24}{cell(values['posterior'], 4)} for the aggregate "
+                f"posterior, {cell(values['prior'], 4)} for as many draws of the prior"
                 for name, values in prior.items()
             ),
         ]
     )
 
 
-def _cell(value: comparison.Interval, digits: int = 3) -> str:
-    """Write a value and its interval."""
+def cell(value: comparison.Interval, digits: int = 3) -> str:
+    """Write a value and its interval; "-" if it is not finite."""
     if not math.isfinite(value.value):
         return "-"
     middle, low, high = (round(number, digits) + 0.0 for number in value)  # no minus zero

@@ -136,8 +136,8 @@ def test_changes_in_per_cent_are_signed_and_the_greatest_of_a_row_is_framed(
     )
     (one,) = figures[0].axes
     assert [text.get_text() for text in one.texts] == ["-20%", "+10%", "-", "-"]
-    (frame,) = one.lines
-    assert (min(frame.get_xdata()), max(frame.get_xdata())) == (-0.47, 0.47)
+    (frame,) = one.patches
+    assert (frame.get_x(), frame.get_y()) == (-0.47, -0.46)
 
 
 def test_a_picture_is_small_well_formed_and_the_same_each_time() -> None:
