@@ -1,4 +1,5 @@
-"""Windows of notes to rows of tokens, one module per kind of track.
+"""Segments of notes to rows of tokens and back.
 
-`melody`, `drums` and `trio` say what the tokens mean; `windows` cuts tracks into windows.
+`codec` has the interface, `Codec`, and the table of kinds; `melody` and `drums` are the two kinds;
+`trio` combines them; `windows` cuts tracks into windows.
 """

@@ -1,4 +1,4 @@
-"""Drum tokens: the sum of 2**class over the classes hit in a step, 0 for none.
+"""The codec of drums: the sum of 2**class over the classes hit in a step, 0 for none.
 
 Reference: note_seq/drums_lib.py (DrumTrack.from_quantized_sequence) and
 magenta/models/music_vae/data.py (DrumsConverter, reduced classes).
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.codecs.windows import lay_out, windows
+from data_pipeline.codecs.windows import Encoded, lay_out, windows
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax import tokens
+from musicvae_jax.tasks import DRUM_CLASS_NAMES, Track
 
 # MIDI pitches of each class, in the order of `DRUM_CLASS_NAMES`; a class is written as its first.
 CLASS_PITCHES = (
@@ -26,21 +27,26 @@ CLASS_PITCHES = (
 )
 DRUM_INSTRUMENT = 9
 
+PANEL_SHARE = 4  # height in pictures, relative to other kinds
+
+_LETTERS = "KSHOLMTCR"  # one per class, in the order of DRUM_CLASS_NAMES
+
 NO_DRUMS = "no drums"
 NO_CLASSES = "no drums of the 9 classes"
 
 
-def encode(segment: Segment, num_steps: int) -> np.ndarray | str:
+def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
     """Cut the drums, all instruments together, into windows that hop by one bar.
 
     Args:
       segment: quantised notes.
+      track: not used; drums of all programs are.
       num_steps: T, steps per window.
 
     Returns:
-      Tokens uint16 [N, T], N = 0 if every track is shorter; or the reason why the piece has
-      no drums at all.
+      Rows uint16, none if every track is shorter; or the reason why the segment has no drums.
     """
+    del track
     drums = segment.notes[segment.notes["is_drum"]]
     if not len(drums):
         return NO_DRUMS
@@ -50,7 +56,8 @@ def encode(segment: Segment, num_steps: int) -> np.ndarray | str:
     layout = lay_out(steps, steps + 1, np.zeros(len(steps), np.int64))
     events = layout.empty(np.uint16)
     layout.write(events, steps, values, np.ones(len(steps), np.bool_))
-    return windows(events, layout, num_steps)
+    found = windows(events, layout, num_steps)
+    return found._replace(instruments=found.instruments[:, :0])
 
 
 def hits(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,18 +85,61 @@ def class_bits() -> np.ndarray:
     return bits
 
 
-def decode(row: np.ndarray) -> np.ndarray:
+def decode(row: np.ndarray, *, program: int = 0) -> np.ndarray:
     """Read the hits of one row as notes one step long, each class as its first pitch.
 
     Args:
       row: tokens [T].
+      program: not used; General MIDI drums have none.
 
     Returns:
       Notes of STEP_DTYPE by start, then class.
     """
+    del program
     steps, numbers = np.nonzero(tokens.hits(np.asarray(row)))
     notes = np.zeros(len(steps), STEP_DTYPE)
     notes["start_step"], notes["end_step"] = steps, steps + 1
     notes["pitch"] = np.array([pitches[0] for pitches in CLASS_PITCHES])[numbers]
     notes["instrument"], notes["is_drum"] = DRUM_INSTRUMENT, True
     return notes
+
+
+def column(notes: np.ndarray, num_steps: int) -> np.ndarray | None:
+    """Write drum notes from step 0 on.
+
+    Returns:
+      Tokens uint16 [num_steps]; None if no note has a class.
+    """
+    steps, values = hits(notes)
+    row = np.zeros(num_steps, np.uint16)
+    inside = steps < num_steps
+    row[steps[inside]] = values[inside]
+    return row if len(steps) else None
+
+
+def vocabulary(track: Track) -> dict[str, str]:
+    """Say what the tokens mean: {token or range of tokens: meaning}."""
+    return {"0": "nothing", f"1..{track.num_classes - 1}": "sum of 2**class of the hits"}
+
+
+def words(row: np.ndarray) -> list[str]:
+    """Write each step [T]: a letter for each class that is hit, "." for none."""
+    hit = tokens.hits(np.asarray(row))
+    return ["".join(np.array(list(_LETTERS))[step]) or "." for step in hit]
+
+
+def drawn_notes(row: np.ndarray) -> np.ndarray:
+    """Return step, length 1 and drum class of the hits of a row [T]: [N, 3]."""
+    steps, classes = np.nonzero(tokens.hits(row))
+    return np.stack([steps, np.ones_like(steps), classes], axis=1)
+
+
+def drawn_lines(used: np.ndarray) -> tuple[int, int]:
+    """Return the lowest and highest class to show: all are."""
+    del used
+    return 0, len(DRUM_CLASS_NAMES) - 1
+
+
+def line_names(low: int, high: int) -> dict[int, str]:
+    """Name the classes from low to high."""
+    return {number: DRUM_CLASS_NAMES[number] for number in range(low, high + 1)}

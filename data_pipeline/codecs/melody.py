@@ -1,4 +1,4 @@
-"""Melody tokens: 0 no event, 1 note off, 2 + (pitch - 21) note on.
+"""The codec of melodies: 0 no event, 1 note off, 2 + (pitch - 21) note on.
 
 Reference: note_seq/melodies_lib.py (Melody.from_quantized_sequence) and
 magenta/models/music_vae/data.py (OneHotMelodyConverter).
@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipeline.codecs.windows import lay_out, windows
+from data_pipeline.codecs.windows import Encoded, lay_out, windows
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
-from musicvae_jax.tasks import FIRST_NOTE_ON, MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF
-from musicvae_jax.tokens import melody_notes, note_ons
+from musicvae_jax.tasks import MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF, Track
+from musicvae_jax.tokens import melody_notes, note_ons, pitches
 
 NO_MELODY = "no melody: no notes but drums"
 NO_PITCHES = "no melody: no pitches 21..108"
+
+PANEL_SHARE = 5  # height in pictures, relative to other kinds
+
+_PITCH_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 def wrong_programs(programs: range) -> str:
@@ -26,18 +30,18 @@ def wrong_programs(programs: range) -> str:
     return f"no melody in programs {programs.start}..{programs.stop - 1}"
 
 
-def encode(segment: Segment, num_steps: int, programs: range | None) -> np.ndarray | str:
+def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
     """Cut every melody of every instrument into windows that hop by one bar.
 
     Args:
       segment: quantised notes.
+      track: its programs are used.
       num_steps: T, steps per window.
-      programs: General MIDI programs to use; None uses all.
 
     Returns:
-      Tokens uint8 [N, T], N = 0 if every melody is shorter; or the reason why the piece has
-      no melody at all.
+      Rows uint8, none if every melody is shorter; or the reason why the segment has no melody.
     """
+    programs = track.programs
     notes = segment.notes[~segment.notes["is_drum"]]
     if not len(notes):
         return NO_MELODY
@@ -50,8 +54,11 @@ def encode(segment: Segment, num_steps: int, programs: range | None) -> np.ndarr
     layout = lay_out(notes["start_step"], notes["end_step"], notes["instrument"])
     events = layout.empty(np.uint8)
     layout.write(events, notes["end_step"], np.full(len(notes), NOTE_OFF), heard_offs(notes))
-    layout.write(events, notes["start_step"], tokens(notes), np.ones(len(notes), np.bool_))
-    return _clear_leading_offs(windows(events, layout, num_steps))
+    layout.write(
+        events, notes["start_step"], note_ons(notes["pitch"]), np.ones(len(notes), np.bool_)
+    )
+    found = windows(events, layout, num_steps)
+    return found._replace(rows=_clear_leading_offs(found.rows))
 
 
 def has_program(notes: np.ndarray, programs: range | None) -> np.ndarray:
@@ -83,14 +90,9 @@ def heard_offs(notes: np.ndarray) -> np.ndarray:
     return heard
 
 
-def tokens(notes: np.ndarray) -> np.ndarray:
-    """Return the note-on token of each note, int [N]."""
-    return note_ons(notes["pitch"])
-
-
 def _clear_leading_offs(rows: np.ndarray) -> np.ndarray:
     """Turn note offs before a row's first note into no events, [N, T]."""
-    started = np.logical_or.accumulate(rows >= FIRST_NOTE_ON, axis=1)
+    started = np.logical_or.accumulate(rows > NOTE_OFF, axis=1)
     return np.where(started, rows, NO_EVENT).astype(rows.dtype)
 
 
@@ -107,8 +109,62 @@ def decode(row: np.ndarray, *, program: int = 0, instrument: int = 0) -> np.ndar
     Returns:
       Notes of STEP_DTYPE by start.
     """
-    _, starts, lengths, pitches = melody_notes(np.asarray(row)[None, :])
-    notes = np.zeros(len(starts), STEP_DTYPE)
-    notes["start_step"], notes["end_step"], notes["pitch"] = starts, starts + lengths, pitches
+    found = melody_notes(np.asarray(row)[None, :])
+    notes = np.zeros(len(found.start), STEP_DTYPE)
+    notes["start_step"], notes["end_step"] = found.start, found.start + found.length
+    notes["pitch"] = found.pitch
     notes["program"], notes["instrument"] = program, instrument
     return notes
+
+
+def column(notes: np.ndarray, num_steps: int) -> np.ndarray | None:
+    """Write the notes of one instrument from step 0 on.
+
+    Returns:
+      Tokens uint16 [num_steps]; None if no note has a token.
+    """
+    notes = monophonic(notes)
+    starts, ends = notes["start_step"], notes["end_step"]
+    tokens = np.zeros(num_steps, np.uint16)
+    tokens[ends[heard_offs(notes) & (ends < num_steps)]] = NOTE_OFF
+    inside = starts < num_steps
+    tokens[starts[inside]] = note_ons(notes["pitch"])[inside]
+    return tokens if len(notes) else None
+
+
+def vocabulary(track: Track) -> dict[str, str]:
+    """Say what the tokens mean: {token or range of tokens: meaning}."""
+    note_on = f"{track.first_onset}..{track.num_classes - 1}"
+    return {"0": "no event", "1": "note off", note_on: f"pitch {MIN_PITCH}..{MAX_PITCH} on"}
+
+
+def words(row: np.ndarray) -> list[str]:
+    """Write each step [T]: a pitch name, "^" for a note off, "." for no event."""
+    names = {NO_EVENT: ".", NOTE_OFF: "^"}
+    row = np.asarray(row, np.int64)
+    steps = zip(row.tolist(), pitches(row).tolist(), strict=True)
+    return [names.get(token) or pitch_name(pitch) for token, pitch in steps]
+
+
+def pitch_name(pitch: int) -> str:
+    """Name a MIDI pitch; 60 is C4."""
+    return f"{_PITCH_NAMES[pitch % 12]}{pitch // 12 - 1}"
+
+
+def drawn_notes(row: np.ndarray) -> np.ndarray:
+    """Return start step, length in steps and MIDI pitch of the notes of a row [T]: [N, 3]."""
+    notes = melody_notes(row[None])
+    return np.stack([notes.start, notes.length, notes.pitch], axis=1)
+
+
+def drawn_lines(used: np.ndarray) -> tuple[int, int]:
+    """Return the lowest and highest pitch to show: at least 14, so that a C and a G are named."""
+    low, high = (int(used.min()), int(used.max())) if len(used) else (60, 72)
+    margin = max(1, -(-(13 - (high - low)) // 2))
+    return low - margin, high + margin
+
+
+def line_names(low: int, high: int) -> dict[int, str]:
+    """Name all C, in a small range also all G."""
+    named = (0, 7) if high - low < 30 else (0,)
+    return {pitch: pitch_name(pitch) for pitch in range(low, high + 1) if pitch % 12 in named}

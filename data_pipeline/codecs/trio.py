@@ -1,4 +1,4 @@
-"""Trio tokens: one column each for melody, bass and drums, wherever all three play.
+"""Rows of trios: one column each for melody, bass and drums, wherever all three play.
 
 Reference: magenta/models/music_vae/data.py (TrioConverter).
 
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline.codecs import drums, melody
+from data_pipeline.codecs.windows import Encoded
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
-from musicvae_jax.tasks import NOTE_OFF, STEPS_PER_BAR
+from musicvae_jax.tasks import STEPS_PER_BAR, Track
 
 BASS_INSTRUMENT = 1
 BASS_PROGRAM = 33
@@ -34,51 +34,37 @@ TYPE_NAMES = ("melody", "bass", "drums")
 NOT_TOGETHER = "no band: not together for a whole row"
 
 
-def encode(
-    segment: Segment, num_steps: int, melody_programs: range | None, bass_programs: range | None
-) -> np.ndarray | str:
+def encode(segment: Segment, tracks: Sequence[Track], num_steps: int) -> Encoded | str:
     """Take every window, hop one bar, in which a melody, a bass and drums all play.
 
     Args:
       segment: quantised notes.
+      tracks: melody, bass and drums; the programs of the first two are used.
       num_steps: T, steps per window: whole bars.
-      melody_programs: General MIDI programs of a melody instrument.
-      bass_programs: General MIDI programs of a bass instrument.
 
     Returns:
-      Tokens uint16 [N, T, 3], N = 0 if the piece is shorter; or the reason why there are none.
+      Rows uint16 [N, T, 3], none if the segment is shorter; or the reason why there are none.
     """
-    by_type = instruments_by_type(segment, melody_programs, bass_programs)
+    by_type = instruments_by_type(segment, tracks[0].programs, tracks[1].programs)
     missing = [name for name, found in zip(TYPE_NAMES, by_type, strict=True) if not found]
     if missing:
         return "no band: no " + ", no ".join(missing)
     if segment.total_steps <= num_steps - STEPS_PER_BAR:
-        return np.zeros((0, num_steps, 3), np.uint16)
-    rows: list[np.ndarray] = []
-    for found in group_windows(segment, by_type, num_steps):
-        rows.append(found.rows)
-        if sum(map(len, rows)) >= MAX_ROWS:
+        none = np.zeros(0, np.int64)
+        return Encoded(np.zeros((0, num_steps, 3), np.uint16), none, none.reshape(0, 3))
+    parts: list[Encoded] = []
+    for found in _groups(segment, by_type, num_steps):
+        parts.append(found)
+        if sum(len(part.bars) for part in parts) >= MAX_ROWS:
             break
-    return np.concatenate(rows)[:MAX_ROWS] if rows else NOT_TOGETHER
+    if not parts:
+        return NOT_TOGETHER
+    return Encoded(*(np.concatenate(part)[:MAX_ROWS] for part in zip(*parts, strict=True)))
 
 
-class GroupWindows(NamedTuple):
-    """The windows in which a melody, a bass and a drum instrument play together.
-
-    Attributes:
-      instruments: numbers of the three.
-      bars: first bar of each window, int [N], N is at least 1.
-      rows: tokens uint16 [N, T, 3].
-    """
-
-    instruments: tuple[int, ...]
-    bars: np.ndarray
-    rows: np.ndarray
-
-
-def group_windows(
+def _groups(
     segment: Segment, by_type: Sequence[Sequence[int]], num_steps: int
-) -> Iterator[GroupWindows]:
+) -> Iterator[Encoded]:
     """Yield the windows of every triple of instruments that has any.
 
     Args:
@@ -91,10 +77,10 @@ def group_windows(
     if num_bars < num_window_bars:
         return
     coverage, columns = {}, {}
-    for kind, instruments in enumerate(by_type):
+    for codec, instruments in zip((melody, melody, drums), by_type, strict=True):
         for instrument in instruments:
             own = segment.notes[segment.notes["instrument"] == instrument]
-            column = _column(own, kind, num_bars * STEPS_PER_BAR)
+            column = codec.column(own, num_bars * STEPS_PER_BAR)
             if column is not None:
                 columns[instrument] = column
                 coverage[instrument] = _coverage(own, num_bars)
@@ -104,7 +90,7 @@ def group_windows(
         if len(bars):
             track = np.stack([columns[i] for i in group], axis=1)
             steps = bars[:, None] * STEPS_PER_BAR + np.arange(num_steps)[None, :]
-            yield GroupWindows(group, bars, track[steps])
+            yield Encoded(track[steps], bars, np.tile(group, (len(bars), 1)))
 
 
 def instruments_by_type(
@@ -131,22 +117,6 @@ def _coverage(notes: np.ndarray, num_bars: int) -> np.ndarray:
     np.add.at(edges, np.minimum(np.maximum(first - GAP_BARS, 0), num_bars), first < num_bars)
     np.subtract.at(edges, np.minimum(stop + GAP_BARS, num_bars), first < num_bars)
     return np.cumsum(edges[:num_bars]) > 0
-
-
-def _column(notes: np.ndarray, kind: int, total_steps: int) -> np.ndarray | None:
-    """Write one instrument from step 0 to `total_steps`; None if no note has a token."""
-    column = np.zeros(total_steps, np.uint16)
-    if kind == _DRUMS:
-        steps, values = drums.hits(notes)
-        inside = steps < total_steps
-        column[steps[inside]] = values[inside]
-        return column if len(steps) else None
-    notes = melody.monophonic(notes)
-    starts, ends = notes["start_step"], notes["end_step"]
-    column[ends[melody.heard_offs(notes) & (ends < total_steps)]] = NOTE_OFF
-    inside = starts < total_steps
-    column[starts[inside]] = melody.tokens(notes)[inside]
-    return column if len(notes) else None
 
 
 def _window_bars(coverage: list[np.ndarray], num_window_bars: int) -> np.ndarray:

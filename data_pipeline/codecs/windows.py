@@ -9,6 +9,7 @@ Reference: magenta/models/music_vae/data.py (window cutting), note_seq/events_li
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,18 +19,35 @@ GAP_STEPS = STEPS_PER_BAR  # this much silence ends a track
 MAX_STEPS = 100 * STEPS_PER_BAR  # a track is cut here before windows are taken
 
 
+class Encoded(NamedTuple):
+    """Rows of one segment, by instrument, then time, and where they come from.
+
+    Attributes:
+      rows: tokens [N, T] or [N, T, K].
+      bars: int [N], first bar of each row, counted from 0 at the segment's start.
+      instruments: int [N, G], numbers of the instruments of each row in the order of the task's
+        tracks; G is 0 where all instruments count as one, as for drums.
+    """
+
+    rows: np.ndarray
+    bars: np.ndarray
+    instruments: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """M tracks in one flat array of events.
 
     Attributes:
       track: int [N], track of each event's note.
+      instruments: int [M], instrument of each track.
       origins: int [M], step of the piece at which a track begins: a bar line.
       lengths: int [M], steps: whole bars, at most MAX_STEPS.
       offsets: int [M], where a track begins in the flat array.
     """
 
     track: np.ndarray
+    instruments: np.ndarray
     origins: np.ndarray
     lengths: np.ndarray
     offsets: np.ndarray
@@ -68,17 +86,21 @@ def lay_out(starts: np.ndarray, ends: np.ndarray, instruments: np.ndarray) -> La
     origins = starts[first] // STEPS_PER_BAR * STEPS_PER_BAR
     bars = -((origins - ends[last]) // STEPS_PER_BAR)
     lengths = np.minimum(bars * STEPS_PER_BAR, MAX_STEPS)
-    return Layout(np.cumsum(opens) - 1, origins, lengths, np.cumsum(lengths) - lengths)
+    offsets = np.cumsum(lengths) - lengths
+    return Layout(np.cumsum(opens) - 1, instruments[first], origins, lengths, offsets)
 
 
-def windows(events: np.ndarray, layout: Layout, num_steps: int) -> np.ndarray:
+def windows(events: np.ndarray, layout: Layout, num_steps: int) -> Encoded:
     """Cut every track into windows of T = `num_steps` steps that hop by one bar.
 
-    Returns:
-      [N, T]; a track shorter than T gives none.
+    A track shorter than T gives none.
     """
     counts = np.maximum((layout.lengths - num_steps) // STEPS_PER_BAR + 1, 0)
-    firsts = np.repeat(layout.offsets, counts)
-    hops = np.arange(len(firsts)) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = firsts + hops * STEPS_PER_BAR
-    return events[starts[:, None] + np.arange(num_steps)[None, :]]
+    tracks = np.repeat(np.arange(len(counts)), counts)
+    hops = np.arange(len(tracks)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = layout.offsets[tracks] + hops * STEPS_PER_BAR
+    return Encoded(
+        events[starts[:, None] + np.arange(num_steps)[None, :]],
+        layout.origins[tracks] // STEPS_PER_BAR + hops,
+        layout.instruments[tracks][:, None],
+    )

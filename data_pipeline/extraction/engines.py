@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from data_pipeline.extraction import extract
-from data_pipeline.extraction.extract import Extraction
 from data_pipeline.reading import notes
+from data_pipeline.reading.extraction import Extraction
 from data_pipeline.reading.notes import ReadError
 from musicvae_jax.config import InputError
+from musicvae_jax.tasks import get_task
 
 FAST, NOTE_SEQ = "fast", "note_seq"
 ENGINES = (FAST, NOTE_SEQ)
@@ -47,7 +52,7 @@ def extract_file(
       data: its bytes.
       task_names: keys of `TASKS`.
       meter: "4/4" as the reference; "any" ignores time signatures.
-      dedupe: remove duplicates within a piece, as the reference does (never for trios).
+      dedupe: remove duplicates within a segment, as the reference does (never for trios).
       engine: "fast" gives what it cannot read to note-seq: MusicXML, ABC and MIDI that it
         refuses; "note_seq" reads all with note-seq. Both give the same rows.
 
@@ -73,6 +78,39 @@ def extract_file(
     except ReadError as error:
         raise ReadError(error.reason, error.detail, refusal) from error
     return FileExtraction(parts, NOTE_SEQ, refusal)
+
+
+def extract_rows(
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    task: str,
+    *,
+    meter: str = "4/4",
+    engine: str = FAST,
+) -> np.ndarray:
+    """Extract the rows of one file, every tune of a tunebook, as the reference would.
+
+    Args:
+      path_or_bytes: a file's path or its content: MIDI, KAR, MusicXML, MXL or ABC.
+      task: key of `TASKS`.
+      meter: "4/4" as the reference; "any" ignores time signatures.
+      engine: "fast", or "note_seq" for the reference's path; both give the same rows.
+
+    Returns:
+      Tokens [N, T] or [N, T, 3] of the task's token dtype. All windows, no limit per file;
+      duplicates are removed within a segment only.
+
+    Raises:
+      InputError: unknown task, meter or engine; ReadError (an InputError): the file, or
+        every tune of it, cannot be read.
+    """
+    if isinstance(path_or_bytes, bytes):
+        name, data = "input", path_or_bytes
+    else:
+        name, data = os.fspath(path_or_bytes), pathlib.Path(path_or_bytes).read_bytes()
+    made = extract_file(name, data, [task], meter=meter, engine=engine)
+    return np.concatenate(
+        [extract.no_rows(get_task(task)), *(part[task].rows for part in made.parts)]
+    )
 
 
 def _by_note_seq(

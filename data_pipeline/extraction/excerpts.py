@@ -10,17 +10,17 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
-from data_pipeline.codecs import drums, melody, trio
-from data_pipeline.codecs.windows import Layout, lay_out, windows
+from data_pipeline.codecs.codec import encode
 from data_pipeline.extraction import extract
 from data_pipeline.reading import notes
+from data_pipeline.reading.extraction import NO_NOTES
 from data_pipeline.reading.segments import NOT_4_4, Segment, split_segments
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
+from musicvae_jax.tasks import NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
+from musicvae_jax.tokens import num_notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def file_excerpts(
     empty = []
     for unit in units:
         if unit.sequence is None:
-            reason = unit.error.reason if unit.error else extract.NO_NOTES
+            reason = unit.error.reason if unit.error else NO_NOTES
             empty.append((unit.name, reason))
             continue
         arrays = notes.notes_from_sequence(unit.sequence)
@@ -163,7 +163,7 @@ def file_excerpts(
         found += [dataclasses.replace(excerpt, name=unit.name) for excerpt in own]
         if not own:
             why = extract.rows_from_notes(arrays, task.name, meter=meter).why_empty
-            empty.append((unit.name, why or extract.NO_NOTES))
+            empty.append((unit.name, why or NO_NOTES))
     return found, empty
 
 
@@ -189,7 +189,7 @@ def _filled(excerpt: Excerpt, task: Task, before: bool) -> Excerpt:
     for track, column in zip(task.tracks, columns.T, strict=True):
         heard = column[: len(excerpt.row)]
         events = heard[heard != NO_EVENT]
-        if track.kind == "melody" and len(events) and events[-1] >= FIRST_NOTE_ON:
+        if track.is_pitched and len(events) and events[-1] >= track.first_onset:
             column[len(excerpt.row)] = NOTE_OFF
     return dataclasses.replace(excerpt, row=row, silence=(0, num_bars))
 
@@ -202,75 +202,27 @@ def excerpts(segment: Segment, task: Task) -> list[Excerpt]:
     """
     if segment.reason is not None or not len(segment.notes):
         return []
-    if len(task.tracks) == 3:
-        return list(_trio_excerpts(segment, task))
-    if task.tracks[0].kind == "drums":
-        return list(_drum_excerpts(segment, task))
-    return list(_melody_excerpts(segment, task))
-
-
-def _melody_excerpts(segment: Segment, task: Task) -> Iterator[Excerpt]:
-    for instrument in np.unique(segment.notes["instrument"]).tolist():
-        own = dataclasses.replace(segment, notes=_of(segment.notes, instrument))
-        rows = melody.encode(own, task.num_steps, task.tracks[0].programs)
-        if isinstance(rows, str) or not len(rows):
-            continue
-        heard = melody.monophonic(own.notes[~own.notes["is_drum"]])
-        heard = heard[melody.has_program(heard, task.tracks[0].programs)]
-        layout = lay_out(heard["start_step"], heard["end_step"], heard["instrument"])
-        for row, bar in zip(rows, _first_bars(layout, task.num_steps), strict=True):
-            yield _excerpt(row, bar, segment, own.notes, (instrument,), task)
-
-
-def _drum_excerpts(segment: Segment, task: Task) -> Iterator[Excerpt]:
-    rows = drums.encode(segment, task.num_steps)
-    if isinstance(rows, str) or not len(rows):
-        return
-    hit = segment.notes[segment.notes["is_drum"]]
-    steps, _ = drums.hits(hit)
-    layout = lay_out(steps, steps + 1, np.zeros(len(steps), np.int64))
-    for row, bar in zip(rows, _first_bars(layout, task.num_steps), strict=True):
-        yield _excerpt(row, bar, segment, hit, (), task)
-
-
-def _trio_excerpts(segment: Segment, task: Task) -> Iterator[Excerpt]:
-    programs = [track.programs for track in task.tracks[:2]]
-    by_type = trio.instruments_by_type(segment, *programs)
-    for group in trio.group_windows(segment, by_type, task.num_steps):
-        own = np.concatenate([_of(segment.notes, number) for number in group.instruments])
-        for row, bar in zip(group.rows, group.bars.tolist(), strict=True):
-            yield _excerpt(row, bar, segment, own, group.instruments, task)
-
-
-def _of(all_notes: np.ndarray, instrument: int) -> np.ndarray:
-    return all_notes[all_notes["instrument"] == instrument]
-
-
-def _first_bars(layout: Layout, num_steps: int) -> list[int]:
-    """Return the first bar of each row that `windows` cuts, in its order."""
-    spans = zip(layout.origins, layout.lengths, strict=True)
-    steps = np.concatenate([np.arange(origin, origin + length) for origin, length in spans])
-    return (windows(steps, layout, num_steps)[:, 0] // STEPS_PER_BAR).tolist()
+    found = encode(segment, task)
+    if isinstance(found, str):
+        return []
+    origins = zip(found.rows, found.bars.tolist(), found.instruments.tolist(), strict=True)
+    return [_excerpt(row, bar, segment, tuple(used), task) for row, bar, used in origins]
 
 
 def _excerpt(
-    row: np.ndarray,
-    bar: int,
-    segment: Segment,
-    own: np.ndarray,
-    instruments: tuple[int, ...],
-    task: Task,
+    row: np.ndarray, bar: int, segment: Segment, instruments: tuple[int, ...], task: Task
 ) -> Excerpt:
-    """Count what begins in the row's bars and what the row holds of it."""
-    first = bar * STEPS_PER_BAR
-    begins = (own["start_step"] >= first) & (own["start_step"] < first + task.num_steps)
-    columns = row[:, None] if row.ndim == 1 else row
+    """Count the notes that start in the row's bars, and those that the row holds."""
+    notes, first = segment.notes, bar * STEPS_PER_BAR
+    own = np.isin(notes["instrument"], instruments) if instruments else notes["is_drum"]
+    starts = (notes["start_step"] >= first) & (notes["start_step"] < first + task.num_steps)
+    columns = row.reshape(len(row), -1).T
     kept = sum(
-        int(np.bitwise_count(column).sum() if track.kind == "drums" else (column > NOTE_OFF).sum())
-        for track, column in zip(task.tracks, columns.T, strict=True)
+        int(num_notes(column, track).sum())
+        for track, column in zip(task.tracks, columns, strict=True)
     )
     origin = (bar + 1, segment.start_seconds, instruments)
-    return Excerpt("", row, *origin, int(begins.sum()), kept)
+    return Excerpt("", row, *origin, int((own & starts).sum()), kept)
 
 
 def _ranges(numbers: list[int]) -> str:

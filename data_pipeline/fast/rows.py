@@ -13,11 +13,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from data_pipeline.codecs import drums, melody, trio
-from data_pipeline.extraction.extract import NO_NOTES, TOO_SHORT, Extraction
 from data_pipeline.fast import cut
 from data_pipeline.fast import trio as fast_trio
 from data_pipeline.fast.midi import FastReadError, MidiTable, read_table
 from data_pipeline.fast.tempo import QPM, SECONDS, to_seconds
+from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT, Extraction
 from data_pipeline.reading.segments import METERS, refuse_meter, split_points
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import (
@@ -105,8 +105,9 @@ def extract_fast(
     tasks = [get_task(name) for name in task_names]
     grid = _grid(read_table(data), meter)
     found: dict[str, tuple[np.ndarray, list[int]]] = {}
-    pitched = [task for task in tasks if len(task.tracks) == 1 and task.tracks[0].kind == "melody"]
-    drummed = [task for task in tasks if len(task.tracks) == 1 and task.tracks[0].kind == "drums"]
+    single = [task for task in tasks if len(task.tracks) == 1]
+    pitched = [task for task in single if task.tracks[0].is_pitched]
+    drummed = [task for task in single if not task.tracks[0].is_pitched]
     bands = [task for task in tasks if len(task.tracks) == 3]
     if pitched or bands:
         by_instrument = cut.by_instrument(grid.notes, len(grid.programs))
@@ -238,7 +239,7 @@ def _reason(task: Task, holds: int, num_bars: int) -> str:
         ]:
             return "no band: no " + ", no ".join(missing)
         return TOO_SHORT if num_bars < task.num_bars else trio.NOT_TOGETHER
-    if task.tracks[0].kind == "drums":
+    if not task.tracks[0].is_pitched:
         if not holds & _DRUM:
             return drums.NO_DRUMS
         return TOO_SHORT if holds & _CLASS else drums.NO_CLASSES

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipeline.atomic_write import write_whole
-from data_pipeline.codecs.words import pitch_name, row_to_text
+from data_pipeline.codecs.codec import decode, row_to_text
+from data_pipeline.codecs.melody import pitch_name
 from data_pipeline.reading.notes import import_note_seq
 from data_pipeline.reading.segments import DEFAULT_QPM
 from data_pipeline.render import audio, engraving, scores
 from data_pipeline.render.pictures import piano_roll_png
-from data_pipeline.render.sequences import check_sound, concatenate, decode, row_to_sequence
+from data_pipeline.render.sequences import check_sound, concatenate, row_to_sequence
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence

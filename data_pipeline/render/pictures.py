@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from data_pipeline.atomic_write import write_whole
-from data_pipeline.codecs.words import pitch_name
+from data_pipeline.codecs.codec import CODECS, Codec
 from data_pipeline.render import style
 from musicvae_jax import tokens
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import DRUM_CLASS_NAMES, STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
+from musicvae_jax.tasks import STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,22 +25,6 @@ MAX_NUMBERED_BARS = 32
 # In points: above all panels; inside a panel above its lanes (title), below them (bar numbers),
 # right of them, between two lanes, and a letter of the names on their left.
 _HEAD, _TITLE, _BELOW, _RIGHT, _BETWEEN, _LETTER = 29.0, 22.0, 32.0, 11.0, 7.0, 4.5
-
-
-class Kind(NamedTuple):
-    """How the tracks of one kind are drawn.
-
-    Attributes:
-      notes: column [T] to start step, length in steps and line (pitch or drum class), [N, 3].
-      lines: the lowest and highest line to show for the lines [N] that have notes.
-      names: these two to {line: name}.
-      share: of the height of a panel.
-    """
-
-    notes: Callable[[np.ndarray], np.ndarray]
-    lines: Callable[[np.ndarray], tuple[int, int]]
-    names: Callable[[int, int], dict[int, str]]
-    share: float
 
 
 @style.applied()
@@ -112,12 +96,12 @@ class _Lane(NamedTuple):
     """The part of a panel that shows the tracks of one kind.
 
     Attributes:
-      kind: how they are drawn.
+      codec: how they are drawn.
       notes: of each track by its name, [N, 3].
       limits: lowest and highest line.
     """
 
-    kind: Kind
+    codec: Codec
     notes: dict[str, np.ndarray]
     limits: tuple[int, int]
 
@@ -136,19 +120,19 @@ def _panels(rows: Sequence[np.ndarray], task: Task) -> list[_Panel]:
     """
     panels = [_Panel([], len(row)) for row in rows]
     for name in dict.fromkeys(track.kind for track in task.tracks):
-        kind = KINDS[name]
+        codec = CODECS[name]
         notes = [
             {
-                track.name: kind.notes(column)
+                track.name: codec.drawn_notes(column)
                 for track, column in zip(task.tracks, row.reshape(len(row), -1).T, strict=True)
                 if track.kind == name
             }
             for row in rows
         ]
         used = [part[:, 2] for by_track in notes for part in by_track.values()]
-        limits = kind.lines(np.concatenate(used))
+        limits = codec.drawn_lines(np.concatenate(used))
         for panel, by_track in zip(panels, notes, strict=True):
-            panel.lanes.append(_Lane(kind, by_track, limits))
+            panel.lanes.append(_Lane(codec, by_track, limits))
     return panels
 
 
@@ -225,15 +209,15 @@ def _draw_panel(
     left, top, width, height = box
     above = _TITLE if title or len(panel.lanes) > 1 else 6
     inner = height - above - _BELOW - _BETWEEN * (len(panel.lanes) - 1)
-    total = sum(lane.kind.share for lane in panel.lanes)
-    names = [name for lane in panel.lanes for name in lane.kind.names(*lane.limits).values()]
+    total = sum(lane.codec.PANEL_SHARE for lane in panel.lanes)
+    names = [name for lane in panel.lanes for name in lane.codec.line_names(*lane.limits).values()]
     labels = 10 + _LETTER * max(map(len, names), default=0)
     step = (width - labels - _RIGHT) / panel.num_steps
     x = left + labels + step * np.arange(panel.num_steps + 1)
     y = top - above
     canvas.write(x[0], y + 6, title, size=9)
     for lane in panel.lanes:
-        tall = inner * lane.kind.share / total
+        tall = inner * lane.codec.PANEL_SHARE / total
         _draw_lane(canvas, lane, x, y - tall, tall)
         y -= tall + _BETWEEN
     bars = range(0, panel.num_steps, STEPS_PER_BAR)
@@ -258,46 +242,9 @@ def _draw_lane(canvas: _Canvas, lane: _Lane, x: np.ndarray, bottom: float, tall:
         canvas.add_boxes(ends, middle[:, None] + np.array([[-half, half]]), colour)
         if len(lane.notes) > 1:
             canvas.write(x[-1] - 40 * place, bottom + tall + 6, name, color=colour, ha="right")
-    for height, name in lane.kind.names(low, high).items():
+    for height, name in lane.codec.line_names(low, high).items():
         y = bottom + line * (height - low + 0.5)
         canvas.write(x[0] - 4, y, name, ha="right", va="center_baseline")
     if not sum(map(len, lane.notes.values())):
         middle = (x[0] + x[-1]) / 2, bottom + tall / 2
         canvas.write(*middle, "no notes", size=9, ha="center", va="center_baseline")
-
-
-def _pitched_notes(column: np.ndarray) -> np.ndarray:
-    """Return start step, length in steps and MIDI pitch of the notes of a melody [T]: [N, 3]."""
-    notes = tokens.melody_notes(column[None])
-    return np.stack([notes.start, notes.length, notes.pitch], axis=1)
-
-
-def _pitch_limits(pitches: np.ndarray) -> tuple[int, int]:
-    """Return the lowest and highest pitch to show: at least 14, so that a C and a G are named."""
-    low, high = (int(pitches.min()), int(pitches.max())) if len(pitches) else (60, 72)
-    margin = max(1, -(-(13 - (high - low)) // 2))
-    return low - margin, high + margin
-
-
-def _pitch_names(low: int, high: int) -> dict[int, str]:
-    """Name all C, in a small range also all G."""
-    named = (0, 7) if high - low < 30 else (0,)
-    return {pitch: pitch_name(pitch) for pitch in range(low, high + 1) if pitch % 12 in named}
-
-
-def _hits(column: np.ndarray) -> np.ndarray:
-    """Return step, length 1 and drum class of the hits of a column [T]: [N, 3]."""
-    steps, classes = np.nonzero(tokens.hits(column))
-    return np.stack([steps, np.ones_like(steps), classes], axis=1)
-
-
-# Track.kind -> how its tracks are drawn.
-KINDS = {
-    "melody": Kind(_pitched_notes, _pitch_limits, _pitch_names, share=5),
-    "drums": Kind(
-        _hits,
-        lambda used: (0, len(DRUM_CLASS_NAMES) - 1),
-        lambda low, high: dict(enumerate(DRUM_CLASS_NAMES)),
-        share=4,
-    ),
-}

@@ -122,7 +122,7 @@ def musicxml(
         chosen = trio.BASS_PROGRAM if track.name == "bass" else program or 0
         part_list.append(_score_part(f"P{number}", track, chosen))
         part = ElementTree.SubElement(root, "part", id=f"P{number}")
-        bars = split_bars(notes, num_bars, is_drums=track.kind == "drums")
+        bars = split_bars(notes, num_bars, is_drums=not track.is_pitched)
         for bar, events in enumerate(bars):
             measure = ElementTree.SubElement(part, "measure", number=str(bar + 1))
             if bar == 0:
@@ -204,7 +204,7 @@ def _marks(origins: Sequence[int]) -> dict[int, str]:
 
 def _notes_of(notes: np.ndarray, track: Track) -> np.ndarray:
     """Take the notes of one track."""
-    if track.kind == "drums":
+    if not track.is_pitched:
         return notes[notes["is_drum"]]
     is_bass = notes["instrument"] == trio.BASS_INSTRUMENT
     return notes[~notes["is_drum"] & (is_bass == (track.name == "bass"))]
@@ -222,7 +222,7 @@ def _score_part(part_id: str, track: Track, program: int) -> _Element:
     """Name a part and its instruments: one, or one per drum class."""
     part = _Element("score-part", id=part_id)
     _child(part, "part-name", track.name.capitalize())
-    if track.kind != "drums":
+    if track.is_pitched:
         _child(_child(part, "score-instrument", id=f"{part_id}-I1"), "instrument-name", track.name)
         midi = _child(part, "midi-instrument", id=f"{part_id}-I1")
         _child(midi, "midi-channel", int(part_id[1:]))
@@ -242,12 +242,12 @@ def _attributes(track: Track, fifths: int, notes: np.ndarray) -> _Element:
     """Write divisions, key, meter and clef of a part."""
     attributes = _Element("attributes")
     _child(attributes, "divisions", STEPS_PER_QUARTER)
-    _child(_child(attributes, "key"), "fifths", 0 if track.kind == "drums" else fifths)
+    _child(_child(attributes, "key"), "fifths", fifths if track.is_pitched else 0)
     time = _child(attributes, "time")
     _child(time, "beats", STEPS_PER_BAR // STEPS_PER_QUARTER)
     _child(time, "beat-type", 4)
     clef = _child(attributes, "clef")
-    if track.kind == "drums":
+    if not track.is_pitched:
         _child(clef, "sign", "percussion")
         return attributes
     is_low = len(notes) > 0 and float(notes["pitch"].mean()) < 57
@@ -288,7 +288,7 @@ def _add_events(
             for tied, kind in ((event.tied_from, "stop"), (event.tied_to, "start")):
                 if tied:
                     _child(note, "tie", type=kind)
-            if pitch is not None and track.kind == "drums":
+            if pitch is not None and not track.is_pitched:
                 _child(note, "instrument", id=f"{part_id}-I{pitch}")
             _child(note, "voice", 1)
             symbol, dots = _SYMBOLS[event.length]
@@ -311,7 +311,7 @@ def _add_pitch(note: _Element, pitch: int | None, track: Track, fifths: int, is_
     if pitch is None:
         _child(note, "rest", **({"measure": "yes"} if is_bar else {}))
         return "normal"
-    if track.kind == "drums":
+    if not track.is_pitched:
         number = next(i for i, known in enumerate(drums.CLASS_PITCHES) if pitch in known)
         step, octave, head = _HEADS[number]
         unpitched = _child(note, "unpitched")

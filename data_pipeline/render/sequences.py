@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_pipeline.codecs import drums, melody, trio
+from data_pipeline.codecs.codec import decode
 from data_pipeline.reading.notes import import_note_seq
 from data_pipeline.reading.segments import DEFAULT_QPM, STEP_DTYPE
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
+from musicvae_jax.tasks import STEPS_PER_BAR, STEPS_PER_QUARTER, get_task
 from musicvae_jax.tokens import check_row
 
 if TYPE_CHECKING:
@@ -128,15 +128,6 @@ def check_sound(qpm: float, program: int | None) -> None:
         raise InputError(f"qpm: {qpm!r} is out of range, it must be from 1 to 1000")
     if program is not None and not 0 <= program <= 127:
         raise InputError(f"program: {program!r} is out of range, it must be from 0 to 127")
-
-
-def decode(row: np.ndarray, task: Task, *, program: int = 0) -> np.ndarray:
-    """Read the notes of one row, in steps, as STEP_DTYPE."""
-    if len(task.tracks) == 3:
-        return trio.decode(row, program=program)
-    if task.tracks[0].kind == "drums":
-        return drums.decode(row)
-    return melody.decode(row, program=program)
 
 
 def _add_notes(sequence: NoteSequence, notes: np.ndarray, seconds_per_step: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.codecs.words import pitch_name
+from data_pipeline.codecs.melody import pitch_name
 from data_pipeline.render.pictures import piano_roll_svg
 from data_pipeline.render.style import TRACK_COLOURS
 from data_pipeline.reporting import html_pages

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.codecs import drums, melody
-from data_pipeline.codecs.words import row_to_text
+from data_pipeline.codecs.codec import row_to_text
 from data_pipeline.conversion.manifest import Unit
-from data_pipeline.extraction.extract import TOO_SHORT
-from data_pipeline.reading import segments as segments
+from data_pipeline.reading import segments
+from data_pipeline.reading.extraction import TOO_SHORT
 from data_pipeline.selection.near_duplicates import NEAR, Nearness
 from data_pipeline.selection.songs import LARGE_SONG, Songs
 from data_pipeline.selection.splits import SPLITS, Selection

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipeline.codecs.codec import CODECS
 from data_pipeline.selection.splits import Selection
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import FIRST_NOTE_ON, MAX_PITCH, MIN_PITCH, NO_EVENT, TASKS, Task, Track
+from musicvae_jax.tasks import NO_EVENT, TASKS, Task, Track
 
 FORMAT = "musicvae-tokens-1"
 META, MANIFEST, SPLIT = "meta.json", "manifest.jsonl", "split.json"
@@ -198,16 +199,11 @@ def versions() -> dict[str, str]:
 
 def _vocabulary(track: Track) -> dict[str, Any]:
     """Say what the tokens of a track mean."""
-    if track.kind == "drums":
-        tokens = {"0": "nothing", f"1..{track.num_classes - 1}": "sum of 2**class of the hits"}
-    else:
-        notes = f"{FIRST_NOTE_ON}..{track.num_classes - 1}"
-        tokens = {"0": "no event", "1": "note off", notes: f"pitch {MIN_PITCH}..{MAX_PITCH} on"}
     return {
         "track": track.name,
         "kind": track.kind,
         "num_classes": track.num_classes,
-        "tokens": tokens,
+        "tokens": CODECS[track.kind].vocabulary(track),
     }
 
 

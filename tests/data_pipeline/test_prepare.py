@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data_pipeline.extraction.extract import extract_rows
+from data_pipeline.extraction.engines import extract_rows
 from data_pipeline.options import Options
 from data_pipeline.selection.splits import SPLITS
 from musicvae_jax.config import InputError

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipeline.codecs import drums
-from musicvae_jax.tasks import DRUM_CLASS_NAMES
+from musicvae_jax.tasks import DRUM_CLASS_NAMES, TASKS
 from tests.support.note_lists import row, segment, steps
 
 KICK, SNARE, HAT = 1, 2, 4
+(TRACK,) = TASKS["drums_2bar"].tracks
 
 
 def hit(*hits: tuple[int, int], instrument: int = 0, length: int = 1) -> np.ndarray:
@@ -15,10 +16,10 @@ def hit(*hits: tuple[int, int], instrument: int = 0, length: int = 1) -> np.ndar
 
 
 def encode(*parts: np.ndarray, num_steps: int = 16) -> list[list[int]]:
-    rows = drums.encode(segment(*parts), num_steps)
-    assert not isinstance(rows, str)
-    assert rows.dtype == np.uint16
-    return rows.tolist()
+    found = drums.encode(segment(*parts), TRACK, num_steps)
+    assert not isinstance(found, str)
+    assert found.rows.dtype == np.uint16
+    return found.rows.tolist()
 
 
 def test_there_are_63_pitches_in_nine_classes_and_none_twice() -> None:
@@ -56,8 +57,8 @@ def test_a_track_begins_at_the_bar_of_its_first_hit_and_hops_a_bar() -> None:
 
 
 def test_a_piece_without_drums_says_why() -> None:
-    assert drums.encode(segment(steps((0, 16, 36))), 16) == "no drums"
-    assert drums.encode(segment(hit((0, 88))), 16) == "no drums of the 9 classes"
+    assert drums.encode(segment(steps((0, 16, 36))), TRACK, 16) == "no drums"
+    assert drums.encode(segment(hit((0, 88))), TRACK, 16) == "no drums of the 9 classes"
 
 
 def test_decoding_writes_the_first_pitch_of_each_class_one_step_long() -> None:
@@ -72,3 +73,14 @@ def test_encoding_what_was_decoded_gives_every_token_back() -> None:
     tokens = np.arange(512)
     tokens[0] = 1  # a track begins with a hit
     assert encode(drums.decode(tokens), num_steps=512) == [tokens.tolist()]
+
+
+def test_words_are_the_letters_of_the_classes() -> None:
+    assert drums.words(np.array([0, 1, 5, 511], np.uint16)) == [".", "K", "KH", "KSHOLMTCR"]
+
+
+def test_each_class_is_a_line_of_a_picture() -> None:
+    tokens = np.array(row(16, s2=KICK + HAT, s5=256))
+    assert drums.drawn_notes(tokens).tolist() == [[2, 1, 0], [2, 1, 2], [5, 1, 8]]
+    low, high = drums.drawn_lines(np.zeros(0, int))
+    assert tuple(drums.line_names(low, high).values()) == DRUM_CLASS_NAMES

@@ -5,16 +5,19 @@ import pytest
 
 from data_pipeline.codecs import melody
 from data_pipeline.reading.notes import import_note_seq
+from musicvae_jax.tasks import Track
 from tests.support.note_lists import row, segment, steps
 
 C4, D4, E4 = 41, 43, 45  # tokens of pitches 60, 62, 64
+ANY_PROGRAM = Track(name="melody", kind="melody")
+PIANOS_TO_GUITARS = Track(name="melody", kind="melody", programs=range(32))
 
 
 def encode(*parts: np.ndarray, num_steps: int = 16) -> list[list[int]]:
-    rows = melody.encode(segment(*parts), num_steps, None)
-    assert not isinstance(rows, str)
-    assert rows.dtype == np.uint8
-    return rows.tolist()
+    found = melody.encode(segment(*parts), ANY_PROGRAM, num_steps)
+    assert not isinstance(found, str)
+    assert found.rows.dtype == np.uint8
+    return found.rows.tolist()
 
 
 def test_the_lowest_and_highest_pitches_have_the_outer_tokens() -> None:
@@ -87,23 +90,30 @@ def test_notes_that_no_token_can_say_are_left_out_before_all_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "programs", "reason"),
+    ("part", "track", "reason"),
     [
-        (steps((0, 16, 36), is_drum=True), None, melody.NO_MELODY),
-        (steps((0, 16, 60), program=32), range(32), "no melody in programs 0..31"),
-        (steps((0, 16, 20), (0, 16, 109)), None, "no melody: no pitches 21..108"),
+        (steps((0, 16, 36), is_drum=True), ANY_PROGRAM, melody.NO_MELODY),
+        (steps((0, 16, 60), program=32), PIANOS_TO_GUITARS, "no melody in programs 0..31"),
+        (steps((0, 16, 20), (0, 16, 109)), ANY_PROGRAM, "no melody: no pitches 21..108"),
     ],
 )
-def test_a_piece_without_melody_says_why(
-    part: np.ndarray, programs: range | None, reason: str
-) -> None:
-    assert melody.encode(segment(part), 16, programs) == reason
+def test_a_piece_without_melody_says_why(part: np.ndarray, track: Track, reason: str) -> None:
+    assert melody.encode(segment(part), track, 16) == reason
 
 
 def test_programs_choose_the_notes() -> None:
     parts = (steps((0, 16, 60), program=31), steps((0, 16, 62), program=32, instrument=1))
-    rows = melody.encode(segment(*parts), 16, range(32))
-    assert np.array_equal(rows, [row(16, s0=C4)])
+    found = melody.encode(segment(*parts), PIANOS_TO_GUITARS, 16)
+    assert not isinstance(found, str)
+    assert np.array_equal(found.rows, [row(16, s0=C4)])
+
+
+def test_rows_come_with_their_instrument_and_first_bar() -> None:
+    parts = steps((16, 64, 60), instrument=4), steps((0, 32, 62), instrument=7)
+    found = melody.encode(segment(*parts), ANY_PROGRAM, 32)
+    assert not isinstance(found, str)
+    assert found.bars.tolist() == [1, 2, 0]
+    assert found.instruments.tolist() == [[4], [4], [7]]
 
 
 def test_random_pieces_give_the_melodies_of_note_seq() -> None:
@@ -176,3 +186,16 @@ def _silent_before(tokens: np.ndarray, step: int) -> bool:
     """A note off after a note off says nothing new."""
     events = np.flatnonzero(tokens[:step])
     return bool(tokens[events[-1]] == 1)
+
+
+def test_words_are_pitch_names() -> None:
+    assert melody.words(np.array([0, 1, 2, C4, 89], np.uint8)) == [".", "^", "A0", "C4", "C8"]
+
+
+def test_notes_are_drawn_by_pitch_in_a_range_of_14_at_least() -> None:
+    tokens = np.array(row(16, s0=C4, s4=D4, s6=1))
+    assert melody.drawn_notes(tokens).tolist() == [[0, 4, 60], [4, 2, 62]]
+    low, high = melody.drawn_lines(np.array([60, 62]))
+    assert (low, high) == (54, 68)
+    assert melody.line_names(low, high) == {55: "G3", 60: "C4", 67: "G4"}
+    assert melody.line_names(30, 90) == {p: f"C{p // 12 - 1}" for p in range(36, 91, 12)}

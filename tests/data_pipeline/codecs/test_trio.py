@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from data_pipeline.codecs import trio
+from musicvae_jax.tasks import TASKS
 from tests.support.note_lists import segment, steps
 
 BAR = 16
-PROGRAMS = (range(32), range(32, 40))
+TRACKS = TASKS["trio_16bar"].tracks
 
 
 def held(first_bar: int, last_bar: int, pitch: int = 60, **about: int) -> np.ndarray:
@@ -30,10 +31,10 @@ def bass(first_bar: int, last_bar: int, **about: int) -> np.ndarray:
 
 
 def encode(*parts: np.ndarray, bars: int = 16) -> np.ndarray:
-    rows = trio.encode(segment(*parts), bars * BAR, *PROGRAMS)
-    assert not isinstance(rows, str), rows
-    assert rows.dtype == np.uint16
-    return rows
+    found = trio.encode(segment(*parts), TRACKS, bars * BAR)
+    assert not isinstance(found, str), found
+    assert found.rows.dtype == np.uint16
+    return found.rows
 
 
 def test_columns_are_melody_bass_and_drums() -> None:
@@ -50,8 +51,8 @@ def test_windows_hop_a_bar() -> None:
 def test_two_bars_of_rest_between_notes_count_as_played_and_five_do_not() -> None:
     def rows(rest: int) -> int | str:
         melody = np.concatenate([held(0, 10), held(10 + rest, 40)])
-        found = trio.encode(segment(melody, bass(0, 40), kicks(0, 40)), 256, *PROGRAMS)
-        return found if isinstance(found, str) else len(found)
+        found = trio.encode(segment(melody, bass(0, 40), kicks(0, 40)), TRACKS, 256)
+        return found if isinstance(found, str) else len(found.rows)
 
     # Each side reaches two bars into the rest.
     assert rows(4) == 25
@@ -64,7 +65,7 @@ def test_the_first_two_and_last_two_bars_count_as_played_if_anything_plays_there
     assert len(encode(held(4, 16), bass(0, 16), kicks(0, 16))) == 1
     # One bar later, bar 2 is not covered.
     late = segment(held(5, 16), bass(0, 16), kicks(0, 16))
-    assert trio.encode(late, 256, *PROGRAMS) == trio.NOT_TOGETHER
+    assert trio.encode(late, TRACKS, 256) == trio.NOT_TOGETHER
     assert len(encode(held(0, 12), bass(0, 16), kicks(0, 16))) == 1
 
 
@@ -95,9 +96,9 @@ def test_every_triple_of_instruments_gives_its_own_rows() -> None:
 def test_an_instrument_of_two_types_or_a_number_past_127_is_left_out() -> None:
     band = bass(0, 16), kicks(0, 16)
     mixed = np.concatenate([held(0, 15), held(15, 16, program=80)])
-    assert trio.encode(segment(mixed, *band), 256, *PROGRAMS) == "no band: no melody"
+    assert trio.encode(segment(mixed, *band), TRACKS, 256) == "no band: no melody"
     far = held(0, 16, instrument=128)
-    assert trio.encode(segment(far, *band), 256, *PROGRAMS) == "no band: no melody"
+    assert trio.encode(segment(far, *band), TRACKS, 256) == "no band: no melody"
     near = held(0, 16, instrument=127)
     assert len(encode(near, *band)) == 1
 
@@ -113,7 +114,7 @@ def test_an_instrument_of_two_types_or_a_number_past_127_is_left_out() -> None:
 def test_a_piece_without_band_says_what_is_missing(
     parts: tuple[np.ndarray, ...], reason: str
 ) -> None:
-    assert trio.encode(segment(*parts), 256, *PROGRAMS) == reason
+    assert trio.encode(segment(*parts), TRACKS, 256) == reason
 
 
 def test_a_piece_of_fifteen_bars_has_no_rows() -> None:

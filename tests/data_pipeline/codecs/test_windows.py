@@ -34,6 +34,8 @@ def test_instruments_are_tracks_of_their_own() -> None:
 def test_windows_hop_a_bar_and_stay_inside_their_track() -> None:
     layout = lay_out(np.array([0, 0, 0]), np.array([48, 16, 32]), np.array([0, 1, 2]))
     events = np.arange(48 + 16 + 32)
-    rows = windows(events, layout, 32)
+    rows, bars, instruments = windows(events, layout, 32)
+    assert bars.tolist() == [0, 1, 0]
+    assert instruments.tolist() == [[0], [0], [2]]
     assert rows[:, 0].tolist() == [0, 16, 64]
     assert (np.diff(rows, axis=1) == 1).all()

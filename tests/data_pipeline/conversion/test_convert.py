@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 
 from data_pipeline.conversion.convert import Converted, Job, convert
-from data_pipeline.extraction.extract import extract_rows
+from data_pipeline.extraction.engines import extract_rows
 from data_pipeline.render.files import concatenate, midi_bytes
 
 TUNE = b"X:1\nM:4/4\nL:1/8\nK:C\n" + b"CDEFGABc|" * 20 + b"\n"

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_pipeline.extraction.engines import ENGINES, extract_file
-from data_pipeline.extraction.extract import extract_rows
+from data_pipeline.extraction.engines import ENGINES, extract_file, extract_rows
 from data_pipeline.reading.notes import ReadError
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS

@@ -11,7 +11,8 @@ import pytest
 
 from data_pipeline.codecs import melody
 from data_pipeline.extraction import extract
-from data_pipeline.extraction.extract import extract_rows, rows_from_notes, tasks_from_notes
+from data_pipeline.extraction.engines import extract_rows
+from data_pipeline.extraction.extract import rows_from_notes, tasks_from_notes
 from data_pipeline.reading import notes
 from data_pipeline.reading.segments import BAD_METER, NOT_4_4
 from musicvae_jax.config import InputError
@@ -164,7 +165,9 @@ def test_any_meter_reads_a_corpus_whose_stated_meter_is_wrong() -> None:
 
 def test_the_kept_row_is_the_codecs_row() -> None:
     rows = rows_from_notes(unit(TWO_BARS), "mel_2bar").rows
-    assert np.array_equal(rows, melody.encode(segment(TWO_BARS), 32, range(32)))
+    found = melody.encode(segment(TWO_BARS), TASKS["mel_2bar"].tracks[0], 32)
+    assert not isinstance(found, str)
+    assert np.array_equal(rows, found.rows)
 
 
 def test_all_tunes_of_a_tunebook_give_rows_and_a_bad_one_none() -> None:

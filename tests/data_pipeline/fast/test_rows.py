@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from data_pipeline.codecs import trio
-from data_pipeline.extraction.extract import Extraction, tasks_from_notes
+from data_pipeline.extraction.extract import tasks_from_notes
 from data_pipeline.fast import cut
 from data_pipeline.fast import trio as fast_trio
 from data_pipeline.fast.midi import FastReadError, read_midi
 from data_pipeline.fast.rows import extract_fast, warm_up
+from data_pipeline.reading.extraction import Extraction
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
 from tests.support.midi_bytes import END, meter, midi, random_song, tempo, track

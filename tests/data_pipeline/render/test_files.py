@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.codecs import drums, melody
-from data_pipeline.extraction.extract import extract_rows
+from data_pipeline.extraction.engines import extract_rows
 from data_pipeline.render import files
 from data_pipeline.render.files import concatenate, midi_bytes, row_to_sequence, row_to_text
 from musicvae_jax.config import InputError

@@ -10,7 +10,7 @@ import pytest
 from data_pipeline.render import pictures, style
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import DRUM_CLASS_NAMES, TASKS
-from tests.support.example_rows import DRUMS_ROW, EXAMPLES, MELODY_ROW
+from tests.support.example_rows import EXAMPLES, MELODY_ROW
 
 
 def png_size(path: pathlib.Path) -> tuple[int, int]:
@@ -38,11 +38,6 @@ def test_a_picture_of_every_task_is_drawn_and_grows_with_the_rows(
 def draw(rows: list[np.ndarray], task: str, titles: str = "abcdefg") -> pictures._Canvas:
     """Draw a group of rows."""
     return pictures._draw_group(rows, TASKS[task], titles, 3, "head")
-
-
-def test_notes_and_hits_are_read_from_the_tokens() -> None:
-    assert pictures._pitched_notes(MELODY_ROW).tolist() == [[0, 4, 60], [4, 4, 62], [16, 14, 64]]
-    assert pictures._hits(DRUMS_ROW)[:4].tolist() == [[0, 1, 0], [0, 1, 2], [8, 1, 1], [16, 1, 8]]
 
 
 def test_notes_stand_at_their_steps_and_pitches() -> None:

@@ -1,0 +1,94 @@
+"""The codec of each kind of track, and rows of whole tasks.
+
+To add a kind of track: its properties in `KINDS` of `musicvae_jax/tasks.py`, a module with the
+functions of `Codec`, and a line in `CODECS`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from data_pipeline.codecs import drums, melody, trio
+from data_pipeline.codecs.windows import Encoded
+from data_pipeline.reading.segments import Segment
+from musicvae_jax.tasks import STEPS_PER_BAR, Task, Track, get_task
+from musicvae_jax.tokens import check_row
+
+
+class Codec(Protocol):
+    """What a kind of track is: a module with these functions. Tokens of one track are [T]."""
+
+    PANEL_SHARE: int  # height in pictures, relative to other kinds
+
+    def encode(self, segment: Segment, track: Track, num_steps: int) -> Encoded | str:
+        """Return the rows of a segment, or the reason why it has none."""
+
+    def column(self, notes: np.ndarray, num_steps: int) -> np.ndarray | None:
+        """Write notes from step 0 on, uint16 [num_steps]; None if no note has a token."""
+
+    def decode(self, row: np.ndarray, *, program: int = 0) -> np.ndarray:
+        """Read the notes of a row, of STEP_DTYPE."""
+
+    def vocabulary(self, track: Track) -> dict[str, str]:
+        """Say what the tokens mean: {token or range of tokens: meaning}."""
+
+    def words(self, row: np.ndarray) -> list[str]:
+        """Write each step as a word."""
+
+    def drawn_notes(self, row: np.ndarray) -> np.ndarray:
+        """Return start step, length in steps and line (pitch, drum class) of notes, [N, 3]."""
+
+    def drawn_lines(self, used: np.ndarray) -> tuple[int, int]:
+        """Return the lowest and highest line to show, for the lines [N] of the notes."""
+
+    def line_names(self, low: int, high: int) -> dict[int, str]:
+        """Return the names of the lines to label from low to high."""
+
+
+CODECS: dict[str, Codec] = {"melody": melody, "drums": drums}
+
+
+def encode(segment: Segment, task: Task) -> Encoded | str:
+    """Return the rows of a segment that a task can use, or the reason why there are none."""
+    if len(task.tracks) == 1:
+        (track,) = task.tracks
+        return CODECS[track.kind].encode(segment, track, task.num_steps)
+    return trio.encode(segment, task.tracks, task.num_steps)
+
+
+def decode(row: np.ndarray, task: Task, *, program: int = 0) -> np.ndarray:
+    """Read the notes of one row.
+
+    Args:
+      row: tokens [T] or [T, K].
+      task: what they mean.
+      program: General MIDI program of the melody.
+
+    Returns:
+      Notes of STEP_DTYPE, track by track.
+    """
+    if len(task.tracks) == 1:
+        return CODECS[task.tracks[0].kind].decode(row, program=program)
+    return trio.decode(row, program=program)
+
+
+def row_to_text(row: np.ndarray, task_name: str) -> str:
+    """Show a row as text: a word per step, bars between "|", a line per track.
+
+    "." is no event and "^" a note off; drums are one letter per class (K kick, S snare,
+    H closed hat, O open hat, L low, M mid, T high tom, C crash, R ride).
+
+    Raises:
+      InputError: the row does not fit the task.
+    """
+    task = get_task(task_name)
+    columns = check_row(row, task).reshape(len(row), -1).T
+    lines = []
+    for track, column in zip(task.tracks, columns, strict=True):
+        words = CODECS[track.kind].words(column)
+        bars = [words[i : i + STEPS_PER_BAR] for i in range(0, len(words), STEPS_PER_BAR)]
+        line = " | ".join(" ".join(bar) for bar in bars)
+        lines.append(line if len(task.tracks) == 1 else f"{track.name:>6}: {line}")
+    return "\n".join(lines)
