@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from data_pipeline import cli
+from experiments.browser_page import add_page
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.interop import jax_export, magentajs, reference, safetensors_file
 from musicvae_jax.interop.bundle_writer import write_bundle
@@ -32,6 +33,7 @@ class Options(NamedTuple):
       checkpoint: "best", "latest" or a saved step.
       dtype: "float32" or "float16", for safetensors.
       quantize: "none", "float16", "uint16" or "uint8", for magentajs.
+      page: whether to add a page that samples and plays the model, for magentajs.
     """
 
     run_dir: str
@@ -40,6 +42,7 @@ class Options(NamedTuple):
     checkpoint: str = "best"
     dtype: str = "float32"
     quantize: str = "none"
+    page: bool = False
 
 
 class Trained(NamedTuple):
@@ -77,6 +80,8 @@ def _write_tensorflow(trained: Trained, path: pathlib.Path, options: Options) ->
 
 def _write_magentajs(trained: Trained, path: pathlib.Path, options: Options) -> None:
     magentajs.write(path, trained.config, trained.params, options.quantize)
+    if options.page:
+        add_page(path)
 
 
 def _write_jax(trained: Trained, path: pathlib.Path, options: Options) -> None:
@@ -119,6 +124,11 @@ def export(options: Options) -> pathlib.Path:
     """
     if options.format not in FORMATS:
         raise InputError(f"format: {options.format!r} is not one of {', '.join(FORMATS)}")
+    if options.format != "magentajs":
+        if options.page:
+            raise InputError("page: only the format magentajs has one")
+        if options.quantize != "none":
+            raise InputError("quantize: only the format magentajs has it")
     chosen = FORMATS[options.format]
     default = pathlib.Path(options.run_dir) / "exports" / chosen.default_name
     path = pathlib.Path(options.output) if options.output else default
@@ -142,6 +152,8 @@ def define_flags() -> None:
     flags.DEFINE_enum("dtype", "float32", safetensors_file.DTYPES, text)
     text = "How the weights of a magentajs folder are stored; none is float32."
     flags.DEFINE_enum("quantize", "none", magentajs.QUANTIZATIONS, text)
+    text = "Add a page to a magentajs folder that samples, interpolates and plays the model."
+    flags.DEFINE_bool("page", False, text)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -58,3 +59,21 @@ def test_wrong_options_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"run_dir: .*absent holds no checkpoints"):
         export(Options(str(tmp_path / "absent"), "safetensors"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_comes_with_its_scripts(tmp_path: pathlib.Path) -> None:
+    run = make_run(tmp_path, "mel_2bar")
+    path = export(Options(run, "magentajs", quantize="uint8", page=True))
+    page = (path / "index.html").read_text()
+    scripts = re.findall(r'src="([^"]+)"', page)
+    assert scripts == ["vendor/magentamusic.js", "page.js"]
+    assert all((path / name).is_file() for name in (*scripts, "vendor/LICENSES.txt"))
+
+
+def test_a_page_is_refused_for_other_formats(tmp_path: pathlib.Path) -> None:
+    run = make_run(tmp_path, "mel_2bar")
+    with pytest.raises(InputError, match="page: only the format magentajs has one"):
+        export(Options(run, "safetensors", page=True))
+    with pytest.raises(InputError, match="quantize: only the format magentajs has it"):
+        export(Options(run, "safetensors", quantize="uint8"))
+    assert not (tmp_path / "run" / "exports").exists()

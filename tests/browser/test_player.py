@@ -1,0 +1,172 @@
+"""The real player loads our exports and computes what the model does.
+
+Needs Node and `npm ci --ignore-scripts` in this folder; the page needs Chromium, too. Without them
+the tests are skipped, or fail if MUSICVAE_REQUIRE_BROWSER is set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+from experiments import browser_page
+from musicvae_jax.interop import magentajs
+from musicvae_jax.models import encoders
+from tests.support.model_cases import Case, player_case
+
+HERE = pathlib.Path(__file__).parent
+PLAYER = HERE / "node_modules" / "@magenta" / "music"
+MODELS = (("mel_2bar", "flat"), ("drums_2bar", "flat"), ("mel_16bar", "hier"))
+
+
+def require(found: bool, what: str) -> None:
+    """Skip the test, or let it fail where the browser tests must run."""
+    if found:
+        return
+    if os.environ.get("MUSICVAE_REQUIRE_BROWSER"):
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The program, if it and the player are there."""
+    program = shutil.which("node")
+    require(program is not None, "the program node")
+    require(PLAYER.is_dir(), "the player (npm ci --ignore-scripts in tests/browser)")
+    return str(program)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """The browser, if it is there."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    require(program is not None, "the program chromium")
+    return str(program)
+
+
+def request(case: Case, folder: pathlib.Path) -> dict[str, Any]:
+    """Ask for what the model computes from its tokens and points."""
+    tokens = np.asarray(case.tokens)
+    if case.task.tracks[0].encoder_roll:
+        roll = np.asarray(encoders.drum_roll(case.tokens))
+        inputs = [[np.flatnonzero(step).tolist() for step in row] for row in roll]
+    else:
+        inputs = [[[int(token)] for token in row] for row in tokens]
+    return {
+        "folder": str(folder),
+        "inputs": inputs,
+        "depth": case.task.encoder_depth,
+        "z": np.asarray(case.z).tolist(),
+    }
+
+
+def ask(node: str, folder: pathlib.Path, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run the player in Node."""
+    (folder / "request.json").write_text(json.dumps(requests))
+    command = [node, str(HERE / "player.js"), str(folder / "request.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+def test_the_player_computes_what_the_model_does(node: str, tmp_path: pathlib.Path) -> None:
+    cases = [player_case(*name) for name in MODELS]
+    requests = []
+    for number, case in enumerate(cases):
+        magentajs.write(tmp_path / str(number), case.config, case.params)
+        requests.append(request(case, tmp_path / str(number)))
+    for case, answer in zip(cases, ask(node, tmp_path, requests), strict=True):
+        mu = case.encode(case.params, case.tokens).mu
+        np.testing.assert_allclose(answer["mu"], mu, atol=1e-5)
+        greedy = np.asarray(case.greedy(case.params, case.z))
+        np.testing.assert_array_equal(np.array(answer["outputs"])[..., 0], greedy)
+        # Two sampled, three interpolated and two similar rows.
+        assert answer["steps"] == [case.task.num_steps] * 7
+
+
+# The player's own converter moves mu of a random model by up to 5e-4 (float16), 2e-5 (uint16) and
+# 5e-3 (uint8). These weights are larger.
+@pytest.mark.parametrize(
+    ("quantize", "near"), [("float16", 5e-3), ("uint16", 5e-4), ("uint8", 1e-1)]
+)
+def test_the_player_reads_quantised_weights(
+    quantize: str, near: float, node: str, tmp_path: pathlib.Path
+) -> None:
+    case = player_case("mel_2bar", "flat")
+    magentajs.write(tmp_path / "m", case.config, case.params, quantize)
+    (answer,) = ask(node, tmp_path, [request(case, tmp_path / "m")])
+    mu = np.asarray(case.encode(case.params, case.tokens).mu)
+    error = np.abs(np.array(answer["mu"]) - mu).max()
+    assert 0.0 < error <= near
+
+
+def test_the_vendored_script_is_the_packages(node: str) -> None:
+    del node
+    vendored = pathlib.Path(browser_page.__file__).parent / "vendor"
+    content = (vendored / "magentamusic.js").read_bytes()
+    assert content == (PLAYER / "dist" / "magentamusic.js").read_bytes()
+    assert hashlib.sha256(content).hexdigest() in (vendored / "LICENSES.txt").read_text()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+@contextlib.contextmanager
+def served(folder: pathlib.Path) -> Iterator[str]:
+    """Serve a folder on loopback and yield its address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_page_samples_interpolates_and_sounds(chromium: str, tmp_path: pathlib.Path) -> None:
+    case = player_case("mel_2bar", "flat")
+    magentajs.write(tmp_path / "m", case.config, case.params)
+    browser_page.add_page(tmp_path / "m")
+    requested: list[str] = []
+    options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+    with served(tmp_path / "m") as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        page = browser.new_page()
+        page.set_default_timeout(300_000)  # a slow machine needs time; a broken page must end
+        page.on("request", lambda asked: requested.append(asked.url))
+        page.goto(address)
+        page.get_by_text("The model is loaded").wait_for()
+        page.get_by_role("button", name="Sample").click()
+        page.get_by_text("4 results").wait_for()
+        assert page.locator(".roll rect.note").count() > 0
+        first = page.locator("#results").inner_html()
+        page.get_by_role("button", name="Interpolate").click()
+        page.wait_for_function(
+            "html => document.querySelector('#results').innerHTML !== html", arg=first
+        )
+        page.get_by_role("button", name="Play 1").click()
+        page.wait_for_function("document.querySelector('#level').value > 0.001")
+        page.get_by_role("button", name="Stop").click()
+        browser.close()
+    assert all(url.startswith((address, "data:", "blob:")) for url in requested), requested
+    assert {f"{address}config.json", f"{address}group1-shard1of1"} <= set(requested)
