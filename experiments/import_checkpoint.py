@@ -13,20 +13,23 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from data_pipeline import cli
 from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config, InputError, ModelConfig
-from musicvae_jax.interop import reference
-from musicvae_jax.interop.reference import ReferenceCheckpoint
-from musicvae_jax.storage import run_folder
+from musicvae_jax.interop.task_inference import infer_task
+from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.tasks import RECIPES, TASKS, get_task
+
+if TYPE_CHECKING:
+    from musicvae_jax.interop.reference import ReferenceCheckpoint
 
 IMPORTED = "imported.json"
 TRAIN_FLAGS = "train.flags"
+_SMALL_BYTES = 1 << 26  # so much is read twice rather than reported late
 
 
 def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) -> str:
@@ -39,7 +42,11 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
     folder = pathlib.Path(run_dir).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"run_dir: {folder} exists; name a new folder")
-    found = reference.read_checkpoint(checkpoint, task, with_adam=True)
+    task_name = _checked_task(checkpoint, task)
+    # jax takes seconds to import: most wrong input is answered before.
+    from musicvae_jax.interop import reference
+
+    found = reference.read_checkpoint(checkpoint, task_name, with_adam=True)
     config = train_config(found.config.task, found.config.model)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -52,7 +59,26 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
         raise InputError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return _summary(found, run_dir, is_inferred=task is None)
+    described = reference.describe(config.model, config.task)
+    return _summary(found, described, run_dir, is_inferred=task is None)
+
+
+def _checked_task(checkpoint: str, task: str | None) -> str:
+    """Return the task, given or inferred, after the checkpoint was opened.
+
+    Raises:
+      InputError: the checkpoint is damaged or no task fits. In a large one, tensors are not read.
+    """
+    with TensorBundle(checkpoint) as bundle:
+        if sum(entry.size for entry in bundle.entries.values()) <= _SMALL_BYTES:
+            for name in bundle.entries:
+                bundle.read(name)
+        try:
+            return get_task(task).name if task else infer_task(bundle.entries)
+        except InputError as error:
+            if task:
+                raise
+            raise InputError(f"checkpoint: {bundle.name}: {error}") from error
 
 
 def train_config(task: str, model: ModelConfig) -> Config:
@@ -71,7 +97,7 @@ def _write_run(
     folder: pathlib.Path, found: ReferenceCheckpoint, config: Config, checkpoint: str
 ) -> None:
     """Write the files of a run."""
-    # jax and orbax take seconds to import; wrong input is answered before.
+    from musicvae_jax.storage import run_folder
     from musicvae_jax.storage.checkpoints import Checkpoints
     from musicvae_jax.training.imported_state import state_at
 
@@ -97,9 +123,8 @@ def _flagfile(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(found: ReferenceCheckpoint, run_dir: str, is_inferred: bool) -> str:
+def _summary(found: ReferenceCheckpoint, described: str, run_dir: str, is_inferred: bool) -> str:
     """Say what the checkpoint holds, and which command continues."""
-    described = reference.describe(found.config.model, found.config.task)
     adam = "with Adam's moments" if found.adam else "without Adam's moments: it would start anew"
     given = "task, architecture and sizes" if is_inferred else "architecture and sizes"
     return (

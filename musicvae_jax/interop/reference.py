@@ -12,26 +12,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from musicvae_jax.config import Config, InputError, ModelConfig
+from musicvae_jax.interop.task_inference import infer_task
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.models.registry import Params
 from musicvae_jax.models.variables import params_from_variables, variables_from_params
-from musicvae_jax.tasks import TASKS, get_task
+from musicvae_jax.tasks import get_task
 
 _SLOTS = ("/Adam", "/Adam_1")
 _ADAM_B1, _ADAM_B2 = 0.9, 0.999  # the reference's, fixed in its code
-# Published flat models: (encoder, decoder, z) -> bars.
-_PUBLISHED_BARS = {
-    ((512,), (256, 256), 256): 2,
-    ((2048,), (2048, 2048, 2048), 512): 2,
-    ((2048, 2048), (2048, 2048, 2048), 512): 16,
-}
 
 
 class Adam(NamedTuple):
@@ -103,61 +97,6 @@ def read_checkpoint(
         if moments:
             adam = Adam(moments[0], moments[1], _updates(bundle, int(step)))
         return ReferenceCheckpoint(bundle.name, config, params, int(step), adam)
-
-
-def infer_task(variables: Mapping[str, Any]) -> str:
-    """Return the only task that names and shapes of the variables fit.
-
-    Args:
-      variables: name to anything with a shape.
-
-    Raises:
-      InputError: no task fits, or several do.
-    """
-    depth = _encoder_depth(variables)
-    classes = sum(
-        variable.shape[0]
-        for name, variable in variables.items()
-        if name.endswith("output_projection/bias") and len(variable.shape) == 1
-    )
-    fitting = [
-        task
-        for task in TASKS.values()
-        if sum(track.encoder_depth for track in task.tracks) == depth
-        and sum(track.num_classes for track in task.tracks) == classes
-    ]
-    if not fitting:
-        known = ", ".join(TASKS)
-        raise InputError(
-            f"its encoder reads {depth} values per step and its decoder writes {classes}: no "
-            f"supported model ({known})"
-        )
-    bars = _bars(variables, fitting[0].name)
-    if bars is not None:
-        fitting = [task for task in fitting if task.num_bars == bars]
-    if len(fitting) > 1:
-        raise InputError(
-            f"its shapes fit the tasks {' and '.join(task.name for task in fitting)}; give --task"
-        )
-    return fitting[0].name
-
-
-def _encoder_depth(variables: Mapping[str, Any]) -> int:
-    """Return how many values per step the encoder reads; 0 for no encoder that is known."""
-    cell = "cell_0/bidirectional_rnn/fw/multi_rnn_cell/cell_0/lstm_cell/kernel"
-    for scope in ("encoder", "encoder/hierarchical_level_0"):
-        kernel = variables.get(f"{scope}/{cell}")
-        if kernel is not None and len(kernel.shape) == 2:
-            return kernel.shape[0] - kernel.shape[1] // 4
-    return 0
-
-
-def _bars(variables: Mapping[str, Any], task: str) -> int | None:
-    """Return the bars of a row, None where they cannot be known."""
-    if any("/hierarchical_level_0/" in name for name in variables):
-        return 16
-    model, _ = params_from_variables(variables, task)
-    return _PUBLISHED_BARS.get((model.encoder_sizes, model.decoder_sizes, model.z_size))
 
 
 def _check_types(bundle: TensorBundle, tree: Params) -> None:

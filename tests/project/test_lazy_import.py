@@ -45,6 +45,11 @@ def test_training_needs_no_notes() -> None:
     assert ours <= {"data_pipeline.cli", "data_pipeline.command_line"}
 
 
+def test_wrong_checkpoints_are_refused_without_jax() -> None:
+    loaded = _loaded_by("experiments.import_checkpoint")
+    assert sorted({"jax", "flax", "optax", "orbax", "safetensors"} & loaded) == []
+
+
 def test_conversion_needs_no_accelerator_stack() -> None:
     loaded = _loaded_by("data_pipeline.prepare")
     assert sorted({"jax", "flax", "optax", "orbax", "matplotlib", "music21"} & loaded) == []

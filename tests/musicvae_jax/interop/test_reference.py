@@ -15,6 +15,7 @@ from musicvae_jax import MusicVAE
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.interop import reference
 from musicvae_jax.interop.bundle_writer import write_bundle
+from musicvae_jax.interop.task_inference import infer_task
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.models.variables import variables_from_params
@@ -123,7 +124,7 @@ def test_a_checkpoint_without_moments_starts_adam_anew(shared: pathlib.Path) -> 
     ],
 )
 def test_tasks_of_published_models_are_inferred(name: str, task: str, shared: pathlib.Path) -> None:
-    assert reference.infer_task(_published(name, shared)) == task
+    assert infer_task(_published(name, shared)) == task
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_tasks_of_published_models_are_inferred(name: str, task: str, shared: pa
 )
 def test_unsupported_models_are_refused(name: str, shared: pathlib.Path) -> None:
     with pytest.raises(InputError, match="no supported model"):
-        reference.infer_task(_published(name, shared))
+        infer_task(_published(name, shared))
 
 
 def _published(name: str, shared: pathlib.Path) -> dict[str, np.ndarray]:
