@@ -28,6 +28,7 @@ from tests.support.model_cases import case
 MODELS = {
     "cat-mel_2bar": ("mel_2bar", 1e-4),
     "cat-drums_2bar": ("drums_2bar", 1e-4),
+    "hier-mel_16bar": (None, 1e-3),
     "hierdec-mel_16bar": (None, 1e-3),
     "hierdec-trio_16bar": (None, 1e-3),
     "flat-trio_16bar": (None, 5e-3),
@@ -101,7 +102,7 @@ def test_training_continues_as_the_reference_does(name: str, shared: pathlib.Pat
     for variable, array in variables_from_params(state.params).items():
         after = expected[f"resume_after/{variable}"]
         moved = np.abs(after - before[variable]).max()
-        np.testing.assert_allclose(array, after, atol=1e-3 * moved + 2e-7, err_msg=variable)
+        np.testing.assert_allclose(array, after, atol=5e-3 * moved + 2e-7, err_msg=variable)
 
 
 def test_a_checkpoint_without_moments_starts_adam_anew(shared: pathlib.Path) -> None:
@@ -119,6 +120,8 @@ def test_a_checkpoint_without_moments_starts_adam_anew(shared: pathlib.Path) -> 
         ("cat-drums_2bar_big", "drums_2bar"),
         ("flat-mel_16bar", "mel_16bar"),
         ("flat-trio_16bar", "trio_16bar"),
+        ("hier-mel_16bar", "mel_16bar"),
+        ("hier-trio_16bar", "trio_16bar"),
         ("hierdec-mel_16bar", "mel_16bar"),
         ("hierdec-trio_16bar", "trio_16bar"),
     ],
