@@ -101,7 +101,8 @@ def options_from_flags(options: type[T], values: flags.FlagValues = flags.FLAGS)
         name = spec.flag or field.name
         value = values[name].value
         if field.default is dataclasses.MISSING and not value:
-            raise InputError(f"{name}: --{name} is needed")
+            choices = f", one of {', '.join(spec.choices)}" if spec.choices else ""
+            raise InputError(f"{name}: --{name} is needed{choices}")
         if is_tuple:
             given: list[Any] = value or []
             try:

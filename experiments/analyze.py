@@ -9,53 +9,26 @@ interval, next to the same distance between two halves of the real rows.
 
 from __future__ import annotations
 
-import math
-import pathlib
 from collections.abc import Sequence
-
-from absl import flags
 
 from data_pipeline import cli
 from experiments.analysis import page as analysis_page
 from experiments.analysis.material import Options, gather, look_at_latents
 from experiments.analysis.report import as_json, table
-from experiments.cli import compile_cache, run_options
-from musicvae_jax import data
+from experiments.cli import compile_cache
+from experiments.cli.outputs import check_writable
 from musicvae_jax.analysis import comparison, originality, sets
-from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import run_folder
-
-
-def check(options: Options) -> None:
-    """Check what needs neither model nor data.
-
-    Raises:
-      InputError: an option is out of range.
-    """
-    held_out = data.SPLITS[1:]
-    if options.split not in held_out:
-        raise InputError(f"split: {options.split!r} is not one of {', '.join(held_out)}")
-    if not 16 <= options.num <= 100_000:
-        raise InputError(f"num: {options.num} is out of range, it must be from 16 to 100000")
-    if not 0.0 <= options.temperature < math.inf:
-        raise InputError(f"temperature: {options.temperature} is out of range, 0 or more")
-    if options.train_rows < 0:
-        raise InputError(f"train_rows: {options.train_rows} is out of range, it must be 0 or more")
-    if not 0 <= options.seed < 2**31:
-        raise InputError(f"seed: {options.seed} is out of range, from 0 to 2**31 - 1")
 
 
 def analyze(options: Options) -> str:
     """Analyse a run, write both files, and return the summary.
 
     Raises:
-      InputError: an option is out of range, or there is no such run, checkpoint or data.
+      InputError: there is no such run, checkpoint or data, or the output cannot be written.
     """
-    check(options)
-    folder = pathlib.Path(options.output or options.run_dir)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output: {folder} is a file, it must be a folder")
+    folder = check_writable(options.output or options.run_dir, "output")
     vae = MusicVAE.restore(options.run_dir, options.checkpoint)
     material = gather(vae, options)
     known = originality.know(material.train, vae.task)
@@ -81,24 +54,13 @@ def analyze(options: Options) -> str:
     return f"{summary}\n\n{folder / 'analysis.json'}\n{folder / 'analysis.html'}"
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    run_options.define()
-    flags.DEFINE_integer("num", 1000, "Number of samples, and largest number of held-out rows.")
-    flags.DEFINE_string("split", "test", "Held-out rows: test or validation.")
-    flags.DEFINE_string("output", None, "Folder to write into. Default: the run folder.")
-    flags.DEFINE_float("temperature", 1.0, "Temperature of samples and reconstructions.")
-    flags.DEFINE_integer("train_rows", 200_000, "Training rows to search for copies; 0: all.")
-    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
-
-
 def main(argv: Sequence[str]) -> None:
     """Analyse and print the summary."""
     del argv
     compile_cache.switch_on()
-    print(analyze(run_options.given(Options)))
+    print(analyze(cli.options_from_flags(Options)))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

@@ -21,20 +21,24 @@ Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic"; its table
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 from tqdm import tqdm
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from data_pipeline.reporting.charts import percent_heatmaps_png
-from experiments.cli import compile_cache, run_options
+from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
+from experiments.cli.outputs import check_writable
 from experiments.cli.run_data import open_run_data
+from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
@@ -47,29 +51,27 @@ MATRIX = "attribute_matrix"
 SIGNS = {"subtracted": -1.0, "added": 1.0}
 
 
-class Options(NamedTuple):
-    """What to measure.
+@dataclasses.dataclass(frozen=True)
+class Options(RunOptions):
+    """What to measure."""
 
-    Attributes:
-      run_dir: folder of the run.
-      data_dir: token store; None takes the run's own.
-      checkpoint: "best", "latest" or a saved step.
-      rows: training rows to take, spread over all; 0 takes all.
-      num: draws from the prior for the table.
-      temperature: divides the logits; 0 takes the best token.
-      seed: of the draws.
-      match: attribute that the quarters of the others have alike; None takes all rows.
-    """
+    rows: int = option(50_000, help="Number of training rows, evenly spaced; 0: all.")
+    num: int = option(256, help="Samples from the prior for the table.")
+    temperature: float = option(1.0, help="Sampling temperature; 0 takes the best token.")
+    seed: int = option(0, help="Random seed for sampling.")
+    match: str | None = option(
+        None, help="Attribute that the vectors of the others should leave unchanged."
+    )
 
-    run_dir: str
-    data_dir: str | None = None
-    checkpoint: str = "best"
-    rows: int = 50_000
-    num: int = 256
-    temperature: float = 1.0
-    seed: int = 0
-    match: str | None = None
-    allow_changed_data: bool = False
+    def __post_init__(self) -> None:
+        """Check every field that needs neither model nor data."""
+        check_ranges(
+            self,
+            rows=(0, math.inf),
+            num=(2, math.inf),
+            temperature=(0, math.inf),
+            seed=(0, LARGEST_SEED),
+        )
 
 
 class Matrix(NamedTuple):
@@ -226,13 +228,9 @@ def run(options: Options) -> str:
 
     Raises:
       InputError: there is no such run or checkpoint, the store is of another task or has no
-        training rows, or a number is out of range.
+        training rows, or the run folder cannot be written.
     """
-    if options.rows < 0 or options.num < 2:
-        raise InputError("rows, num: they must be 0 or more, and 2 or more")
-    if not 0.0 <= options.temperature < float("inf"):
-        raise InputError(f"temperature: {options.temperature!r} is out of range, it must be >= 0")
-    folder = pathlib.Path(options.run_dir)
+    folder = check_writable(options.run_dir, "run_dir")
     config, params, step = checkpoints.restore_params(folder, options.checkpoint)
     vae = MusicVAE(config, params)
     store = open_run_data(folder, options.data_dir, vae.task, options.allow_changed_data)
@@ -257,25 +255,13 @@ def run(options: Options) -> str:
     return f"{table(matrix, options)}\n\nvectors: {path}, table: {folder / MATRIX}.json and .png"
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    run_options.define()
-    flags.DEFINE_integer("rows", 50_000, "Number of training rows, evenly spaced; 0: all.")
-    flags.DEFINE_integer("num", 256, "Samples from the prior for the table.")
-    flags.DEFINE_float("temperature", 1.0, "Sampling temperature; 0 takes the best token.")
-    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
-    flags.DEFINE_string(
-        "match", None, "Attribute that the vectors of the others should leave unchanged."
-    )
-
-
 def main(argv: Sequence[str]) -> None:
     """Measure and print the table."""
     del argv
     compile_cache.switch_on()
-    print(run(run_options.given(Options)))
+    print(run(cli.options_from_flags(Options)))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

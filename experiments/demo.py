@@ -10,6 +10,7 @@ again after an interruption, it resumes and repeats only the quick parts.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shlex
 import signal
@@ -18,9 +19,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from absl import flags
-
 from data_pipeline import cli
+from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
 
 PRESET = "demo"
@@ -29,10 +29,10 @@ NUM_SAMPLES, NUM_RECONSTRUCTIONS, NUM_STEPS = 8, 4, 9
 
 
 def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> list[list[str]]:
-    """List the demo's commands, without the Python that runs them.
+    """Return the demo's commands, without the Python interpreter.
 
     Args:
-      output: folder of all that is made.
+      output: folder of all results.
       inputs: music to train on; none takes the folk corpus.
       flagfile: configuration to train with; empty takes the preset `PRESET`.
     """
@@ -53,18 +53,18 @@ def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> lis
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show a command, run it with this Python to its end, and return its exit code.
+    """Print a command, run it with this Python, and return its exit code.
 
-    Ctrl-C reaches the command by itself and SIGTERM is handed on; both times it saves what
-    it has, which is waited for.
+    On Ctrl-C, which the command receives too, and on SIGTERM, which is passed on, this waits until
+    the command has saved its state.
     """
     print(f"\n$ {_shown(arguments)}", flush=True)
     with subprocess.Popen([sys.executable, *arguments]) as process:
 
-        def hand_on(signum: int, frame: FrameType | None) -> None:
+        def pass_on(signum: int, frame: FrameType | None) -> None:
             process.send_signal(signum)
 
-        before = signal.signal(signal.SIGTERM, hand_on)
+        before = signal.signal(signal.SIGTERM, pass_on)
         try:
             while True:
                 try:
@@ -101,27 +101,29 @@ def closing(output: str) -> str:
     return f"\nPictures:\n{pictures}\n{found}\nTry next:\n{lines}"
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    flags.DEFINE_string("output", "demo", "Output folder.")
-    flags.DEFINE_multi_string("input", [], "Music to train on instead of the folk corpus.")
-    flags.DEFINE_string(
-        "train_flagfile", "", "Configuration to train with. Default: the preset demo."
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to train on, and where to put it."""
+
+    output: str = option("demo", help="Output folder.")
+    inputs: tuple[str, ...] = option(
+        (), flag="input", help="Music to train on instead of the folk corpus."
     )
+    train_flagfile: str = option("", help="Configuration to train with. Default: the preset demo.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Run all commands; stop at the first that fails, with its exit code."""
     del argv
-    values = flags.FLAGS
-    for arguments in commands(values.output, values.input, values.train_flagfile):
+    options = cli.options_from_flags(Options)
+    for arguments in commands(options.output, options.inputs, options.train_flagfile):
         code = run(arguments)
         if code:
             print("the demo stopped here; run it again to resume")
             sys.exit(code if code > 0 else 128 - code)
-    print(closing(values.output))
+    print(closing(options.output))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

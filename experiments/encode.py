@@ -21,27 +21,30 @@ bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 from tqdm import tqdm
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from data_pipeline.reading.segments import METERS
 from experiments.cli import compile_cache
+from experiments.cli.outputs import check_writable
+from experiments.cli.run_options import ModelOptions, check_ranges
 from experiments.cli.signals import StopSignal
 from experiments.encoding import shards
 from experiments.encoding.inputs import Corpus, open_corpus
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.devices import mesh as sharding
+from musicvae_jax.devices.mesh import along_data, check_divides, make_mesh, replicated
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_model
 from musicvae_jax.storage import checkpoints
@@ -50,43 +53,41 @@ from musicvae_jax.tasks import get_task
 Encode = Callable[[np.ndarray], shards.Latents]
 
 
-class Options(NamedTuple):
-    """What to encode, and how.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
+    """What to encode, and how."""
 
-    Attributes:
-      run_dir: run folder of the model.
-      inputs: one token store, or files, folders and archives.
-      output: folder to write into.
-      checkpoint: "best", "latest" or a saved step.
-      split: of the store; None takes all.
-      meter: "4/4" or "any", how files are read.
-      batch_size: rows encoded at once.
-      shard_rows: rows per file written.
-    """
+    inputs: tuple[str, ...] = option(
+        flag="input", help="Token store, or music files, folders and archives; may be repeated."
+    )
+    output: str = option(help="Output folder.")
+    split: str | None = option(
+        None, choices=data.SPLITS, is_enum=True, help="Split of the token store. Default: all."
+    )
+    meter: str = option(
+        "4/4", choices=METERS, help="Meter to accept: 4/4, or any (ignore time signatures)."
+    )
+    batch_size: int = option(512, help="Rows per batch.")
+    shard_rows: int = option(16_384, help="Rows per output file.")
 
-    run_dir: str
-    inputs: tuple[str, ...]
-    output: str
-    checkpoint: str = "best"
-    split: str | None = None
-    meter: str = "4/4"
-    batch_size: int = 512
-    shard_rows: int = 16_384
-    allow_changed_data: bool = False
+    def __post_init__(self) -> None:
+        """Check every field that needs neither model nor files."""
+        cli.check_choices(self)
+        check_ranges(self, batch_size=(1, math.inf), shard_rows=(1, math.inf))
 
 
 def make_encode(config: Config, params: Params, batch_size: int) -> Encode:
     """Return a function of rows [N, *task.row_shape] that encodes them a batch at a time.
 
-    All devices share each batch. The last batch is filled up, so that one size is compiled; the
-    next batches are under way while results are fetched.
+    All devices share each batch. The last batch is padded, so that only one size is compiled;
+    further batches are computed while results are fetched.
 
     Raises:
       InputError: the devices cannot share a batch evenly.
     """
-    mesh = sharding.make_mesh()
-    sharding.check_divides(mesh, batch_size, "batch_size")
-    placed = jax.device_put(params, sharding.replicated(mesh))
+    mesh = make_mesh()
+    check_divides(mesh, batch_size, "batch_size")
+    placed = jax.device_put(params, replicated(mesh))
     run = jax.jit(build_model(config).encode)
     nothing = np.zeros((0, config.model.z_size), np.float32)
 
@@ -94,7 +95,7 @@ def make_encode(config: Config, params: Params, batch_size: int) -> Encode:
         pending: list[Posterior] = []
         for start in range(0, len(rows), batch_size):
             index = np.minimum(np.arange(start, start + batch_size), len(rows) - 1)
-            batch = jax.device_put(rows[index], sharding.along_data(mesh))
+            batch = jax.device_put(rows[index], along_data(mesh))
             pending.append(run(placed, batch))
         mu = [np.asarray(posterior.mu) for posterior in pending]
         sigma = [np.asarray(posterior.sigma) for posterior in pending]
@@ -109,10 +110,10 @@ def make_encode(config: Config, params: Params, batch_size: int) -> Encode:
 def encode_corpus(
     corpus: Corpus, encode: Encode, folder: pathlib.Path, shard_rows: int, stop: StopSignal
 ) -> int:
-    """Write all shards that are not there yet; return how many rows were encoded now."""
+    """Write the missing shards; return the number of rows encoded now."""
     number, done, place = shards.next_place(folder)
     if number:
-        print(f"going on after {number} shards with {done:,} rows", flush=True)
+        print(f"resuming after {number} shards with {done:,} rows", flush=True)
     encoded = 0
     with tqdm(total=corpus.total, initial=done, unit=" rows", mininterval=1.0) as bar:
         for shard in shards.cut(corpus.blocks(place), shard_rows):
@@ -131,20 +132,15 @@ def run(options: Options) -> str:
     """Encode the input; return a summary.
 
     Raises:
-      InputError: there is no such run or input, they do not fit, or the output is taken.
-      SystemExit: it was stopped, with the shell's code.
+      InputError: there is no such run or input, they do not fit, or the output is something else.
+      SystemExit: a signal stopped it; the exit code is that of a shell.
     """
-    for name in ("batch_size", "shard_rows"):
-        if getattr(options, name) < 1:
-            raise InputError(f"{name}: {getattr(options, name)} is out of range, it must be >= 1")
-    if options.meter not in METERS:
-        raise InputError(f"meter: {options.meter!r} is not one of {', '.join(METERS)}")
     config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
     task = get_task(config.task)
     corpus = open_corpus(
         options.inputs, options.split, options.meter, task, options.allow_changed_data
     )
-    folder = pathlib.Path(options.output)
+    folder = check_writable(options.output, "output")
     identity = {
         "format": shards.FORMAT,
         "task": config.task,
@@ -186,37 +182,17 @@ def _digest(params: Params) -> str:
 
 
 def _counted(reasons: dict[str, int]) -> str:
-    """Write reasons with their counts."""
+    """Format reasons with their counts."""
     return ", ".join(f"{reason} {count}" for reason, count in reasons.items()) or "nothing to read"
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    flags.DEFINE_string("run_dir", None, "Run folder of the model.")
-    flags.DEFINE_multi_string("input", [], "Token store, or music files, folders and archives.")
-    flags.DEFINE_string("output", None, "Output folder.")
-    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
-    flags.DEFINE_enum("split", None, data.SPLITS, "Split of the token store. Default: all.")
-    flags.DEFINE_string("meter", "4/4", "Meter to accept: 4/4, or any (ignore time signatures).")
-    flags.DEFINE_integer("batch_size", 512, "Rows per batch.")
-    flags.DEFINE_integer("shard_rows", 16_384, "Rows per output file.")
-    flags.DEFINE_boolean("allow_changed_data", False, "Accept data that changed since it was used.")
-
-
 def main(argv: Sequence[str]) -> None:
-    """Encode what the flags say."""
+    """Encode the input and print a summary."""
     del argv
     compile_cache.switch_on()
-    values = flags.FLAGS
-    for name in ("run_dir", "output"):
-        if values[name].value is None:
-            raise InputError(f"{name}: --{name} is needed")
-    given: dict[str, Any] = {
-        name: values[name].value for name in set(Options._fields) & set(values)
-    }
-    print(run(Options(**given, inputs=tuple(values.input))))
+    print(run(cli.options_from_flags(Options)))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

@@ -5,18 +5,20 @@ python -m experiments.evaluate --run_dir=runs/demo --split=test
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from absl import flags
 from tqdm import tqdm
 
 from data_pipeline import cli
-from experiments.cli import compile_cache, run_options
+from data_pipeline.cli import option
+from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
 from experiments.cli.run_data import open_run_data
+from experiments.cli.run_options import RunOptions
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
@@ -41,25 +43,19 @@ BASELINES = {
 COLUMNS = ("teacher forced", "greedy", "sampled", "no event", "unigram", "onset unigram")
 
 
-class Options(NamedTuple):
-    """What to evaluate.
+@dataclasses.dataclass(frozen=True)
+class Options(RunOptions):
+    """What to evaluate."""
 
-    Attributes:
-      run_dir: folder of the run.
-      split: "train", "validation" or "test".
-      data_dir: token store; None takes the run's own.
-      checkpoint: "best", "latest" or a saved step.
-      draws: how often each row is sampled.
-      seed: of the draws.
-    """
+    split: str = option(
+        "test", choices=data.SPLITS, help="Split to score: train, validation or test."
+    )
+    draws: int = option(3, help="Samples per row.")
+    seed: int = option(0, help="Random seed for sampling.")
 
-    run_dir: str
-    split: str = "test"
-    data_dir: str | None = None
-    checkpoint: str = "best"
-    draws: int = 3
-    seed: int = 0
-    allow_changed_data: bool = False
+    def __post_init__(self) -> None:
+        """Check the split."""
+        cli.check_choices(self)
 
 
 def evaluate(options: Options) -> str:
@@ -69,8 +65,6 @@ def evaluate(options: Options) -> str:
       InputError: there is no such run, checkpoint or split, or the split is empty.
     """
     folder = pathlib.Path(options.run_dir)
-    if options.split not in data.SPLITS:
-        raise InputError(f"split: {options.split!r} is not one of {', '.join(data.SPLITS)}")
     config, params, step = checkpoints.restore_params(folder, options.checkpoint)
     task = get_task(config.task)
     store = open_run_data(folder, options.data_dir, task, options.allow_changed_data)
@@ -145,21 +139,13 @@ def _score_line(found: Evaluation, score: str, track: str) -> str:
     return f"{label:38}" + "".join(f"{cells.get(column, ''):>16}" for column in COLUMNS)
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    run_options.define()
-    flags.DEFINE_string("split", "test", "Split to score: train, validation or test.")
-    flags.DEFINE_integer("draws", 3, "Samples per row.")
-    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
-
-
 def main(argv: Sequence[str]) -> None:
     """Evaluate and print the table."""
     del argv
     compile_cache.switch_on()
-    print(evaluate(run_options.given(Options)))
+    print(evaluate(cli.options_from_flags(Options)))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

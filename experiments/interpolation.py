@@ -15,23 +15,25 @@ the table.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from data_pipeline.reporting import charts
 from data_pipeline.reporting.charts import Line, Panel
 from experiments.analysis.material import decode
-from experiments.cli import compile_cache, run_options
+from experiments.cli import compile_cache
+from experiments.cli.outputs import check_writable
 from experiments.cli.run_data import open_run_data
+from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
 from musicvae_jax.config import InputError
@@ -45,37 +47,33 @@ ORDER = 5
 LATENT, DATA = "latent space", "data space"
 
 
-class Options(NamedTuple):
-    """What to compare.
+@dataclasses.dataclass(frozen=True)
+class Options(RunOptions):
+    """What to compare."""
 
-    Attributes:
-      run_dir: folder of the run.
-      num: pairs of held-out rows; fewer where the split has fewer.
-      steps: points of a way, both ends included.
-      split: the held-out rows: "test" or "validation".
-      data_dir: token store; None takes the run's own.
-      checkpoint: "best", "latest" or a saved step.
-      output: folder to write into; None takes the run folder.
-      temperature: of decoding; 0 takes the best token.
-      train_rows: rows the 5-gram model is fitted to, spread over all; 0 takes all.
-      seed: of all that is drawn.
-    """
+    num: int = option(256, help="Largest number of pairs of held-out rows.")
+    steps: int = option(11, help="Points of an interpolation, including both ends.")
+    split: str = option("test", choices=data.SPLITS[1:], help="Held-out rows: test or validation.")
+    output: str | None = option(None, help="Folder to write into. Default: the run folder.")
+    temperature: float = option(0.0, help="Decoding temperature; 0 takes the best token.")
+    train_rows: int = option(50_000, help="Training rows of the 5-gram model; 0: all.")
+    seed: int = option(0, help="Random seed for sampling.")
 
-    run_dir: str
-    num: int = 256
-    steps: int = 11
-    split: str = "test"
-    data_dir: str | None = None
-    checkpoint: str = "best"
-    output: str | None = None
-    temperature: float = 0.0
-    train_rows: int = 50_000
-    seed: int = 0
-    allow_changed_data: bool = False
+    def __post_init__(self) -> None:
+        """Check every field that needs neither model nor data."""
+        cli.check_choices(self)
+        check_ranges(
+            self,
+            num=(2, 100_000),
+            steps=(2, 1000),
+            temperature=(0, math.inf),
+            train_rows=(0, math.inf),
+            seed=(0, LARGEST_SEED),
+        )
 
 
-class Way(NamedTuple):
-    """One way between the ends, over P pairs and F points, float64 [P, F] each.
+class Scores(NamedTuple):
+    """Scores of one interpolation, over P pairs and F points, float64 [P, F] each.
 
     Attributes:
       from_a: share of tokens that differ from A.
@@ -89,35 +87,17 @@ class Way(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was found.
+    """Result of the experiment.
 
     Attributes:
       fractions: float64 [F].
-      ways: by name.
-      real_cost: of the held-out rows themselves, nats per step.
+      ways: scores of the interpolations through the latent space and through the data.
+      real_cost: cost of the held-out rows themselves, nats per step.
     """
 
     fractions: np.ndarray
-    ways: dict[str, Way]
+    ways: dict[str, Scores]
     real_cost: float
-
-
-def check(options: Options) -> None:
-    """Check what needs neither model nor data.
-
-    Raises:
-      InputError: an option is out of range.
-    """
-    if options.split not in data.SPLITS[1:]:
-        raise InputError(f"split: {options.split!r} is not one of {', '.join(data.SPLITS[1:])}")
-    for name, low, high in (("num", 2, 100_000), ("steps", 2, 1000), ("train_rows", 0, 2**62)):
-        value = getattr(options, name)
-        if not low <= value <= high:
-            raise InputError(f"{name}: {value} is out of range, it must be from {low} to {high}")
-    if not 0.0 <= options.temperature < math.inf:
-        raise InputError(f"temperature: {options.temperature} is out of range, 0 or more")
-    if not 0 <= options.seed < 2**31:
-        raise InputError(f"seed: {options.seed} is out of range, from 0 to 2**31 - 1")
 
 
 def draw_pairs(rows: np.ndarray, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +116,7 @@ def draw_pairs(rows: np.ndarray, num: int, seed: int) -> tuple[np.ndarray, np.nd
 def compare(
     vae: MusicVAE, ends: tuple[np.ndarray, np.ndarray], train: np.ndarray, options: Options
 ) -> Result:
-    """Go both ways between all pairs, and measure."""
+    """Interpolate between all pairs in both spaces, and score the points."""
     task = vae.task
     models = [
         ngram.fit(column, track.num_classes, ORDER)
@@ -163,15 +143,15 @@ def compare(
 
 def _measure(
     rows: np.ndarray, ends: tuple[np.ndarray, np.ndarray], models: Sequence[ngram.NGram], task: Task
-) -> Way:
-    """Measure the points [P, F, ...] of one way."""
+) -> Scores:
+    """Score the points [P, F, ...] of one interpolation."""
     a, b = ends
     costs = _cost(rows.reshape(-1, *task.row_shape), models, task).reshape(rows.shape[:2])
-    return Way(interpolation.hamming(rows, a), interpolation.hamming(rows, b), costs)
+    return Scores(interpolation.hamming(rows, a), interpolation.hamming(rows, b), costs)
 
 
 def _cost(rows: np.ndarray, models: Sequence[ngram.NGram], task: Task) -> np.ndarray:
-    """Add the costs of all tracks, nats per step [N]."""
+    """Sum the costs of all tracks, nats per step [N]."""
     pairs = zip(models, columns_of(rows, task), strict=True)
     return np.sum([ngram.cost_nats(model, column) for model, column in pairs], axis=0)
 
@@ -234,15 +214,12 @@ def as_json(result: Result, about: dict[str, Any]) -> str:
 
 
 def run(options: Options) -> str:
-    """Make the experiment, write both files, and return the table.
+    """Run the experiment, write both files, and return the table.
 
     Raises:
-      InputError: an option is out of range, or there is no such run, checkpoint or data.
+      InputError: there is no such run, checkpoint or data, or the output cannot be written.
     """
-    check(options)
-    folder = pathlib.Path(options.output or options.run_dir)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output: {folder} is a file, it must be a folder")
+    folder = check_writable(options.output or options.run_dir, "output")
     vae = MusicVAE.restore(options.run_dir, options.checkpoint)
     store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
     ends = draw_pairs(store.splits[options.split], options.num, options.seed)
@@ -264,25 +241,13 @@ def run(options: Options) -> str:
     return f"{table(result, about)}\n\n{folder / 'interpolation.svg'}"
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    run_options.define()
-    flags.DEFINE_integer("num", 256, "Largest number of pairs of held-out rows.")
-    flags.DEFINE_integer("steps", 11, "Points of an interpolation, including both ends.")
-    flags.DEFINE_string("split", "test", "Held-out rows: test or validation.")
-    flags.DEFINE_string("output", None, "Folder to write into. Default: the run folder.")
-    flags.DEFINE_float("temperature", 0.0, "Decoding temperature; 0 takes the best token.")
-    flags.DEFINE_integer("train_rows", 50_000, "Training rows of the 5-gram model; 0: all.")
-    flags.DEFINE_integer("seed", 0, "Random seed for sampling.")
-
-
 def main(argv: Sequence[str]) -> None:
-    """Make the experiment and print the table."""
+    """Run the experiment and print the table."""
     del argv
     compile_cache.switch_on()
-    print(run(run_options.given(Options)))
+    print(run(cli.options_from_flags(Options)))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

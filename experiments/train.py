@@ -9,17 +9,20 @@ An interrupted run (Ctrl-C included) resumes when you run the same command again
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
 from experiments.cli import (
     compile_cache,
@@ -29,6 +32,7 @@ from experiments.cli import (
     run_record,
     training_time,
 )
+from experiments.cli.machines import MachineOptions
 from experiments.cli.progress import Recorder, Silent
 from experiments.cli.signals import StopSignal
 from experiments.encoding import prior
@@ -40,7 +44,7 @@ from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.training import fine_tuning, loop
-from musicvae_jax.training import step as training
+from musicvae_jax.training.step import init_state
 
 # Written into the folder of a run that began with another's parameters.
 INIT_FROM = "init_from.json"
@@ -48,30 +52,31 @@ INIT_FROM = "init_from.json"
 STOOD_STILL = 3
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Define this entry point's flags."""
-    text = "Token store written by data_pipeline.prepare."
-    flags.DEFINE_string("data_dir", None, text, flag_values=values)
-    text = "Run folder: a new one, or one to resume."
-    flags.DEFINE_string("run_dir", None, text, flag_values=values)
-    config_flags.define(values)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Where the data is and where the run goes."""
+
+    data_dir: str = option(help="Token store written by data_pipeline.prepare.")
+    run_dir: str = option(help="Run folder: a new one, or one to resume.")
 
 
-def define_start_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Define the flags of a single run: initial parameters and machines."""
-    text = (
-        "Start from the parameters of this run folder (its best checkpoint) or checkpoint "
-        "(RUN/checkpoints/STEP), as far as they fit; see also --freeze."
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(FolderOptions, MachineOptions):
+    """How a single run starts; its configuration has flags of its own."""
+
+    init_from: str | None = option(
+        None,
+        help="Start from the parameters of this run folder (its best checkpoint) or checkpoint "
+        "(RUN/checkpoints/STEP), as far as they fit; see also --freeze.",
     )
-    flags.DEFINE_string("init_from", None, text, flag_values=values)
-    text = "Fit a prior to the encoded training rows at the end, see experiments.fit_prior."
-    flags.DEFINE_boolean("fit_prior", True, text, flag_values=values)
-    machines.define_flags(values)
-    cpu_devices.define_flags(values)
+    fit_prior: bool = option(
+        True, help="Fit a prior to the encoded training rows at the end, see experiments.fit_prior."
+    )
+    cpu_devices: str = option(cpu_devices.AUTO, help=cpu_devices.HELP)
 
 
 def first_params(config: Config, folder: pathlib.Path, init_from: str | None) -> Any:
-    """Return what a new run begins with, None for parameters drawn at random; say what it is.
+    """Return the initial parameters of a new run, None for random ones; print where they come from.
 
     Raises:
       InputError: there is no such checkpoint, nothing of it fits, or the run began elsewhere.
@@ -83,31 +88,29 @@ def first_params(config: Config, folder: pathlib.Path, init_from: str | None) ->
     )
     place = str(pathlib.Path(init_from).resolve()) if init_from else None
     if (has_steps or known) and place != known:
-        began = f"began with {known}" if known else "began with parameters drawn at random"
+        began = f"started from {known}" if known else "started from random parameters"
         raise InputError(f"init_from: {folder} {began}; give that again, or another run_dir")
     if place is None or has_steps:
         return None
     _, old, step = fine_tuning.read_start(place)
-    drawn = training.init_state(build_model(config), config).params
+    drawn = init_state(build_model(config), config).params
     params, report = fine_tuning.take_over(drawn, old)
     if processes.is_first():
         print(f"parameters of {place}, step {step:,}:", *report.lines(), sep="\n", flush=True)
         about = {"init_from": place, "step": step} | report._asdict()
         run_folder.write_text(path, json.dumps(about, indent=1) + "\n")
-    # Of no device: each process puts them on its own.
+    # On the host: each process puts them on its own devices.
     return jax.device_get(params)
 
 
-def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
-    """Open the data, build the configuration and check that they fit.
+def checked_inputs(data_dir: str, values: flags.FlagValues) -> tuple[data.Store, Config]:
+    """Open the data, build the configuration from its flags and check that they fit.
 
     Raises:
-      InputError: a flag is missing or out of range, or the data is no store, of another task,
-        too small for a batch, or changed since it was written.
+      InputError: a flag is out of range, or the data is no store, of another task, too small for
+        a batch, or changed since it was written.
     """
-    if not values.data_dir or not values.run_dir:
-        raise InputError("--data_dir and --run_dir are needed")
-    store = data.open_store(values.data_dir)
+    store = data.open_store(data_dir)
     task = config_flags.task_name(values) or store.task.name
     config = config_flags.config_for(task, values)
     if task != store.task.name:
@@ -121,7 +124,7 @@ def checked_inputs(values: flags.FlagValues) -> tuple[data.Store, Config]:
 
 
 def open_folder(run_dir: str, config: Config, store: data.Store) -> pathlib.Path:
-    """Open the run folder: the first process for all, which then check that they agree."""
+    """Open the run folder in the first process, then check that all processes agree."""
     if processes.is_first():
         run_folder.open_run_folder(run_dir, config, store)
     processes.wait_for_all("run folder")
@@ -129,37 +132,55 @@ def open_folder(run_dir: str, config: Config, store: data.Store) -> pathlib.Path
     return pathlib.Path(run_dir).resolve()
 
 
-def train(values: flags.FlagValues) -> None:
-    """Train; the first process says how it goes.
+def train(options: Options, values: flags.FlagValues) -> None:
+    """Train a run; the first process reports.
+
+    Args:
+      options: folders, start and machines.
+      values: parsed flags of the configuration.
 
     Raises:
-      InputError: what is given does not fit, or the disk is full.
+      InputError: the input does not fit, or the disk is full.
     """
     compile_cache.switch_on()
-    store, config = checked_inputs(values)
-    if not values.multihost:
-        cpu_devices.divide(values.cpu_devices, config, pathlib.Path(values.run_dir))
+    store, config = checked_inputs(options.data_dir, values)
+    if not options.multihost:
+        cpu_devices.divide(options.cpu_devices, config, pathlib.Path(options.run_dir))
     loop.check_fits(config, store)  # with the devices, before anything is written
-    folder = open_folder(values.run_dir, config, store)
-    params = first_params(config, folder, values.init_from)
+    folder = open_folder(options.run_dir, config, store)
+    params = first_params(config, folder, options.init_from)
     if processes.is_first():
-        run_record.write_start(folder, store, init_from=values.init_from)
+        run_record.write_start(folder, store, init_from=options.init_from)
         training_time.warn_if_long(config)
     recorder = Recorder(folder, config.run.train_steps) if processes.is_first() else Silent()
-    try:
-        with StopSignal() as signal:
-            outcome = loop.fit(
-                config,
-                store,
-                str(folder),
-                recorder,
-                should_stop=lambda: signal.received is not None,
-                params=params,
-            )
+    with _full_disk_reported(folder), StopSignal() as signal:
+        outcome = loop.fit(
+            config,
+            store,
+            str(folder),
+            recorder,
+            should_stop=lambda: signal.received is not None,
+            params=params,
+        )
         recorder.close()
+    if options.fit_prior and not (options.multihost or outcome.stopped or outcome.cause):
+        _fit_prior(folder, store)
+    if processes.is_first():
+        _say_how_it_ended(outcome, config, options.run_dir, store)
+    if outcome.cause:
+        sys.exit(STOOD_STILL)
+    if outcome.stopped:
+        sys.exit(signal.exit_code)
+
+
+@contextlib.contextmanager
+def _full_disk_reported(folder: pathlib.Path) -> Iterator[None]:
+    """Turn the errors of a full disk into one line."""
+    try:
+        yield
     except full_disk.DiskFullError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        # At once: threads that still write would say the same, each for itself.
+        # At once: each thread that still writes would print the same error.
         os._exit(2)
     except OSError as error:
         if not full_disk.is_disk_full(error):
@@ -168,14 +189,6 @@ def train(values: flags.FlagValues) -> None:
             f"run_dir: no space left in {folder}, its checkpoints are kept; free some, then run "
             "the same command again"
         ) from error
-    if values.fit_prior and not (values.multihost or outcome.stopped or outcome.cause):
-        _fit_prior(folder, store)
-    if processes.is_first():
-        _say_how_it_ended(outcome, config, values.run_dir, store)
-    if outcome.cause:
-        sys.exit(STOOD_STILL)
-    if outcome.stopped:
-        sys.exit(signal.exit_code)
 
 
 def _fit_prior(folder: pathlib.Path, store: data.Store) -> None:
@@ -202,7 +215,9 @@ def _say_how_it_ended(
         print(f"stopped after step {outcome.step:,}; the same command resumes:")
         print(f"  {shell_line('experiments.train', sys.argv[1:])}", flush=True)
         return
-    early = f"; stopped early, {config.run.stop_metric} got no better" if outcome.exhausted else ""
+    early = (
+        f"; stopped early, {config.run.stop_metric} did not improve" if outcome.exhausted else ""
+    )
     print(f"done: {outcome.step:,} steps{early}; next:")
     # A store of one or two songs has no test rows.
     split = next(name for name in ("test", "validation", "train") if len(store.splits[name]))
@@ -211,13 +226,14 @@ def _say_how_it_ended(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Check what is given, then train."""
+    """Check the options, then train."""
     del argv
-    with machines.joined(flags.FLAGS):
-        train(flags.FLAGS)
+    options = cli.options_from_flags(Options)
+    with machines.joined(options):
+        train(options, flags.FLAGS)
 
 
 if __name__ == "__main__":
-    define_flags()
-    define_start_flags()
+    cli.define_flags(Options)
+    config_flags.define()
     cli.run(main)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import tqdm
 
+from data_pipeline.cli import check_choices, option
 from experiments.cli.run_data import open_run_data
+from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, latent
 from musicvae_jax.analysis.sets import Analysis, Rows
@@ -25,31 +29,27 @@ _PROBE_STARTS = 4
 _MAPPED = 1000
 
 
-class Options(NamedTuple):
-    """What to analyse.
+@dataclasses.dataclass(frozen=True)
+class Options(RunOptions):
+    """What to analyse."""
 
-    Attributes:
-      run_dir: folder of the run.
-      num: samples to draw, and held-out rows to compare with, at most.
-      split: the held-out rows: "test" or "validation".
-      data_dir: token store; None takes the run's own.
-      checkpoint: "best", "latest" or a saved step.
-      output: folder to write into; None takes the run folder.
-      temperature: of samples and reconstructions.
-      train_rows: training rows to look for copies in, spread over all; 0 takes all.
-      seed: of all that is drawn.
-    """
+    num: int = option(1000, help="Number of samples, and largest number of held-out rows.")
+    split: str = option("test", choices=data.SPLITS[1:], help="Held-out rows: test or validation.")
+    output: str | None = option(None, help="Folder to write into. Default: the run folder.")
+    temperature: float = option(1.0, help="Temperature of samples and reconstructions.")
+    train_rows: int = option(200_000, help="Training rows to search for copies; 0: all.")
+    seed: int = option(0, help="Random seed for sampling.")
 
-    run_dir: str
-    num: int = 1000
-    split: str = "test"
-    data_dir: str | None = None
-    checkpoint: str = "best"
-    output: str | None = None
-    temperature: float = 1.0
-    train_rows: int = 200_000
-    seed: int = 0
-    allow_changed_data: bool = False
+    def __post_init__(self) -> None:
+        """Check every field that needs neither model nor data."""
+        check_choices(self)
+        check_ranges(
+            self,
+            num=(16, 100_000),
+            temperature=(0, math.inf),
+            train_rows=(0, math.inf),
+            seed=(0, LARGEST_SEED),
+        )
 
 
 class Latents(NamedTuple):

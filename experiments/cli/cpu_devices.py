@@ -16,7 +16,6 @@ import os
 import pathlib
 
 import jax
-from absl import flags
 
 from experiments.cli.run_record import read_starts
 from musicvae_jax.config import Config, InputError
@@ -29,15 +28,12 @@ FEWEST_ROWS = 32
 FORCED = "xla_force_host_platform_device_count"
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Define the flag."""
-    text = (
-        "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one "
-        f"per core for models of up to {MOST_UNITS} units, one otherwise; a resumed run keeps its "
-        "number. It changes the rounding of a run: give 1 for equal bits on machines with "
-        "different numbers of cores."
-    )
-    flags.DEFINE_string("cpu_devices", AUTO, text, flag_values=values)
+HELP = (
+    "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one "
+    f"per core for models of up to {MOST_UNITS} units, one otherwise; a resumed run keeps its "
+    "number. It changes the rounding of a run: give 1 for equal bits on machines with "
+    "different numbers of cores."
+)
 
 
 def divide(choice: str, config: Config, folder: pathlib.Path) -> None:

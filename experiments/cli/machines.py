@@ -8,14 +8,15 @@ exits with code 1. If process 0 is lost, which also runs the coordination servic
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 
 import jax
-from absl import flags
 
+from data_pipeline.cli import option
 from musicvae_jax.config import InputError
 from musicvae_jax.devices import processes
 
@@ -25,51 +26,59 @@ LOST = (
 )
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Define the flags of several processes."""
-    text = (
-        "Train with several processes, one per machine: run the same command on each, with "
-        "data_dir and run_dir on a shared file system."
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Which processes train together."""
+
+    multihost: bool = option(
+        False,
+        help="Train with several processes, one per machine: run the same command on each, with "
+        "data_dir and run_dir on a shared file system.",
     )
-    flags.DEFINE_bool("multihost", False, text, flag_values=values)
-    text = "host:port of process 0, for --multihost. Default: SLURM's or the TPU pod's."
-    flags.DEFINE_string("coordinator_address", None, text, flag_values=values)
-    text = "Number of processes, for --multihost. Default: SLURM's or the TPU pod's."
-    flags.DEFINE_integer("num_processes", None, text, lower_bound=1, flag_values=values)
-    text = "Index of this process, from 0, for --multihost. Default: SLURM's or the TPU pod's."
-    flags.DEFINE_integer("process_id", None, text, lower_bound=0, flag_values=values)
+    coordinator_address: str | None = option(
+        None, help="host:port of process 0, for --multihost. Default: SLURM's or the TPU pod's."
+    )
+    num_processes: int | None = option(
+        None, help="Number of processes, for --multihost. Default: SLURM's or the TPU pod's."
+    )
+    process_id: int | None = option(
+        None,
+        help="Index of this process, from 0, for --multihost. Default: SLURM's or the TPU pod's.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check that the numbers are in range and have a use."""
+        for name, low in (("coordinator_address", None), ("num_processes", 1), ("process_id", 0)):
+            value = getattr(self, name)
+            if value is not None and not self.multihost:
+                raise InputError(f"--{name} is for --multihost")
+            if value is not None and low is not None and value < low:
+                raise InputError(f"{name}: {value} is out of range, it must be {low} or more")
 
 
 @contextlib.contextmanager
-def joined(values: flags.FlagValues) -> Iterator[None]:
-    """Join the other processes of a run while entered, if the flags say so.
+def joined(options: MachineOptions) -> Iterator[None]:
+    """Join the other processes of a run while entered, if there are several.
 
     An error then ends this process at once, without shutting down the runtime, because the other
     processes must notice that it is gone. Exit code 2 for wrong input, 1 for other errors, also
     for a lost process.
 
     Raises:
-      InputError: the flags do not fit, or the processes did not find each other.
+      InputError: the processes did not find each other.
     """
-    given = {name: values[name].value for name in _NAMES}
-    if not values.multihost:
-        wrong = [name for name, value in given.items() if value is not None]
-        if wrong:
-            raise InputError(f"--{wrong[0]} is for --multihost")
+    if not options.multihost:
         yield
         return
     # Collectives between CPU devices of several processes.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    processes.start(**given)
+    processes.start(options.coordinator_address, options.num_processes, options.process_id)
     try:
         yield
     except SystemExit:
         raise
     except BaseException as error:
         _end(error)
-
-
-_NAMES = ("coordinator_address", "num_processes", "process_id")
 
 
 def _end(error: BaseException) -> None:

@@ -1,34 +1,47 @@
-"""Flags shared by all commands that use a trained run."""
+"""Options shared by the commands that use a trained model."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import dataclasses
+import math
+from typing import Any
 
-from absl import flags
-
+from data_pipeline.cli import option
 from musicvae_jax.config import InputError
 
-T = TypeVar("T")
+LARGEST_SEED = 2**31 - 1
 
 
-def define() -> None:
-    """Define which run, which of its checkpoints, and which rows."""
-    # The flags are the caller's, so that its --help lists them.
-    flags.disclaim_key_flags()
-    flags.DEFINE_string("run_dir", None, "Folder of the run.")
-    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
-    flags.DEFINE_string("data_dir", None, "Token store. Default: the run's own.")
-    flags.DEFINE_boolean("allow_changed_data", False, "Accept data that changed since it was used.")
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Which trained model to use."""
+
+    run_dir: str = option(help="Run folder of the model.")
+    checkpoint: str = option("best", help="Checkpoint: best, latest or a saved step.")
+    allow_changed_data: bool = option(
+        False, help="Accept a token store that has changed since it was written or trained on."
+    )
 
 
-def given(options: type[T]) -> T:
-    """Make a command's options, a NamedTuple, from the flags of the same names.
+@dataclasses.dataclass(frozen=True)
+class RunOptions(ModelOptions):
+    """Which trained model to use, and on which data."""
+
+    data_dir: str | None = option(None, help="Token store. Default: the run's own.")
+
+
+def check_ranges(options: Any, **limits: tuple[float, float]) -> None:
+    """Check that numbers are finite and within their limits, both included.
+
+    Args:
+      options: object whose attributes are checked.
+      **limits: attribute to its smallest and largest value; `math.inf` sets no upper limit.
 
     Raises:
-      InputError: --run_dir is missing.
+      InputError: one is not.
     """
-    if not flags.FLAGS.run_dir:
-        raise InputError("run_dir: --run_dir is needed")
-    fields: tuple[str, ...] = getattr(options, "_fields", ())
-    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in fields}
-    return options(**values)
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if not (math.isfinite(value) and low <= value <= high):
+            allowed = f"{low} or more" if math.isinf(high) else f"from {low} to {high}"
+            raise InputError(f"{name}: {value!r} is out of range, it must be {allowed}")

@@ -101,8 +101,6 @@ def open_output(folder: pathlib.Path, identity: dict[str, Any]) -> bool:
     Raises:
       InputError: the folder holds something else, or latents of other rows or another model.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output: {folder} is a file, it must be a folder")
     path = folder / RECORD
     if path.is_file():
         try:

@@ -69,7 +69,7 @@ def make(
         ends = np.asarray(jax.random.normal(z_key, (num, vae.z_size)))
     points = _POINTS[options.mode](options, jnp.asarray(ends), z_key, vector)
     z = np.asarray(points.z)
-    tokens = _decode(vae, z, token_key, options.temperature)
+    tokens = _decode(vae, z, token_key, options.sampling_temperature)
     music = Music(tokens, z, points.titles, points.names, columns=points.columns)
     if options.mode == "reconstruct":
         return music._replace(inputs=rows)
@@ -95,7 +95,7 @@ def _continue(vae: MusicVAE, options: Options, rows: np.ndarray) -> Music:
     windows = -(-num_steps // task.num_steps)
     z = np.asarray(vae.encode(rows).mu)
     key = jax.random.key(options.seed)
-    made = vae.continuation(z, windows, key, options.drift, options.temperature)
+    made = vae.continuation(z, windows, key, options.drift, options.sampling_temperature)
     made = made.astype(task.token_dtype).reshape(len(rows), windows, *task.row_shape)
     whole = jnp.asarray(np.concatenate([rows[:, None], made], axis=1))
     pieces = np.asarray(operations.join_windows(whole, task))[:, : task.num_steps + num_steps]

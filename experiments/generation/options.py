@@ -1,11 +1,14 @@
-"""Options of `experiments.generate`, and the checks that need neither model nor file."""
+"""Options of `experiments.generate`, with the checks that need neither model nor file."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 
-from data_pipeline.render import files as render
+from data_pipeline.cli import check_choices, option
+from data_pipeline.reading.segments import METERS
+from data_pipeline.render.files import FORMATS, check_formats, check_sound
+from experiments.cli.run_options import LARGEST_SEED, ModelOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import paths
@@ -22,82 +25,77 @@ MODES = (
 )
 # Modes that take a fixed number of inputs.
 NUM_INPUTS = {"interpolate": (2, "two"), "grid": (4, "four")}
+# Modes that start from samples of the prior. The best tokens of such a z have too few notes, and a
+# chain of them fades to silence.
+SAMPLED_MODES = ("sample", "continue", "long")
 DEFAULT_AMOUNTS = {"similar": (0.3,), "attribute": (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)}
 
 
+def _split_at_commas(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for value in values for part in value.split(","))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What to make, and how it sounds.
+class Options(ModelOptions):
+    """What to generate, and how it sounds."""
 
-    Attributes:
-      run_dir: run folder of the model.
-      mode: one of MODES.
-      output: folder to write into.
-      checkpoint: "best", "latest" or a saved step.
-      inputs: files, or rows of stores as STORE:SPLIT:ROW, to start from.
-      start_bars: first bar of each input, from 1; none, one for all, or one each.
-      meter: "4/4" or "any", how files are read.
-      data_dir: token store to draw rows from instead of inputs.
-      split: which rows of the store.
-      num: rows to sample, variations of each input, or rows to draw from the store.
-      steps: rows of an interpolation, both ends included.
-      rows: of a grid.
-      columns: of a grid.
-      path: "slerp" or "linear", the way between two z.
-      amounts: how far variations go (0 to 1), or multiples of the attribute's vector.
-      attribute: name of the attribute to change.
-      bars: how many to continue a piece by.
-      drift: how far each window of a continuation is from the one before, 0 to 1.
-      windows: of a long piece.
-      waypoints: draws from the prior that a long piece without inputs passes.
-      temperature: divides the logits; 0 takes the best token.
-      seed: of all that is drawn.
-      formats: of `render.FORMATS`, what to write.
-      qpm: quarters per minute of what is written.
-      program: General MIDI program of the melody; None takes 0.
-      soundfont: .sf2 file to play "wav" with; None takes the built-in synthesiser.
-      allow_changed_data: accept a token store that was edited.
-    """
-
-    run_dir: str
-    mode: str
-    output: str
-    checkpoint: str = "best"
-    inputs: tuple[str, ...] = ()
-    start_bars: tuple[int, ...] = ()
-    meter: str = "4/4"
-    data_dir: str | None = None
-    split: str = "test"
-    num: int = 4
-    steps: int = 9
-    rows: int = 5
-    columns: int = 5
-    path: str = "slerp"
-    amounts: tuple[float, ...] = ()
-    attribute: str | None = None
-    bars: int = 8
-    drift: float = 0.3
-    windows: int = 8
-    waypoints: int = 3
-    temperature: float = 0.0
-    seed: int = 0
-    formats: tuple[str, ...] = ("midi", "png")
-    qpm: float = 120.0
-    program: int | None = None
-    soundfont: str | None = None
-    allow_changed_data: bool = False
+    mode: str = option(choices=MODES, is_enum=True, help="What to generate.")
+    output: str = option(help="Output folder.")
+    inputs: tuple[str, ...] = option(
+        (), flag="input", help="MIDI, MusicXML or ABC file, or STORE:SPLIT:ROW; may be repeated."
+    )
+    start_bars: tuple[int, ...] = option(
+        (), flag="start_bar", help="First bar to use, from 1: one for all inputs, or one for each."
+    )
+    meter: str = option(
+        "4/4", choices=METERS, help="Meter to accept: 4/4, or any (ignore time signatures)."
+    )
+    data_dir: str | None = option(None, help="Token store to draw rows from, instead of --input.")
+    split: str = option("test", choices=data.SPLITS, is_enum=True, help="Split of the token store.")
+    num: int = option(4, help="Samples, rows to draw, or variations of each input.")
+    steps: int = option(9, help="Points of an interpolation, including both ends.")
+    rows: int = option(5, help="Rows of a grid.")
+    columns: int = option(5, help="Columns of a grid.")
+    path: str = option(
+        "slerp", choices=paths.KINDS, is_enum=True, help="Interpolate along an arc or a line."
+    )
+    amounts: tuple[float, ...] = option(
+        (),
+        flag="amount",
+        help="May be repeated. Default: similar 0.3, attribute -1.5 to 1.5 by 0.5.",
+    )
+    attribute: str | None = option(None, help="Attribute to change.")
+    bars: int = option(8, help="Bars of a continuation.")
+    drift: float = option(
+        0.3, help="Change per window of a continuation, 0 (none) to 1 (unrelated)."
+    )
+    windows: int = option(8, help="Windows of a long piece.")
+    waypoints: int = option(3, help="Samples that a long piece without inputs visits.")
+    temperature: float | None = option(
+        None, help="0 is greedy. Default: 0.5 for sample, continue and long, else 0."
+    )
+    seed: int = option(0, help="Random seed for sampling.")
+    formats: tuple[str, ...] = option(
+        ("midi", "png"),
+        flag="format",
+        choices=FORMATS,
+        convert=_split_at_commas,
+        help=f"Output formats ({', '.join(FORMATS)}), comma separated or repeated.",
+    )
+    qpm: float = option(120.0, help="Tempo of the output, quarter notes per minute.")
+    program: int | None = option(
+        None, help="General MIDI program of the melody, from 0. Default: 0."
+    )
+    soundfont: str | None = option(
+        None, help="SoundFont (.sf2) for --format=wav. Default: a built-in synthesiser."
+    )
 
     def __post_init__(self) -> None:
         """Check what needs neither model nor files."""
-        _require(self.mode in MODES, "mode", self.mode, f"one of {', '.join(MODES)}")
+        check_choices(self)
         self._check_numbers()
-        _require(self.split in data.SPLITS, "split", self.split, f"one of {data.SPLITS}")
-        _require(self.path in paths.KINDS, "path", self.path, f"one of {', '.join(paths.KINDS)}")
-        for name in self.formats:
-            known = ", ".join(render.FORMATS)
-            _require(name in render.FORMATS, "format", name, f"one of {known}")
-        render.check_formats(self.formats, self.soundfont)
-        render.check_sound(self.qpm, self.program)
+        check_formats(self.formats, self.soundfont)
+        check_sound(self.qpm, self.program)
         self._check_inputs()
         if self.mode == "attribute" and not self.attribute:
             raise InputError("attribute: --mode=attribute needs the name of one, --attribute=NAME")
@@ -108,30 +106,31 @@ class Options:
 
     def _check_numbers(self) -> None:
         """Check that numbers are in range."""
-        for name, low, high in (
-            ("num", 1, 10_000),
-            ("steps", 2, 1000),
-            ("rows", 2, 32),
-            ("columns", 2, 32),
-            ("bars", 1, 4096),
-            ("windows", 1, 256),
-            ("waypoints", 1, 256),
-        ):
-            value = getattr(self, name)
-            _require(low <= value <= high, name, value, f"from {low} to {high}")
-        _require(0.0 <= self.drift <= 1.0, "drift", self.drift, "from 0 to 1")
-        is_number = 0.0 <= self.temperature < math.inf
-        _require(is_number, "temperature", self.temperature, "0 or more")
-        _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2**31 - 1")
+        check_ranges(
+            self,
+            num=(1, 10_000),
+            steps=(2, 1000),
+            rows=(2, 32),
+            columns=(2, 32),
+            bars=(1, 4096),
+            windows=(1, 256),
+            waypoints=(1, 256),
+            drift=(0, 1),
+            seed=(0, LARGEST_SEED),
+        )
+        if self.temperature is not None:
+            check_ranges(self, temperature=(0, math.inf))
+        low, high = (0.0, 1.0) if self.mode == "similar" else (-math.inf, math.inf)
         for amount in self.amounts:
-            if self.mode == "similar":
-                _require(0.0 <= amount <= 1.0, "amount", amount, "from 0 to 1")
-            _require(math.isfinite(amount), "amount", amount, "a number")
+            if not (math.isfinite(amount) and low <= amount <= high):
+                allowed = "from 0 to 1" if self.mode == "similar" else "a number"
+                raise InputError(f"amount: {amount!r} is out of range, it must be {allowed}")
         for bar in self.start_bars:
-            _require(bar >= 1, "start_bar", bar, "1 or more: bars count from 1")
+            if bar < 1:
+                raise InputError(f"start_bar: {bar} is out of range, bars count from 1")
 
     def _check_inputs(self) -> None:
-        """Check that the mode's number of inputs is there."""
+        """Check that there are as many inputs as the mode needs."""
         if len(self.start_bars) not in (0, 1, len(self.files)):
             raise InputError(
                 f"start_bar: given {len(self.start_bars)} times for {len(self.files)} inputs; "
@@ -153,14 +152,14 @@ class Options:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The inputs; one with several start bars stands for all ends or corners."""
+        """The inputs; a single one with several start bars is repeated for each of them."""
         if self.mode in NUM_INPUTS and len(self.inputs) == 1:
             return self.inputs * max(1, len(self.start_bars))
         return self.inputs
 
     @property
     def num_drawn(self) -> int:
-        """How many rows to draw from the store."""
+        """Number of rows to draw from the store."""
         if self.mode in NUM_INPUTS:
             return NUM_INPUTS[self.mode][0]
         if self.mode == "long":
@@ -168,11 +167,13 @@ class Options:
         return 1 if self.mode == "similar" else self.num
 
     @property
+    def sampling_temperature(self) -> float:
+        """The given temperature, or the mode's own."""
+        if self.temperature is not None:
+            return self.temperature
+        return 0.5 if self.mode in SAMPLED_MODES else 0.0
+
+    @property
     def all_amounts(self) -> tuple[float, ...]:
         """The amounts given, or the mode's own."""
         return self.amounts or DEFAULT_AMOUNTS.get(self.mode, ())
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise InputError(f"{name}: {value!r} is out of range, it must be {allowed}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 
+from data_pipeline.cli import option
 from data_pipeline.conversion import cluster
 from experiments.sweep.points import (
     LOG,
@@ -30,21 +31,36 @@ EXECUTORS = ("auto", "vmap", "local", "ray")
 _POLL_SECONDS = 0.2
 
 
-class Options(NamedTuple):
-    """How to train the points.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to train the points."""
 
-    Attributes:
-      executor: "auto", "vmap", "local" or "ray".
-      side_by_side: for "vmap", points that a device computes at once; 0 takes as many as the
-        memory of an accelerator holds, and one on a CPU.
-      workers: processes of "local", or of a Ray cluster that is started here.
-      ray_address: address of a running cluster, "auto" for this machine's; None starts one.
-    """
+    executor: str = option(
+        "auto",
+        choices=EXECUTORS,
+        help="How points are trained: vmap (one program, stacked states), local (a process each), "
+        "ray (a cluster, extra `cluster`), auto (one program; times points in parallel and one "
+        "after the other, and chooses the faster).",
+    )
+    side_by_side: int = option(
+        0,
+        help="For vmap: points trained in parallel on a device. 0: on an accelerator as many as "
+        "fit its memory, on a CPU one.",
+    )
+    num_workers: int | None = option(
+        None,
+        flag="workers",
+        help="Processes of --executor=local or of a Ray cluster started here. Default: the number "
+        "of cores.",
+    )
+    ray_address: str | None = option(
+        None, help="Ray cluster to use, host:port or auto. Default: one is started here."
+    )
 
-    executor: str
-    side_by_side: int
-    workers: int
-    ray_address: str | None
+    @property
+    def workers(self) -> int:
+        """Number of processes."""
+        return self.num_workers or len(os.sched_getaffinity(0))
 
 
 def train(

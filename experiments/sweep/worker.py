@@ -5,14 +5,14 @@ python -m experiments.sweep.worker --run_dir=SWEEP/points/POINT
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import flags
-
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.signals import StopSignal
 from experiments.sweep.axes import Point
@@ -40,25 +40,27 @@ def train_folder(run_dir: str, should_stop: Callable[[], bool] = lambda: False) 
     return folder.name
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    flags.DEFINE_string("run_dir", None, "Folder of the run, with its config.json and data.json.")
-    flags.DEFINE_integer("core", -1, "Processor core to stay on; -1 for any.")
-    flags.mark_flag_as_required("run_dir")
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which point to train."""
+
+    run_dir: str = option(help="Folder of the run, with its config.json and data.json.")
+    core: int = option(-1, help="Processor core to stay on; -1 for any.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Train the folder."""
+    """Train the point."""
     del argv
-    if flags.FLAGS.core >= 0:
-        os.sched_setaffinity(0, {flags.FLAGS.core})
+    options = cli.options_from_flags(Options)
+    if options.core >= 0:
+        os.sched_setaffinity(0, {options.core})
     compile_cache.switch_on()
     with StopSignal() as signal:
-        train_folder(flags.FLAGS.run_dir, lambda: signal.received is not None)
+        train_folder(options.run_dir, lambda: signal.received is not None)
     if signal.received is not None:
         sys.exit(signal.exit_code)
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

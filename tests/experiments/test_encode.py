@@ -68,7 +68,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def options(run_dir: str, given: str, output: pathlib.Path, **more: Any) -> Options:
     fields: dict[str, Any] = {"batch_size": 8, "shard_rows": 11} | more
-    return Options(run_dir, (given,), str(output), **fields)
+    return Options(run_dir=run_dir, inputs=(given,), output=str(output), **fields)
 
 
 def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InputError, match="split: only a token store has splits"):
         encode.run(options(run_dir, songs, tmp_path / "new", split="test"))
     with pytest.raises(InputError, match="is a token store; encode it by itself"):
-        encode.run(Options(run_dir, (store, songs), str(tmp_path / "new")))
+        encode.run(Options(run_dir=run_dir, inputs=(store, songs), output=str(tmp_path / "new")))
     with pytest.raises(InputError, match="batch_size: 0 is out of range"):
         encode.run(options(run_dir, store, tmp_path / "new", batch_size=0))
     with pytest.raises(InputError, match="meter: 'any old' is not one of 4/4, any"):

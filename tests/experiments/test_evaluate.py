@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -181,7 +182,7 @@ def test_edited_data_must_be_allowed(run_dir: pathlib.Path, tmp_path: pathlib.Pa
     options = Options(str(run_dir), data_dir=str(store), draws=2)
     with pytest.raises(InputError, match=r"test\.npy has changed .* or give --allow_changed_data"):
         evaluate.evaluate(options)
-    assert "11 examples" in evaluate.evaluate(options._replace(allow_changed_data=True))
+    assert "11 examples" in evaluate.evaluate(dataclasses.replace(options, allow_changed_data=True))
 
 
 @pytest.mark.parametrize("architecture", ["flat", "hierdec"])

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
+from data_pipeline import cli
 from data_pipeline.codecs import melody
 from data_pipeline.reading import notes
 from data_pipeline.reading.segments import split_segments
@@ -100,8 +102,31 @@ def test_samples_are_written_as_midi_arrays_and_a_picture(
 
 
 def test_greedy_samples_are_the_decoded_z(vae: MusicVAE) -> None:
-    music = generate.make(vae, options(num=4), None)
+    music = generate.make(vae, options(num=4, temperature=0.0), None)
     assert np.array_equal(music.tokens, vae.decode(music.z))
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("sample", 0.5), ("long", 0.5), ("similar", 0.0)])
+def test_each_mode_has_its_own_temperature(mode: str, expected: float) -> None:
+    inputs = () if mode == "sample" else ("a.mid",)
+    assert options(mode=mode, inputs=inputs).sampling_temperature == expected
+    assert options(mode=mode, inputs=inputs, temperature=0.7).sampling_temperature == 0.7
+
+
+def test_formats_are_separated_by_commas_or_repeated() -> None:
+    values = flags.FlagValues()
+    cli.define_flags(Options, values)
+    arguments = ["--run_dir=r", "--mode=sample", "--output=o", "--format=midi,wav", "--format=svg"]
+    values(["generate", *arguments])
+    assert cli.options_from_flags(Options, values).formats == ("midi", "wav", "svg")
+
+
+def test_a_missing_mode_is_answered_with_all_modes() -> None:
+    values = flags.FlagValues()
+    cli.define_flags(Options, values)
+    values(["generate", "--run_dir=r", "--output=o"])
+    with pytest.raises(InputError, match="mode: --mode is needed, one of sample, reconstruct"):
+        cli.options_from_flags(Options, values)
 
 
 def test_a_reconstruction_follows_its_input(
@@ -187,12 +212,12 @@ def test_arrays_are_written_before_music_and_pictures(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"mode": "dream"}, "mode: 'dream' is out of range, it must be one of sample"),
+        ({"mode": "dream"}, "mode: 'dream' is not one of sample"),
         ({"num": 0}, "num: 0 is out of range"),
         ({"steps": 1}, "steps: 1 is out of range"),
         ({"temperature": -0.1}, "temperature: -0.1 is out of range"),
         ({"seed": -1}, "seed: -1 is out of range"),
-        ({"split": "all"}, "split: 'all' is out of range"),
+        ({"split": "all"}, "split: 'all' is not one of train"),
         ({"qpm": 0.0}, "qpm: 0.0 is out of range"),
         ({"program": 128}, "program: 128 is out of range"),
         ({"mode": "reconstruct", "inputs": ("a",), "start_bars": (0,)}, "start_bar: 0 is out"),

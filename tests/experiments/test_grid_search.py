@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from absl import flags
 
+from data_pipeline import cli
 from experiments import evaluate, grid_search
+from experiments.cli import config_flags
 from experiments.sweep import report
 from experiments.sweep.axes import Axis, make_points, parse_axes
 from experiments.sweep.points import (
@@ -61,9 +63,10 @@ def base() -> Config:
 
 def _checked(store_dir: pathlib.Path, *arguments: str) -> Any:
     values = flags.FlagValues()
-    grid_search.define_flags(values)
+    cli.define_flags(grid_search.Options, values)
+    config_flags.define(values)
     values(["grid_search", f"--data_dir={store_dir}", "--run_dir=unused", *SMALL, *arguments])
-    return grid_search.checked_sweep(values)
+    return grid_search.checked_sweep(cli.options_from_flags(grid_search.Options, values), values)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from absl import flags
 
+from data_pipeline import cli
 from experiments import train
-from experiments.cli import progress
+from experiments.cli import config_flags, progress
 from experiments.cli.signals import StopSignal
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
@@ -42,9 +43,16 @@ SMALL = (
 
 def _values(*arguments: str) -> flags.FlagValues:
     values = flags.FlagValues()
-    train.define_flags(values)
+    cli.define_flags(train.Options, values)
+    config_flags.define(values)
     values(["train", *arguments])
     return values
+
+
+def _checked(*arguments: str) -> tuple[data.Store, Config]:
+    values = _values(*arguments)
+    options = cli.options_from_flags(train.Options, values)
+    return train.checked_inputs(options.data_dir, values)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +69,8 @@ def store(store_dir: pathlib.Path) -> data.Store:
 @pytest.fixture(scope="module")
 def config(store_dir: pathlib.Path) -> Config:
     run = ("--train_steps=11", "--log_every=4", "--eval_every=6", "--save_every=5")
-    values = _values(f"--data_dir={store_dir}", "--run_dir=run", *SMALL, *run)
-    return train.checked_inputs(values)[1].replace(steps_per_dispatch=3)
+    arguments = (f"--data_dir={store_dir}", "--run_dir=run", *SMALL, *run)
+    return _checked(*arguments)[1].replace(steps_per_dispatch=3)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +326,7 @@ def test_training_goes_on_without_tensorboard(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--data_dir and --run_dir are needed"),
+        ((), "data_dir: --data_dir is needed"),
         (("--run_dir=r", "--data_dir=nowhere"), "is not a token store"),
         (("--task=drums_2bar",), "holds rows of mel_2bar, not of drums_2bar"),
         (("--task=mel_3bar",), "'mel_3bar' is not one of"),
@@ -332,7 +340,7 @@ def test_what_does_not_fit_is_refused(
     if arguments and not arguments[0].startswith("--run_dir"):
         arguments = (f"--data_dir={store_dir}", "--run_dir=run", *SMALL, *arguments)
     with pytest.raises(InputError, match=message):
-        train.checked_inputs(_values(*arguments))
+        _checked(*arguments)
 
 
 def test_a_run_folder_belongs_to_one_configuration_and_data(
@@ -419,6 +427,5 @@ def test_a_wrong_flag_ends_with_one_line_and_exit_code_2(
 
 
 def test_the_task_defaults_are_used_where_nothing_is_given(store_dir: pathlib.Path) -> None:
-    values = _values(f"--data_dir={store_dir}", "--run_dir=run", "--batch_size=40")
-    _, config = train.checked_inputs(values)
+    _, config = _checked(f"--data_dir={store_dir}", "--run_dir=run", "--batch_size=40")
     assert config == get_task("mel_2bar").config.replace(batch_size=40)

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 from absl import flags
 
+from data_pipeline import cli
 from experiments import train
 from experiments.cli import config_flags, presets, training_time
 from musicvae_jax.config import Config, InputError
@@ -49,12 +50,12 @@ def test_train_warns_before_it_starts(
     monkeypatch.setattr(loop, "fit", fit)
     write_store(tmp_path / "data", "mel_2bar")
     values = flags.FlagValues()
-    train.define_flags(values)
-    train.define_start_flags(values)
+    cli.define_flags(train.Options, values)
+    config_flags.define(values)
     given = ("--train_steps=1000000000", "--batch_size=8", f"--data_dir={tmp_path / 'data'}")
     values(["train", *given, f"--run_dir={tmp_path / 'run'}"])
     with pytest.raises(InputError, match="starts here"):
-        train.train(values)
+        train.train(cli.options_from_flags(train.Options, values), values)
     error = capsys.readouterr().err
     assert error.startswith("warning: 1,000,000,000 steps of 8 rows take about ")
     assert "--preset=demo" in error

@@ -9,11 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
-from absl import flags
 
-from experiments import train
 from experiments.cli import machines
 from musicvae_jax.config import InputError
 from musicvae_jax.devices import processes
@@ -105,14 +104,20 @@ def test_two_processes_are_one_and_end_and_resume_together(tmp_path: pathlib.Pat
     assert {key: expected[key] for key in found} == pytest.approx(found, rel=1e-5)
 
 
-@pytest.mark.parametrize("argument", ["--num_processes=2", "--process_id=0"])
-def test_flags_of_several_processes_need_multihost(argument: str) -> None:
-    values = flags.FlagValues()
-    train.define_start_flags(values)
-    values(["train", argument])
-    name = argument.split("=")[0]
-    with pytest.raises(InputError, match=f"{name} is for --multihost"), machines.joined(values):
-        pytest.fail("entered")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_processes": 2}, "num_processes is for --multihost"),
+        ({"process_id": 0}, "process_id is for --multihost"),
+        ({"multihost": True, "process_id": -1}, "process_id: -1 is out of range"),
+        ({"multihost": True, "num_processes": 0}, "num_processes: 0 is out of range"),
+    ],
+)
+def test_wrong_options_of_several_processes_are_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        machines.MachineOptions(**fields)
 
 
 def test_one_process_decides_by_itself() -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import train
+from data_pipeline import cli
+from experiments import grid_search, train
+from experiments.cli import config_flags
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
@@ -122,14 +124,14 @@ def test_a_run_begins_with_the_parameters_of_another(
     assert "new encoder/cell_0/fw/kernel: of another shape, (98, 32) -> (99, 36)" in text
     assert json.loads((folder / train.INIT_FROM).read_text())["left"] == []
     # Stopped before its first checkpoint, it must not begin elsewhere.
-    with pytest.raises(InputError, match=r"began with .*checkpoints/3; give that again"):
+    with pytest.raises(InputError, match=r"started from .*checkpoints/3; give that again"):
         train.first_params(wider, folder, None)
     # Behind its first checkpoint, that one is what it goes on from.
     (folder / "checkpoints" / "1").mkdir(parents=True)
     assert train.first_params(wider, folder, str(old_run / "checkpoints" / "3")) is None
     other = run_folder.open_run_folder(tmp_path / "other", wider, store)
     (other / "checkpoints" / "1").mkdir(parents=True)
-    with pytest.raises(InputError, match="began with parameters drawn at random"):
+    with pytest.raises(InputError, match="started from random parameters"):
         train.first_params(wider, other, str(old_run))
     assert train.first_params(wider, other, None) is None
 
@@ -140,9 +142,9 @@ def test_a_start_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_freeze_is_a_flag_and_init_from_one_of_training_alone() -> None:
-    values = flags.FlagValues()
-    train.define_flags(values)
-    assert "freeze" in values
-    assert "init_from" not in values
-    train.define_start_flags(values)
-    assert "init_from" in values
+    for options, has_start in ((train.Options, True), (grid_search.Options, False)):
+        values = flags.FlagValues()
+        cli.define_flags(options, values)
+        config_flags.define(values)
+        assert "freeze" in values
+        assert ("init_from" in values) == has_start
