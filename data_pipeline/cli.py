@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import os
 import sys
 import typing
@@ -156,10 +157,14 @@ def _as_text(value: object) -> str:
 def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
     """Parse the command line, call `main` with what is left of it, and exit.
 
-    An `InputError` from `main`, a misspelt flag or a stray argument prints one line and exits
-    with 2. With `takes_arguments` they are handed to `main`, behind the program's name. `--help`
-    prints the entry point's docstring and its own flags, exit 0.
+    An `InputError` or `OSError` from `main`, a misspelt flag or a stray argument prints one line
+    and exits with 2. With `takes_arguments`, arguments are passed to `main` after the program's
+    name. `--help` prints the entry point's docstring and its own flags, exit 0.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be printable in the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app.run(_guarded(main), flags_parser=functools.partial(_parse, takes_arguments))
     except KeyboardInterrupt:
@@ -174,6 +179,7 @@ def _parse(takes_arguments: bool, argv: Sequence[str]) -> list[str]:
     """Parse flags; answer --help and wrong flags here, where the exit code is ours."""
     if any(arg in ("--help", "-help", "-h", "--helpshort") for arg in argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True)
+        print("  --flagfile: File of flags, one per line; flags after it take precedence.")
         sys.exit(0)
     try:
         rest = flags.FLAGS(list(argv))
@@ -185,7 +191,7 @@ def _parse(takes_arguments: bool, argv: Sequence[str]) -> list[str]:
 
 
 def _guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
-    """Wrap `main` so that an `InputError` becomes one line and exit code 2."""
+    """Wrap `main` so that an `InputError` or `OSError` becomes one line and exit code 2."""
 
     def guarded(argv: Sequence[str]) -> None:
         # app.run shows what every library logs as information, orbax pages of it.
@@ -196,6 +202,11 @@ def _guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]],
             main(argv)
         except InputError as error:
             _fail(str(error), 2)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk, a read-only folder, a file that went away
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or error}", 2)
 
     return guarded
 

@@ -66,6 +66,11 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
     file = folder / "meta.json"
     advice = "make one with python -m data_pipeline.prepare"
     if not file.is_file():
+        stores = sorted(path.parent.name for path in folder.glob("*/meta.json"))
+        if stores:
+            raise InputError(
+                f"data_dir: {folder} holds the token stores {', '.join(stores)}; name one of them"
+            )
         raise InputError(f"data_dir: {folder} is not a token store, it has no meta.json; {advice}")
     try:
         meta = json.loads(file.read_text())

@@ -60,7 +60,9 @@ class Options:
     @property
     def workers(self) -> int:
         """Number of processes."""
-        return self.num_workers or len(os.sched_getaffinity(0))
+        if self.num_workers is None:
+            return len(os.sched_getaffinity(0))
+        return self.num_workers
 
 
 def train(

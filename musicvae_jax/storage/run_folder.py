@@ -48,8 +48,14 @@ def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -
 
 
 def _check_same_run(folder: pathlib.Path, config: Config, store: Store) -> None:
-    """Compare configuration and data with what the folder says."""
+    """Check that configuration and data are those of the folder."""
     differing = differing_fields(read_config(folder), config)
+    if "task" in differing:
+        old, new = differing["task"]
+        raise InputError(
+            f"run_dir: {folder} holds a run of task {old}, the data is of {new}; "
+            "name another folder"
+        )
     if differing:
         named = ", ".join(f"{name} {old!r} (now {new!r})" for name, (old, new) in differing.items())
         raise InputError(
@@ -69,9 +75,18 @@ def read_config(run_dir: str | pathlib.Path) -> Config:
     """Read a run's configuration.
 
     Raises:
-      InputError: the folder is no run folder.
+      InputError: the folder is no run folder, or its configuration is damaged.
     """
-    return config_from_json(_read(pathlib.Path(run_dir), CONFIG))
+    folder = pathlib.Path(run_dir)
+    text = _read(folder, CONFIG)
+    try:
+        return config_from_json(text)
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"run_dir: {folder / CONFIG} is damaged and cannot be read; name another folder"
+        ) from error
 
 
 def read_data(run_dir: str | pathlib.Path) -> dict[str, str]:
@@ -83,7 +98,13 @@ def read_data(run_dir: str | pathlib.Path) -> dict[str, str]:
     folder = pathlib.Path(run_dir)
     if (folder / CONFIG).is_file() and not (folder / DATA).is_file():
         raise InputError(f"data_dir: {folder} was imported and has no data yet; give --data_dir")
-    return json.loads(_read(folder, DATA))
+    try:
+        found: dict[str, str] = json.loads(_read(folder, DATA))
+        return {name: found[name] for name in ("path", "fingerprint")}
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"run_dir: {folder / DATA} is damaged and cannot be read") from error
 
 
 def _read(folder: pathlib.Path, name: str) -> str:
@@ -97,5 +118,8 @@ def _read(folder: pathlib.Path, name: str) -> str:
 def write_text(path: pathlib.Path, text: str) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

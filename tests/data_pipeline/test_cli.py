@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -107,3 +108,25 @@ def test_output_that_nobody_reads_any_more_ends_a_command_quietly() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def run_main(body: str, **env: str) -> subprocess.CompletedProcess[str]:
+    program = f"from data_pipeline import cli\ncli.run(lambda argv: {body})"
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | env
+    )
+
+
+def test_an_error_of_the_file_system_is_one_line() -> None:
+    done = run_main("open('/nowhere/file')")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: /nowhere/file: No such file or directory\n",
+    )
+    done = run_main("(_ for _ in ()).throw(OSError(28, 'No space left on device'))")
+    assert (done.returncode, done.stderr) == (2, "error: No space left on device\n")
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped() -> None:
+    done = run_main("print('caf\\xe9')", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "caf\\xe9\n")

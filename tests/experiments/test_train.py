@@ -356,6 +356,13 @@ def test_a_run_folder_belongs_to_one_configuration_and_data(
         run_folder.open_run_folder(folder, other, store)
     with pytest.raises(InputError, match="was trained on other data"):
         run_folder.open_run_folder(folder, config, store._replace(fingerprint="0"))
+    drums = get_task("drums_2bar").config
+    with pytest.raises(InputError, match="holds a run of task mel_2bar, the data is of drums_2bar"):
+        run_folder.open_run_folder(folder, drums, store)
+    for damaged in ('{"task": "mel_', "[]", "7"):
+        (folder / "config.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"config\.json is damaged and cannot be read"):
+            run_folder.open_run_folder(folder, longer, store)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="holds something else than a run"):

@@ -169,3 +169,10 @@ def test_orders_of_many_seeds_are_drawn_once_each(monkeypatch: pytest.MonkeyPatc
         for seed in range(100, 108):
             data.batch_indices(seed, step, 1_009, 16)
     assert len(drawn) == 8
+
+
+def test_a_folder_of_stores_names_them(tmp_path: pathlib.Path) -> None:
+    for task in ("mel_2bar", "drums_2bar"):
+        write_store(tmp_path / task, task)
+    with pytest.raises(InputError, match="holds the token stores drums_2bar, mel_2bar; name one"):
+        data.open_store(tmp_path)
