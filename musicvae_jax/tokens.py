@@ -56,6 +56,8 @@ def check_row(row: np.ndarray, task: Task) -> np.ndarray:
     if row.ndim != len(task.row_shape) or row.shape[1:] != task.row_shape[1:] or not len(row):
         expected = ", ".join(["T", *map(str, task.row_shape[1:])])
         raise InputError(f"row: its shape is {row.shape}, {task.name} has rows of [{expected}]")
+    if not np.issubdtype(row.dtype, np.integer):
+        raise InputError(f"row: its type is {row.dtype}, tokens must be integers")
     for track, column in zip(task.tracks, row.reshape(len(row), -1).T, strict=True):
         if column.min() < 0 or column.max() >= track.num_classes:
             raise InputError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import Task
+from musicvae_jax.tokens import check_row
 
 MAX_BATCH = 256
 
@@ -42,8 +43,7 @@ def check_rows(tokens: Tokens, task: Task) -> Rows:
         rows = [array] if is_single else list(array)
     if not rows:
         raise InputError("tokens: there are no rows")
-    for row in rows:
-        _check_row(row, task)
+    rows = [check_row(row, task) for row in rows]
     T = task.num_steps
     longest = max(len(row) for row in rows)
     if longest > T:
@@ -53,22 +53,6 @@ def check_rows(tokens: Tokens, task: Task) -> Rows:
         target[: min(len(row), T)] = row[:T]
     lengths = np.array([min(len(row), T) for row in rows], np.int32)
     return Rows(padded, lengths, is_single)
-
-
-def _check_row(row: np.ndarray, task: Task) -> None:
-    """Raise InputError if a row is not tokens of the task."""
-    columns = task.row_shape[1:]
-    if row.ndim != 1 + len(columns) or row.shape[1:] != columns or not len(row):
-        wanted = ["T", *columns]
-        raise InputError(f"tokens: a row has shape {list(row.shape)}, {task.name} has {wanted}")
-    if not np.issubdtype(row.dtype, np.integer):
-        raise InputError(f"tokens: type {row.dtype}, they must be integers")
-    for k, track in enumerate(task.tracks):
-        column = row[:, k] if columns else row
-        if column.min() < 0 or column.max() >= track.num_classes:
-            found = f"{column.min()} to {column.max()}"
-            allowed = f"0 to {track.num_classes - 1}"
-            raise InputError(f"tokens: {track.name} has values {found}, allowed are {allowed}")
 
 
 def check_points(z: np.ndarray, z_size: int) -> tuple[np.ndarray, bool]:

@@ -143,17 +143,17 @@ def test_restore_names_an_empty_folder(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (np.zeros((2, 32), np.float32), "type float32, they must be integers"),
-        (np.full((2, 32), 90), "melody has values 90 to 90, allowed are 0 to 89"),
-        (np.full((2, 32), -1), "melody has values -1 to -1, allowed are 0 to 89"),
-        (np.zeros((2, 32, 3), int), r"a row has shape \[32, 3\], mel_2bar has \['T'\]"),
+        (np.zeros((2, 32), np.float32), "type is float32, tokens must be integers"),
+        (np.full((2, 32), 90), r"melody tokens of mel_2bar go from 0 to 89, .* 90\.\.90"),
+        (np.full((2, 32), -1), r"melody tokens of mel_2bar go from 0 to 89, .* -1\.\.-1"),
+        (np.zeros((2, 32, 3), int), r"shape is \(32, 3\), mel_2bar has rows of \[T\]"),
         (np.zeros((0, 32), int), "there are no rows"),
-        ([], "there are no rows|has shape"),
-        (np.zeros((2, 0), int), r"a row has shape \[0\]"),
+        ([], "there are no rows|shape is"),
+        (np.zeros((2, 0), int), r"shape is \(0,\)"),
     ],
 )
 def test_wrong_rows_are_named(melody: MusicVAE, tokens: Any, message: str) -> None:
-    with pytest.raises(InputError, match=f"tokens: .*({message})"):
+    with pytest.raises(InputError, match=f"(tokens|row): .*({message})"):
         melody.encode(tokens)
 
 
