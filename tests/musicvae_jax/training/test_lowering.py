@@ -30,7 +30,7 @@ def lowered(config: Config, *platforms: str) -> str:
     """Lower one training step at its real size; nothing is compiled or run."""
     model, task = build_model(config), get_task(config.task)
     shape = (config.train.batch_size, *task.row_shape)
-    batch = Batch(jax.ShapeDtypeStruct(shape, jnp.dtype(task.token_dtype)))
+    batch = jax.eval_shape(lambda: Batch(jnp.zeros(shape, task.token_dtype)))
     state = jax.eval_shape(lambda: init_state(model, config))
     unchecked = [export.DisabledSafetyCheck.custom_call(name) for name in CUDNN_CALLS]
     step = jax.jit(make_train_step(model, config))
