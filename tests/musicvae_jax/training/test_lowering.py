@@ -13,7 +13,6 @@ import pytest
 from jax import export
 from jax.experimental import rnn
 from jax.interpreters import mlir
-from jaxlib import gpu_rnn
 
 from experiments.benchmarks.support import counts
 from musicvae_jax.config import Config
@@ -48,6 +47,7 @@ def test_the_loop_lowers_for_cuda_and_tpu(name: str) -> None:
 @pytest.fixture
 def cudnn_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let JAX lower calls of cuDNN: what it asks the library for is made up."""
+    gpu_rnn: Any = rnn.gpu_rnn
     lowerings: dict[Any, tuple[Any, Any]] = {
         rnn.rnn_fwd_p: (gpu_rnn._rnn_fwd_lowering, gpu_rnn.cudnn_rnn_lowering),
         rnn.rnn_bwd_p: (gpu_rnn._rnn_bwd_lowering, gpu_rnn.cudnn_rnn_bwd_lowering),
