@@ -183,7 +183,7 @@ def table(result: Result, about: dict[str, Any]) -> str:
 
 
 def picture(result: Result) -> str:
-    """Draw distances and costs along both ways, with a band of one standard error."""
+    """Draw distances and costs along both paths, with a band of one standard error."""
 
     def line(values: np.ndarray) -> Line:
         return Line(result.fractions, *mean_and_error(values))

@@ -1,8 +1,7 @@
-"""Rows of tokens as sound: a small synthesiser, or a SoundFont where one is wanted.
+"""Rows of tokens as sound, by a small built-in synthesiser or with a SoundFont.
 
-The synthesiser adds a few harmonics that fade, as plucked strings do, for melodies and basses,
-and sweeps and noise for drums. It is there to hear a result at once, not to sound well. It draws
-nothing at random: equal rows give equal samples.
+The synthesiser uses decaying harmonics for melodies and basses, and frequency sweeps and noise for
+drums. It is meant for a quick listen, not for good sound, and is deterministic.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from musicvae_jax.config import InputError
 from musicvae_jax.tasks import STEPS_PER_QUARTER
 
 SAMPLE_RATE = 44_100  # samples per second
-TAIL_SECONDS = 1.0  # after the last bar, for what still sounds
+TAIL_SECONDS = 1.0  # after the last bar, for notes that still decay
 MAX_SECONDS = 3600.0
-PEAK = 0.9  # of the largest value a sample can have
+PEAK = 0.9  # greatest absolute sample; 1 is full scale
 
 _ATTACK_SECONDS, _RELEASE_SECONDS = 0.005, 0.06
-# Of each drum class: from and to frequency (Hz) of the tone, its share, seconds it fades in,
-# and whether only the high part of the noise is heard.
+# For each drum class: first and last frequency of the tone (Hz), its share (the rest is noise),
+# decay time (seconds), and whether the noise is high-passed.
 _DRUMS = (
     (130.0, 45.0, 0.95, 0.16, False),
     (220.0, 170.0, 0.35, 0.11, False),
@@ -58,15 +57,15 @@ def synthesise(
       rows: one row, or a list or array of rows.
       task_name: key of `TASKS`.
       qpm: quarters per minute.
-      program: as in `render.write_midi`; the synthesiser has one sound for all.
+      program: checked as in `files.write_midi`, but all programs sound alike.
       rest_bars: bars of silence between two rows.
 
     Returns:
       float32 samples at `SAMPLE_RATE`; the loudest reaches `PEAK` unless all is silent.
 
     Raises:
-      InputError: a row does not fit the task, a number is out of range, or it would last longer
-        than an hour.
+      InputError: a row does not fit the task, a number is out of range, or the sound would last
+        longer than an hour.
     """
     check_sound(qpm, program)
     layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
@@ -98,7 +97,7 @@ def _check_length(seconds: float) -> None:
 
 @functools.lru_cache(maxsize=512)
 def _tone(pitch: int, num_samples: int, is_bass: bool) -> np.ndarray:
-    """Play one note of a melody or bass; it may sound a little longer than it is held."""
+    """Synthesise one note of a melody or bass, with a short release after its end."""
     release = round(_RELEASE_SECONDS * SAMPLE_RATE)
     time = np.arange(num_samples + release) / SAMPLE_RATE
     frequency = 440.0 * 2.0 ** ((pitch - 69) / 12)
@@ -110,13 +109,13 @@ def _tone(pitch: int, num_samples: int, is_bass: bool) -> np.ndarray:
         sound += fade * np.sin(2 * np.pi * frequency * harmonic * time) / harmonic**1.4
     attack = np.minimum(time / _ATTACK_SECONDS, 1.0)
     held = np.clip((num_samples + release - np.arange(len(time))) / release, 0.0, 1.0)
-    # Low notes sound softer than high ones of the same amplitude.
+    # Low notes sound softer than high notes of the same amplitude.
     return (sound * attack * held * (0.55 if is_bass else 0.35)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)
 def _drum(pitch: int) -> np.ndarray:
-    """Play one hit."""
+    """Synthesise one drum hit."""
     number = next(i for i, known in enumerate(drums.CLASS_PITCHES) if pitch in known)
     high, low, share, fade, is_bright = _DRUMS[number]
     time = np.arange(round(6 * fade * SAMPLE_RATE)) / SAMPLE_RATE
@@ -133,8 +132,8 @@ def check_soundfont(soundfont: str | os.PathLike[str]) -> None:
     """Check that a SoundFont can be played.
 
     Raises:
-      InputError: there is no such file, it is no SoundFont, or pyfluidsynth or FluidSynth itself
-        is not installed.
+      InputError: the file does not exist or is not a SoundFont, or pyfluidsynth or FluidSynth is
+        not installed.
     """
     if not pathlib.Path(soundfont).is_file():
         raise InputError(f"soundfont: there is no file {os.fspath(soundfont)}")
@@ -143,7 +142,7 @@ def check_soundfont(soundfont: str | os.PathLike[str]) -> None:
     if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):  # FluidSynth would play silence
         raise InputError(f"soundfont: {os.fspath(soundfont)} is not a SoundFont (.sf2, .sf3)")
     try:
-        importlib.import_module("fluidsynth")  # pretty_midi plays with it, and says less
+        importlib.import_module("fluidsynth")  # pretty_midi needs it, but reports it less clearly
     except (ImportError, OSError) as error:
         raise InputError(
             "SoundFonts need pyfluidsynth and the system's FluidSynth library: "

@@ -32,10 +32,10 @@ def engrave(text: str) -> str:
 
 
 def import_verovio() -> Any:
-    """Import what engraves scores, an extra.
+    """Import verovio, which the extra `score` installs.
 
     Raises:
-      InputError: it is not installed.
+      InputError: verovio is not installed.
     """
     try:
         import verovio

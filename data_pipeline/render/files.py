@@ -1,7 +1,7 @@
-"""Rows of tokens to files: MIDI, scores, sound, pictures. Each appears only when it is whole.
+"""Rows of tokens to files: MIDI, scores, sound, pictures. All files are written atomically.
 
-All writers are called alike: (path, rows, task name, tempo, program, bars of rest). What they
-draw on can be imported from here or from its own module.
+All writers of music take a path, rows and a task's name, then tempo, program and bars of rest. The
+functions they use can be imported from here or from their own modules.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = [
 ]
 
 Rows = np.ndarray | Sequence[np.ndarray]
-# What a result can be written as; "png" draws a group of rows, the others take one or several.
+# Formats of the output: "png" draws a group of rows, the others take one or several.
 FORMATS = ("midi", "png", "musicxml", "svg", "wav")
 
 
 def check_formats(
     formats: Collection[str], soundfont: str | os.PathLike[str] | None = None
 ) -> None:
-    """Check, before anything is made, that all formats can be written.
+    """Check that all formats can be written, before any work is done.
 
     Args:
       formats: some of `FORMATS`.
@@ -82,8 +82,6 @@ def write_midi(
     rest_bars: int = 1,
 ) -> None:
     """Write one row, or several with rests between them, as one MIDI file.
-
-    The file appears under its name only when it is whole.
 
     Args:
       path: file to write.
@@ -153,8 +151,7 @@ def write_wav(
     of the built-in synthesiser.
 
     Raises:
-      InputError: as `write_midi`, or what plays SoundFonts is not installed, or there is no
-        such file.
+      InputError: as `write_midi`, or as `audio.check_soundfont`.
     """
     check_sound(qpm, program)
     if soundfont is None:

@@ -137,7 +137,7 @@ def _panels(rows: Sequence[np.ndarray], task: Task) -> list[_Panel]:
 
 
 class _Canvas:
-    """Shapes in points from the lower left corner, which become a few large collections.
+    """Shapes in points from the lower left corner, which become a few large paths.
 
     matplotlib's own ticks, grids and layout take ten times as long for 64 trios.
     """

@@ -1,10 +1,10 @@
 """Rows of tokens as a score in MusicXML.
 
-It is written without a library: equal rows give equal bytes. A part per track,
-in 4/4; notes that do not fit one symbol are tied, rests fill what is silent. The key signature
-is the major key that holds most notes (of several, the one with the fewest signs). Drums are on
-a percussion staff, a head for each class; a hit, which has no length, is written up to the next
-hit or the end of its quarter.
+The XML is written directly, so that equal rows give equal bytes. Each track is a part in 4/4. Notes
+that no single symbol can express are tied, and silence is filled with rests. The key signature is
+that of the major key with the most notes (the one with the fewest accidentals among equals). Drums
+are on a percussion staff with a note head for each class; a hit has no length and is written up to
+the next hit or the end of its quarter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HEADER = (
     '"-//Recordare//DTD MusicXML 4.0 Partwise//EN" '
     '"http://www.musicxml.org/dtds/partwise.dtd">\n'
 )
-# Steps to (type, dots).
+# Length in steps -> (type, dots).
 _SYMBOLS = {
     16: ("whole", 0),
     12: ("half", 1),
@@ -45,7 +45,7 @@ _SYMBOLS = {
     2: ("eighth", 0),
     1: ("16th", 0),
 }
-# Steps to the places in a bar where a note of that length is easy to read.
+# Length in steps -> a note of that length may start at multiples of this step, to be easy to read.
 _NOTE_PLACES = {16: 16, 12: 4, 8: 4, 6: 2, 4: 2, 2: 1, 1: 1}
 _SHARP_SPELLING = (
     ("C", 0), ("C", 1), ("D", 0), ("D", 1), ("E", 0), ("F", 0),
@@ -56,7 +56,7 @@ _FLAT_SPELLING = (
     ("G", -1), ("G", 0), ("A", -1), ("A", 0), ("B", -1), ("B", 0),
 )  # fmt: skip
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
-# Of each drum class: place on the staff (step, octave) and note head.
+# For each drum class: place on the staff (step, octave) and note head.
 _HEADS = (
     ("F", 4, "normal"),
     ("C", 5, "normal"),
@@ -76,9 +76,9 @@ class Event(NamedTuple):
     Attributes:
       start: step within the bar.
       length: steps, a key of `_SYMBOLS`.
-      pitches: MIDI pitches that sound together; none is a rest.
-      tied_from: it continues the note before.
-      tied_to: the next one continues it.
+      pitches: MIDI pitches that sound together; a rest has none.
+      tied_from: tied to the symbol before.
+      tied_to: tied to the next symbol.
     """
 
     start: int
@@ -137,7 +137,7 @@ def musicxml(
 
 
 def best_key(pitches: np.ndarray) -> int:
-    """Return the signs of the major key that holds most notes: sharps, or flats below 0."""
+    """Return the signature of the major key with the most notes: sharps, negative for flats."""
     counts = np.bincount(np.asarray(pitches, np.int64) % 12, minlength=12)
     signs = sorted(range(-5, 7), key=abs)
     held = [counts[[(7 * sign + step) % 12 for step in _MAJOR]].sum() for sign in signs]
@@ -148,9 +148,9 @@ def split_bars(notes: np.ndarray, num_bars: int, *, is_drums: bool) -> list[list
     """Cut the notes of one track into symbols, bar by bar, with rests between them.
 
     Args:
-      notes: of STEP_DTYPE by start, one voice; drums may start together.
+      notes: of STEP_DTYPE by start, monophonic except for drums.
       num_bars: bars to fill.
-      is_drums: notes that start together are one chord, as long as can be read easily.
+      is_drums: write hits that start together as a chord up to the next hit or quarter.
     """
     bars: list[list[Event]] = [[] for _ in range(num_bars)]
     end = 0
@@ -165,7 +165,7 @@ def split_bars(notes: np.ndarray, num_bars: int, *, is_drums: bool) -> list[list
 def _chords(
     notes: np.ndarray, num_bars: int, is_drums: bool
 ) -> Iterable[tuple[int, int, tuple[int, ...]]]:
-    """Yield start, end and pitches of what sounds, in order."""
+    """Yield start, end and pitches of each note or chord in order."""
     starts = sorted(set(notes["start_step"].tolist()))
     for start, following in itertools.zip_longest(starts, starts[1:]):
         together = notes[notes["start_step"] == start]
@@ -178,7 +178,7 @@ def _chords(
 
 
 def _add_span(bars: list[list[Event]], start: int, stop: int, pitches: tuple[int, ...]) -> None:
-    """Write what sounds (or rests) from one step to another as symbols."""
+    """Split a note, a chord or a rest into symbols and add them to their bars."""
     at = start
     while at < stop:
         bar, place = divmod(at, STEPS_PER_BAR)
@@ -189,10 +189,10 @@ def _add_span(bars: list[list[Event]], start: int, stop: int, pitches: tuple[int
 
 
 def _symbol_length(place: int, room: int, is_rest: bool) -> int:
-    """Return the longest length that may stand at a place of the bar."""
+    """Return the greatest length that a symbol may have at a place in the bar."""
     if not is_rest and room >= 3 and place % STEPS_PER_QUARTER < 2 and room < 4:
         return 3
-    # A rest lies within the part of the bar that is as long as itself.
+    # A rest starts at a multiple of its own length.
     places = {16: 16, 8: 8, 4: 4, 2: 2, 1: 1} if is_rest else _NOTE_PLACES
     return next(n for n, every in places.items() if n <= room and place % every == 0)
 
@@ -257,7 +257,7 @@ def _attributes(track: Track, fifths: int, notes: np.ndarray) -> _Element:
 
 
 def _tempo(qpm: float) -> _Element:
-    """Write the tempo, to be read and to be played."""
+    """Write the tempo as a metronome mark and for playback."""
     direction = _Element("direction", placement="above")
     metronome = _child(_child(direction, "direction-type"), "metronome")
     _child(metronome, "beat-unit", "quarter")
@@ -307,7 +307,7 @@ def _add_events(
 
 
 def _add_pitch(note: _Element, pitch: int | None, track: Track, fifths: int, is_bar: bool) -> str:
-    """Write what sounds; return the kind of note head."""
+    """Write a pitch, a drum or a rest; return the type of the note head."""
     if pitch is None:
         _child(note, "rest", **({"measure": "yes"} if is_bar else {}))
         return "normal"
@@ -330,7 +330,7 @@ def _add_pitch(note: _Element, pitch: int | None, track: Track, fifths: int, is_
 
 
 def _beams(events: Sequence[Event]) -> list[tuple[str, ...]]:
-    """Join eighths and 16ths within a quarter: for each symbol, its beams from the first on."""
+    """Beam eighths and 16ths within a quarter: for each symbol, the values of its beams."""
     beams: list[tuple[str, ...]] = [()] * len(events)
     numbered = enumerate(events)
     for _, group in itertools.groupby(numbered, lambda e: e[1].start // STEPS_PER_QUARTER):
@@ -354,7 +354,7 @@ def _beam_value(place: int, count: int) -> str:
 
 
 def _second_beam(short: Sequence[bool], place: int) -> str:
-    """Return the second beam of a 16th: joined with its neighbours or a hook; else nothing."""
+    """Return the second beam of a 16th, joined with its neighbours or a hook; else ""."""
     if not short[place]:
         return ""
     before = place > 0 and short[place - 1]

@@ -26,10 +26,10 @@ TICKS_PER_QUARTER = 220
 
 
 class Layout(NamedTuple):
-    """Rows one after the other.
+    """Notes of rows in sequence.
 
     Attributes:
-      notes: of STEP_DTYPE, of all rows, in steps from the beginning.
+      notes: of all rows, of STEP_DTYPE, in steps from the start.
       num_steps: whole bars, up to the end of the last row.
       origins: first step of each row.
     """
@@ -64,7 +64,7 @@ def concatenate(
     qpm: float = DEFAULT_QPM,
     program: int | None = None,
 ) -> NoteSequence:
-    """Put rows one after the other with bars of rest between them, to listen A/B.
+    """Concatenate rows with bars of rest between them, for A/B listening.
 
     Args:
       rows: rows as in `row_to_sequence`, lengths may differ.
@@ -91,7 +91,7 @@ def lay_out_rows(
     rest_bars: int = 1,
     program: int | None = None,
 ) -> Layout:
-    """Read the notes of rows that follow one another with bars of rest between them.
+    """Read the notes of rows in sequence, with bars of rest between them.
 
     Args:
       rows: one row, or a list or array of rows; lengths may differ.
@@ -119,7 +119,7 @@ def lay_out_rows(
 
 
 def check_sound(qpm: float, program: int | None) -> None:
-    """Refuse what no MIDI file can say.
+    """Check that a MIDI file can hold this tempo and program.
 
     Raises:
       InputError: `qpm` (quarters per minute) or `program` (General MIDI) is out of range.

@@ -36,10 +36,10 @@ _NUM_PITCHES = 128
 
 @dataclasses.dataclass(frozen=True)
 class TrackFigures:
-    """What a sample of one track's rows holds.
+    """Statistics of one track in a sample of rows.
 
     Attributes:
-      track: which one.
+      track: the track measured.
       positions: onsets by step of the bar, int64 [16].
       pitches: notes by MIDI pitch, int64 [128]; zeros for drums.
       lengths: notes by length in steps, int64 [32], the last also for longer ones; zeros for drums.
@@ -55,7 +55,7 @@ class TrackFigures:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What the page shows of one task's rows.
+    """Statistics of one task's rows.
 
     Attributes:
       num_sampled: rows that were measured.
@@ -69,12 +69,12 @@ class Figures:
 
 
 def measure(task: Task, rows: np.ndarray, selection: Selection) -> Figures:
-    """Measure a sample of the rows that stay, drawn with a fixed seed.
+    """Measure a sample of the selected rows, drawn with a fixed seed.
 
     Args:
       task: what the rows mean.
       rows: [N, *row_shape], may be memory-mapped.
-      selection: the rows that stay.
+      selection: the rows of each split.
     """
     rng = np.random.default_rng(0)
     kept = np.concatenate([selection.rows[split] for split in SPLITS])
@@ -82,9 +82,8 @@ def measure(task: Task, rows: np.ndarray, selection: Selection) -> Figures:
     sample = np.asarray(rows[np.sort(kept)])
     columns = sample.reshape(len(sample), task.num_steps, len(task.tracks))
     tracks = tuple(_measure_track(columns[:, :, k], track) for k, track in enumerate(task.tracks))
-    drawn = kept[:1000]
-    loud = [i for i in drawn.tolist() if np.any(rows[i] != NO_EVENT)][:_NUM_ROLLS]
-    return Figures(len(sample), tracks, np.asarray(rows[np.array(loud, np.int64)]))
+    non_empty = [i for i in kept[:1000].tolist() if np.any(rows[i] != NO_EVENT)][:_NUM_ROLLS]
+    return Figures(len(sample), tracks, np.asarray(rows[np.array(non_empty, np.int64)]))
 
 
 def _measure_track(column: np.ndarray, track: Track) -> TrackFigures:

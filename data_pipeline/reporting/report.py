@@ -1,4 +1,4 @@
-"""What a conversion read, dropped and kept, as numbers and as text."""
+"""Statistics of a conversion: what was read, dropped and kept, as numbers and as text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def task_report(
     examples: list[str],
     near: dict[str, Nearness],
 ) -> dict[str, Any]:
-    """Gather the figures of one task; `near` by the way to split."""
+    """Collect the statistics of one task; `near` is keyed by the way of splitting."""
     num_unique = sum(split.num_rows for split in written.values())
     tokens = num_unique * task.num_steps
     silent = np.sum([split.no_events for split in written.values()], axis=0)
@@ -91,7 +91,7 @@ def example_rows(rows: np.ndarray, chosen: np.ndarray, task: Task) -> list[str]:
 
 
 def songs_report(songs: Songs, units: list[Unit], split_by: str) -> dict[str, Any]:
-    """Say which files are one song; songs of many files are listed."""
+    """Summarise the songs, and list those of many files."""
     names: dict[str, str] = {}
     for unit in units:
         if unit.md5 is not None:
@@ -112,7 +112,7 @@ def full_report(
     tasks: list[dict[str, Any]],
     songs: dict[str, Any],
 ) -> dict[str, Any]:
-    """Put the figures of all tasks together."""
+    """Combine the statistics of all tasks."""
     return {
         "sources": sources,
         "files": num_files,
@@ -127,7 +127,7 @@ def full_report(
 
 
 def _notes(task: dict[str, Any]) -> list[str]:
-    """Say what is out of the ordinary in a task: one note at most."""
+    """Return warnings about a task, at most one."""
     if not task["rows_unique"]:
         return [f"{task['task']}: no rows, so there is no store for it"]
     empty = [name for name in SPLITS if not task["rows_per_split"][name]]
@@ -156,7 +156,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def _engine_lines(report: dict[str, Any]) -> list[str]:
-    """Say which engine read how many, and why the fast one did not read some."""
+    """Count the files read by each engine, and why the fast one refused some."""
     if not report["read_by"]:
         return []
     by = ", ".join(f"{engine} {count:,}" for engine, count in report["read_by"].items())
@@ -166,7 +166,7 @@ def _engine_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _song_lines(songs: dict[str, Any]) -> list[str]:
-    """Say how many songs there are and which are suspiciously large."""
+    """Count the songs, and name the suspiciously large ones."""
     large = songs[f"of_more_than_{LARGE_SONG}_files"]
     lines = [f"  one song of {song['files']:,} files: {song['name']}" for song in large]
     return [
@@ -177,7 +177,7 @@ def _song_lines(songs: dict[str, Any]) -> list[str]:
 
 
 def _near_line(near: dict[str, Any]) -> str:
-    """Say how many test rows are nearly in train, for each way to split."""
+    """Count the near-duplicates of training rows in test, for each way of splitting."""
     parts = [
         f"by {way} {found['near']} of {found['sampled']}"
         + (f" ({found['share']:.1%})" if found["share"] is not None else "")
@@ -187,7 +187,7 @@ def _near_line(near: dict[str, Any]) -> str:
 
 
 def _task_lines(task: dict[str, Any]) -> list[str]:
-    """Write one task's part."""
+    """Write the section of one task."""
     lines = [
         task["task"],
         f"  kept      {task['kept']:,}",

@@ -53,17 +53,17 @@ class Options(RunOptions):
 
 
 class Latents(NamedTuple):
-    """What is known of the latent space.
+    """Properties of the latent space.
 
     Attributes:
       units: of the held-out rows' posteriors.
       active_units: how many have a mean that varies by more than 0.01.
-      probed: the units that carry most, int64 [P].
+      probed: the units with the greatest KL, int64 [P].
       effects: share of steps that each of them changes, float64 [P].
-      against_prior: posterior draws beside draws of the prior.
-      compared: means of all sets of rows beside those of the held-out rows.
+      against_prior: distances from the prior of posterior samples and of samples of the prior.
+      compared: distances of the posterior means of each set from those of the held-out rows.
       places: the held-out rows on the first two principal components, float64 [N, 2].
-      variance_share: of these two.
+      variance_share: share of the variance that each of these two has.
       density: onsets per bar of those rows, float64 [N].
     """
 

@@ -86,7 +86,7 @@ def table(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:
 
 
 def _latent_lines(latents: Latents) -> str:
-    """Write what the latent space is like, in three lines."""
+    """Summarise the latent space in three lines."""
     prior = latents.against_prior
     return "\n".join(
         [

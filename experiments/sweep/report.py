@@ -59,7 +59,7 @@ def _order(row: Row) -> tuple[bool, float]:
 
 
 def write(folder: pathlib.Path, rows: Sequence[Row], about: dict[str, Any], page_text: str) -> None:
-    """Write the three files, each whole or not at all."""
+    """Write the three files, each atomically."""
     text = io.StringIO()
     lines = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     lines.writeheader()
@@ -82,7 +82,7 @@ def table(rows: Sequence[Row], scoring: Scoring) -> str:
 
 
 def _how(rows: Sequence[Row], scoring: Scoring) -> str:
-    """Say what was scored."""
+    """Describe how points were scored."""
     return (
         f"{scoring.split} rows, best checkpoint of each point; sampled: temperature 1, "
         f"{scoring.draws} draws of z and tokens, mean and standard error"
@@ -90,7 +90,7 @@ def _how(rows: Sequence[Row], scoring: Scoring) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    """Write a row's figures."""
+    """Format the figures of a row."""
     cells = []
     for name in FIGURES:
         value = row[name]
@@ -130,7 +130,7 @@ def report(
 
 
 def _map_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
-    """Choose what heat maps are over: beta and free bits, or else the axes given first."""
+    """Choose the axes of the heat maps: beta and free bits if swept, else the first two."""
     named = {axis.name: axis for axis in axes}
     first = [named[name] for name in ("beta", "free_bits") if name in named]
     order = first + [axis for axis in axes if axis not in first]

@@ -34,7 +34,7 @@ def test_a_note_sounds_at_its_pitch_and_time() -> None:
     assert np.abs(sound).max() == pytest.approx(audio.PEAK)
 
 
-def test_tempo_and_rests_move_what_is_heard() -> None:
+def test_tempo_and_rests_shift_the_notes() -> None:
     tokens = np.array(row(16, s0=A4, s4=1))
     slow = audio.synthesise([tokens, tokens], "mel_2bar", qpm=60.0)
     # A bar of 4 seconds, one of rest, and the second row.
@@ -74,7 +74,7 @@ def test_silence_is_silent() -> None:
     assert not audio.synthesise(np.zeros(32, int), "mel_2bar").any()
 
 
-def test_what_cannot_be_played_is_refused(
+def test_unplayable_input_is_refused(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match=r"wav: 16\d\d minutes of sound are more than an"):

@@ -138,7 +138,9 @@ def test_text_has_a_word_per_step_and_bars_between_strokes() -> None:
         (np.full(32, -1), "drums_2bar", r"drums tokens of drums_2bar go from 0 to 511.* -1"),
     ],
 )
-def test_what_is_no_row_of_the_task_is_refused(tokens: np.ndarray, task: str, message: str) -> None:
+def test_rows_that_do_not_fit_the_task_are_refused(
+    tokens: np.ndarray, task: str, message: str
+) -> None:
     for function in (row_to_sequence, row_to_text):
         with pytest.raises(InputError, match=message):
             function(tokens, task)

@@ -141,7 +141,7 @@ def test_beams_join_eighths_and_16ths_within_a_quarter() -> None:
         ([60], 0),
     ],
 )
-def test_the_key_is_the_one_that_holds_most_notes(pitches: list[int], signs: int) -> None:
+def test_the_key_is_that_with_most_notes(pitches: list[int], signs: int) -> None:
     assert best_key(np.array(pitches)) == signs
 
 
