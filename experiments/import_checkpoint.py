@@ -1,4 +1,4 @@
-"""Turn a checkpoint of Magenta's TensorFlow code into a run folder.
+"""Turn a checkpoint of Magenta's TensorFlow code, or a safetensors file, into a run folder.
 
 python -m experiments.import_checkpoint --checkpoint=mel_2bar_big.ckpt.tar --run_dir=runs/mel_big
 
@@ -42,12 +42,12 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
     folder = pathlib.Path(run_dir).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"run_dir: {folder} exists; name a new folder")
-    task_name = _checked_task(checkpoint, task)
-    # jax takes seconds to import: most wrong input is answered before.
-    from musicvae_jax.interop import reference
-
-    found = reference.read_checkpoint(checkpoint, task_name, with_adam=True)
-    config = train_config(found.config.task, found.config.model)
+    if checkpoint.endswith(".safetensors"):
+        found, origin = _read_safetensors(checkpoint, task), "read from its header"
+        config = found.config
+    else:
+        found, origin = _read_tensorflow(checkpoint, task), "inferred from names and shapes"
+        config = train_config(found.config.task, found.config.model)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -59,8 +59,29 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
         raise InputError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    described = reference.describe(config.model, config.task)
-    return _summary(found, described, run_dir, is_inferred=task is None)
+    return _summary(found, run_dir, origin)
+
+
+def _read_tensorflow(checkpoint: str, task: str | None) -> ReferenceCheckpoint:
+    """Read a checkpoint of the reference, with Adam's state."""
+    task = _checked_task(checkpoint, task)
+    # jax takes seconds to import: most wrong input is answered before.
+    from musicvae_jax.interop import reference
+
+    return reference.read_checkpoint(checkpoint, task, with_adam=True)
+
+
+def _read_safetensors(path: str, task: str | None) -> ReferenceCheckpoint:
+    """Read a file that `experiments.export` wrote."""
+    import jax
+
+    from musicvae_jax.interop import reference, safetensors_file
+
+    saved = safetensors_file.read(path)
+    if task not in (None, saved.config.task):
+        raise InputError(f"task: {path} is a model of {saved.config.task}, not of {task}")
+    params = jax.tree.map(lambda leaf: leaf.astype("float32"), saved.params)
+    return reference.ReferenceCheckpoint(path, saved.config, params, saved.step, None)
 
 
 def _checked_task(checkpoint: str, task: str | None) -> str:
@@ -123,13 +144,16 @@ def _flagfile(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(found: ReferenceCheckpoint, described: str, run_dir: str, is_inferred: bool) -> str:
+def _summary(found: ReferenceCheckpoint, run_dir: str, origin: str) -> str:
     """Say what the checkpoint holds, and which command continues."""
+    model = found.config.model
+    sizes = f"z {model.z_size}, encoder {model.encoder_sizes}, decoder {model.decoder_sizes}"
+    if model.conductor_sizes:
+        sizes += f", conductor {model.conductor_sizes}"
     adam = "with Adam's moments" if found.adam else "without Adam's moments: it would start anew"
-    given = "task, architecture and sizes" if is_inferred else "architecture and sizes"
     return (
         f"{found.source}\n"
-        f"{described} ({given} inferred from names and shapes)\n"
+        f"{found.config.task}, {model.architecture}: {sizes} ({origin})\n"
         f"step {found.step:,}, {adam}; continue training with\n"
         f"  python -m experiments.train --flagfile={run_dir}/{TRAIN_FLAGS} --run_dir={run_dir} "
         "--data_dir=DATA"
@@ -147,7 +171,10 @@ def main(argv: Sequence[str]) -> None:
 
 def define_flags() -> None:
     """Define this entry point's flags."""
-    text = "Checkpoint: prefix, .index file, folder (its newest checkpoint) or tar file."
+    text = (
+        "Checkpoint of TensorFlow (prefix, .index file, folder with its newest checkpoint, or tar "
+        "file), or a .safetensors file that experiments.export wrote."
+    )
     flags.DEFINE_string("checkpoint", None, text)
     flags.DEFINE_string("run_dir", None, "Run folder to write; it must not exist yet.")
     text = f"Task: {', '.join(TASKS)}. Default: inferred from names and shapes where possible."

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from musicvae_jax.config import Config, InputError, ModelConfig
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.interop.task_inference import infer_task
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.models.registry import Params
@@ -187,11 +187,3 @@ def _power(base: float, exponent: int) -> np.ndarray:
         if power < np.finfo(np.float32).tiny:
             return np.array(0, np.float32)
     return np.array(power)
-
-
-def describe(model: ModelConfig, task: str) -> str:
-    """Say in one line what a model is."""
-    sizes = f"z {model.z_size}, encoder {model.encoder_sizes}, decoder {model.decoder_sizes}"
-    if model.conductor_sizes:
-        sizes += f", conductor {model.conductor_sizes}"
-    return f"{task}, {model.architecture}: {sizes}"

@@ -23,6 +23,7 @@ from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import case
 from tests.support.synthetic_store import write_store
+from tests.support.untrained_run import make_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -60,6 +61,20 @@ def test_a_round_trip_keeps_every_byte(with_adam: bool, tmp_path: pathlib.Path) 
         assert (one.entries.keys() == other.entries.keys()) == with_adam
         for name in one.entries:
             assert one.read(name).tobytes() == other.read(name).tobytes(), name
+
+
+def test_a_safetensors_file_becomes_a_run(tmp_path: pathlib.Path) -> None:
+    run = make_run(tmp_path, "mel_2bar")
+    file = export(Options(run, "safetensors"))
+    said = import_checkpoint(str(file), str(tmp_path / "again"))
+    assert "mel_2bar, flat: z 4, encoder (8,), decoder (8,) (read from its header)" in said
+    known, found = MusicVAE.restore(run), MusicVAE.restore(tmp_path / "again")
+    assert found.config == known.config
+    jax.tree.map(np.testing.assert_array_equal, found.params, known.params)
+    again = export(Options(str(tmp_path / "again"), "safetensors"))
+    assert again.read_bytes() == file.read_bytes()
+    with pytest.raises(InputError, match="is a model of mel_2bar, not of mel_16bar"):
+        import_checkpoint(str(file), str(tmp_path / "third"), "mel_16bar")
 
 
 def test_training_continues_with_the_flagfile(tmp_path: pathlib.Path) -> None:

@@ -5,7 +5,8 @@ python -m experiments.benchmarks.interop.import_size
 Writes a checkpoint of random numbers with the sizes of trio_16bar_hierdec and Adam's moments, then
 measures, each in a process of its own: reading the bytes, reading all tensors with their
 checksums, `MusicVAE.from_checkpoint`, and `experiments.import_checkpoint`. The peak is the highest
-resident memory (VmHWM) above that of a process that only imports the same modules.
+resident memory (VmHWM) above that of a process that only imports the same modules. CPU seconds
+count all threads, and tell more where other programs run on the machine.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ prefix, run = sys.argv[1:]
 def peak():
     line = next(l for l in open('/proc/self/status') if l.startswith('VmHWM'))
     return int(line.split()[1]) * 1024
-before, start = peak(), time.perf_counter()
+before, start, busy = peak(), time.perf_counter(), time.process_time()
 """
-_REPORT = "\nprint(time.perf_counter() - start, peak() - before)\n"
+_REPORT = "\nprint(time.perf_counter() - start, time.process_time() - busy, peak() - before)\n"
 _MEASURED = {
     "bytes read in pieces of 8 MB": (
         "with open(prefix + '.data-00000-of-00001', 'rb', buffering=0) as file:\n"
@@ -77,12 +78,12 @@ def write_example(prefix: pathlib.Path) -> int:
     return prefix.with_name(prefix.name + ".data-00000-of-00001").stat().st_size
 
 
-def measure(code: str, prefix: pathlib.Path, run: pathlib.Path) -> tuple[float, int]:
-    """Run code in a process of its own: (seconds, peak in bytes)."""
+def measure(code: str, prefix: pathlib.Path, run: pathlib.Path) -> tuple[float, float, int]:
+    """Run code in a process of its own: (seconds, CPU seconds, peak in bytes)."""
     command = [sys.executable, "-c", _PRELUDE + code + _REPORT, str(prefix), str(run)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    seconds, peak = output.split()[-2:]
-    return float(seconds), int(peak)
+    seconds, busy, peak = output.split()[-3:]
+    return float(seconds), float(busy), int(peak)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -92,10 +93,11 @@ def main(argv: Sequence[str]) -> None:
         prefix = pathlib.Path(folder) / "model.ckpt-200000"
         size = write_example(prefix)
         print(f"trio_16bar_hierdec with Adam's moments: {size / 1e6:,.0f} MB; {describe()}")
-        print(f"{'':42} {'seconds':>8} {'peak, MB':>9} {'of the bytes':>13}")
+        print(f"{'':42} {'seconds':>8} {'CPU s':>7} {'peak, MB':>9} {'of the bytes':>13}")
         for label, code in _MEASURED.items():
-            seconds, peak = measure(code, prefix, pathlib.Path(folder) / "run")
-            print(f"{label:42} {seconds:8.2f} {peak / 1e6:9,.0f} {peak / size:13.2f}", flush=True)
+            seconds, busy, peak = measure(code, prefix, pathlib.Path(folder) / "run")
+            figures = f"{seconds:8.2f} {busy:7.2f} {peak / 1e6:9,.0f} {peak / size:13.2f}"
+            print(f"{label:42} {figures}", flush=True)
 
 
 if __name__ == "__main__":
