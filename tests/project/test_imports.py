@@ -91,6 +91,7 @@ BEHIND_A_FUNCTION = (
 )
 # Distributions of `dev` that no test imports, and why they are there.
 TOOLS = {
+    "ipykernel": "runs the cells of docs/quickstart.ipynb",
     "mypy": "make test runs it",
     "pytest-xdist": "pytest -n",
     "ruff": "make test runs it",
