@@ -3,12 +3,10 @@
 /* global mm */
 
 const model = new mm.MusicVAE('.');
-const player = new mm.Player();
 const Tone = mm.Player.tone;
-const analyser = new Tone.Analyser('waveform', 1024);
-Tone.Destination.connect(analyser);
-
 const element = (id) => document.getElementById(id);
+let player = null;  // made at the first click: browsers allow no sound before it
+let analyser = null;
 let shown = [];
 
 function options() {
@@ -44,18 +42,37 @@ function show(sequences) {
     const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
     roll.append(svg);
     element('results').append(play, roll);
-    new mm.PianoRollSVGVisualizer(sequence, svg, {noteHeight: 3, pixelsPerTimeStep: 12});
+    new mm.PianoRollSVGVisualizer(sequence, svg, {noteHeight: 3, pixelsPerTimeStep: 90});
   });
 }
 
-function start(sequence) {
+async function start(sequence) {
+  await Tone.start();
+  if (player === null) {
+    player = new mm.Player();
+    repairCymbals(player.drumKit);
+    analyser = new Tone.Analyser('waveform', 1024);
+    Tone.Destination.connect(analyser);
+    showLevel();
+  }
   player.stop();
   player.start(sequence);
 }
 
+// The player gives these synthesisers the time in place of the note, so that Tone.js refuses them.
+function repairCymbals(kit) {
+  const cymbals = [
+    [2, kit.closedHihat, 400, 0.3], [3, kit.openHihat, 400, 0.3], [7, kit.crash, 300, 1],
+    [8, kit.ride, 200, 0.5],
+  ];
+  for (const [number, synth, frequency, velocity] of cymbals) {
+    kit.pitchPlayers[number] = (time) =>
+      synth.triggerAttackRelease(frequency, '16n', time, velocity);
+  }
+}
+
 function showLevel() {
-  const peak = analyser.getValue().reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  element('level').value = peak;
+  element('level').value = Math.max(...analyser.getValue().map(Math.abs));
   requestAnimationFrame(showLevel);
 }
 
@@ -70,11 +87,10 @@ element('interpolate').onclick = () => during('Interpolating ...', async () => {
   show(await model.interpolate([shown[0], shown[shown.length - 1]], Math.max(count, 2), temperature));
 });
 
-element('stop').onclick = () => player.stop();
+element('stop').onclick = () => player?.stop();
 
 during('Loading the model ...', () => model.initialize()).then(() => {
   if (model.isInitialized()) {
     element('status').textContent = 'The model is loaded';
   }
-  showLevel();
 });

@@ -143,17 +143,21 @@ def served(folder: pathlib.Path) -> Iterator[str]:
             thread.join()
 
 
-def test_the_page_samples_interpolates_and_sounds(chromium: str, tmp_path: pathlib.Path) -> None:
-    case = player_case("mel_2bar", "flat")
+@pytest.mark.parametrize("name", MODELS[:2])
+def test_the_page_samples_interpolates_and_sounds(
+    name: tuple[str, str], chromium: str, tmp_path: pathlib.Path
+) -> None:
+    case = player_case(*name)
     magentajs.write(tmp_path / "m", case.config, case.params)
     browser_page.add_page(tmp_path / "m")
     requested: list[str] = []
-    options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+    errors: list[str] = []
     with served(tmp_path / "m") as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(300_000)  # a slow machine needs time; a broken page must end
         page.on("request", lambda asked: requested.append(asked.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
         page.get_by_text("The model is loaded").wait_for()
         page.get_by_role("button", name="Sample").click()
@@ -168,5 +172,6 @@ def test_the_page_samples_interpolates_and_sounds(chromium: str, tmp_path: pathl
         page.wait_for_function("document.querySelector('#level').value > 0.001")
         page.get_by_role("button", name="Stop").click()
         browser.close()
+    assert errors == []
     assert all(url.startswith((address, "data:", "blob:")) for url in requested), requested
     assert {f"{address}config.json", f"{address}group1-shard1of1"} <= set(requested)
