@@ -1,14 +1,14 @@
 """Quality of generated rows: measures of rows, and distances between sets of rows.
 
-rhythm, melody, structure  what rows are like: a `Measure` each, from tokens
+rhythm, melody, structure  measures of rows of tokens
 originality                how much of a row is in the training rows
-measures                   the `Measure`, and all of a task's at once
+measures, families         the class `Measure`; all measures of a task
 distances                  overlapping area and Kullback-Leibler divergence of distributions
-comparison                 intervals, and what the same distance is between real rows
-latent                     posterior against prior, what units do, a map
+comparison                 confidence intervals and the real-to-real baseline
+latent                     posterior against prior, active units, a projection
 
 All of it is functions of arrays. N counts rows, G the bins of a distribution, R replicates.
 
-Reference: Yang and Lerch 2018, "On the evaluation of generative models in music"; what differs
-is said in `distances` and `comparison`.
+Reference: Yang and Lerch 2018, "On the evaluation of generative models in music"; `distances` and
+`comparison` list the differences.
 """

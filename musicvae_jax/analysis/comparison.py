@@ -2,20 +2,19 @@
 
 The design, and why:
 
-* A distance between two finite sets is biased upwards, the more the smaller they are. So both
-  sides of every distance hold the same number m of rows, and the yardstick, real rows against
-  real rows, is a distance between two disjoint sets of m rows as well.
-* An interval comes from drawing m of the rows of a side without replacement, at least twice as
-  many being there (half-sampling, a bootstrap of m out of n: Politis, Romano and Wolf 1999,
-  "Subsampling"). Drawing with replacement would bias the distance a second time: it repeats
-  rows, which no set of real rows does. With n = 2m a draw varies about the set at hand as much
-  as the set does about its population, so that the distance of two sets from one population is
-  distributed as that of the two halves of either.
-* Neighbouring rows of a store are windows of one piece of music and overlap. They are drawn in
-  blocks of neighbours, so that a piece is, but for the ends of blocks, in one half only.
-  Otherwise two halves would share pieces, and look more alike than other music can.
-* A side made of the real rows, as reconstructions, is compared in each draw with the other half
-  of them than the one it was made of.
+* A distance between two finite sets is biased upwards, more so for smaller sets. Both sides of
+  every distance therefore hold the same number m of rows, and so does the baseline: a distance
+  between two disjoint sets of m real rows.
+* Intervals come from subsampling: m of at least 2m rows are drawn without replacement (Politis,
+  Romano and Wolf 1999, "Subsampling"). Drawing with replacement would add bias, because it repeats
+  rows, which no set of real rows does. With n = 2m a subsample varies about the set as much as the
+  set does about its population, so the distance between two sets from one population has the
+  distribution of the distance between the two halves of either.
+* Neighbouring rows of a store are overlapping windows of one piece. They are drawn in blocks, so
+  that a piece, except at the ends of blocks, is in one half only. Otherwise the halves would share
+  pieces, and be more similar than different music can be.
+* A set made from the real rows, such as reconstructions, is compared in each draw with the half of
+  the real rows that it was not made from.
 
 A value is the median over the draws; an interval goes from their 2.5% to their 97.5% quantile.
 """

@@ -12,7 +12,7 @@ import numpy as np
 def mix(
     a: np.ndarray, b: np.ndarray, fractions: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Go from a to b in data space: each step is b's with the probability of the fraction.
+    """Interpolate from a to b in data space: a step is taken from b with probability `fraction`.
 
     All tracks of a step come from the same end. The paper's baseline.
 

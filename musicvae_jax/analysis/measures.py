@@ -20,10 +20,10 @@ class Measure(NamedTuple):
       family: "rhythm", "melody", "structure" or "originality".
       track: the track it is measured on, or "all".
       labels: G names of the bins.
-      counts: float32 [N, G]; a row may count in several bins (its onsets), in one, or, where the
-        measure says nothing of it, in none.
-      values: float64 [N], one value per row, NaN where there is none; None for a measure of
-        several things in a row, as all its onsets.
+      counts: float32 [N, G]; a row counts in several bins (each onset in one), in one, or in none
+        where the measure is undefined.
+      values: float64 [N], one value per row, NaN where it is undefined; None for a measure of
+        several events in a row, such as all onsets.
     """
 
     name: str
@@ -65,7 +65,7 @@ def of_events(
     num_rows: int,
     labels: Sequence[str],
 ) -> Measure:
-    """Make a measure of several things in a row.
+    """Make a measure of several events in a row.
 
     Args:
       name: what is counted.

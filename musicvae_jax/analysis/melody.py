@@ -1,8 +1,8 @@
 """Measures of melodies: range, intervals, keys.
 
-The same as muspy's of the same name: `pitch_range`, `pitch_class_entropy`, and diatonicity as
-`scale_consistency` (natural minor has the notes of its relative major, so that the best of the
-12 major keys is the best of muspy's 24).
+`pitch_range` and `pitch_class_entropy` equal muspy's functions of these names, and `diatonicity`
+equals `scale_consistency` (natural minor has the notes of its relative major, so the best of the 12
+major keys is the best of muspy's 24).
 """
 
 from __future__ import annotations

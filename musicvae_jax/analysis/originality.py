@@ -1,7 +1,6 @@
 """How much of a row is in the training rows, up to transposition.
 
-Held-out rows are the yardstick: folk tunes share phrases with other tunes, drum patterns are
-played by everyone.
+Held-out rows are the baseline: folk tunes share phrases, and many pieces share drum patterns.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class _Moves(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Training rows, made ready to compare many rows with.
+    """Training rows, prepared for comparisons.
 
     Attributes:
       task: what they mean.
@@ -61,7 +60,7 @@ class Known(NamedTuple):
 
 
 def know(train: np.ndarray, task: Task) -> Known:
-    """Make training rows [M, T] or [M, T, K] ready."""
+    """Prepare training rows [M, T] or [M, T, K]."""
     moves = [
         [_moves(column, track) for column, track in _tracks(train[start : start + _CHUNK], task)]
         for start in range(0, max(len(train), 1), _CHUNK)
@@ -79,7 +78,7 @@ def _tracks(tokens: np.ndarray, task: Task) -> list[tuple[np.ndarray, Track]]:
 
 
 def _joined(parts: Sequence[_Moves]) -> _Moves:
-    """Put the moves of several sets of rows together."""
+    """Concatenate the moves of several sets of rows."""
     return _Moves(
         np.concatenate([part.code for part in parts]),
         np.concatenate([part.row for part in parts]),

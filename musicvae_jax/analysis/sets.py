@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What one measure says.
+    """Result of one measure.
 
     Attributes:
       name: what is measured.
@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """What is known of sets of rows.
+    """Result of comparing sets of rows with real rows.
 
     Attributes:
       rows_per_side: m, rows on each side of every distance.

@@ -1,9 +1,9 @@
-"""Measures of form: similarity of the bars of a row.
+"""Measures of structure: similarity of the bars of a row.
 
-The distance of two bars is the share of what happens in either that does not happen in both: of
-the steps of a melody with an event (a note or a note off) in one of them, those where the
-events differ; of drum hits in one of them, those that are not in the other. Two empty bars have
-distance 0. Tracks are added before the division.
+The distance of two bars is the share of their events that they do not have in common: for melodies,
+of the steps with an event (a note or a note off) in either bar, those where the events differ; for
+drums, of the hits in either bar, those that are in one only. Two empty bars have distance 0. Tracks
+are summed before the division.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def bar_distances(tokens: np.ndarray, task: Task) -> np.ndarray:
 
 
 def measures(tokens: np.ndarray, task: Task) -> list[Measure]:
-    """Measure rows of more than two bars; of shorter ones there is nothing to say."""
+    """Measure rows of more than two bars; shorter rows have no measures of structure."""
     num_bars = tokens.shape[1] // STEPS_PER_BAR
     if num_bars <= 2:
         return []

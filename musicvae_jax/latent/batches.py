@@ -59,7 +59,7 @@ def check_points(z: np.ndarray, z_size: int) -> tuple[np.ndarray, bool]:
     """Check z: ([B, Z] float32, whether one was given).
 
     Raises:
-      InputError: it has another shape, or holds what is not finite.
+      InputError: it has another shape, or a value is not finite.
     """
     array = np.asarray(z, np.float32)
     if array.ndim not in (1, 2) or array.shape[-1] != z_size or not array.size:
@@ -70,7 +70,7 @@ def check_points(z: np.ndarray, z_size: int) -> tuple[np.ndarray, bool]:
 
 
 def as_key(key: jax.Array | int | np.integer) -> jax.Array:
-    """Return a random key of a key or a seed."""
+    """Return a random key from a key or a seed."""
     return jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
 
 

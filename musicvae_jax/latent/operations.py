@@ -1,8 +1,8 @@
-"""Latent-space operations that return tokens: sample, interpolate, vary, continue and others.
+"""Latent-space operations that return tokens: sample, interpolate, vary, continue and more.
 
-Pure functions of a model and its parameters, each one batched call that can be jitted whole:
-all rows of a result are decoded together. Jit what is called often, with `temperature` static
-where it is 0. Where z is an argument, `model.encode(params, tokens).mu` gives that of a piece.
+Pure functions of a model and its parameters. Each decodes all rows of its result in one batch and
+can be jitted; `temperature` must be static where it is 0. Where z is an argument,
+`model.encode(params, tokens).mu` gives the z of a piece.
 
 Reference: magenta/models/music_vae/trained_model.py.
 
@@ -118,7 +118,7 @@ def interpolate(
     temperature: jax.Array | float = 0.0,
     kind: str = "slerp",
 ) -> Decoded:
-    """Decode points on the way from one z to another.
+    """Decode points on the path from one z to another.
 
     Args:
       model: the model.
@@ -170,13 +170,13 @@ def similar(
     key: jax.Array,
     temperature: jax.Array | float = 0.0,
 ) -> Decoded:
-    """Decode a point between each z and a draw from the prior of its own, see `paths.similar`.
+    """Decode a variation of each z: a point between it and a sample from the prior.
 
     Args:
       model: the model.
       params: its parameters.
       z: [B, Z] float32.
-      amount: scalar or [B], 0 (z itself) to 1 (an independent draw).
+      amount: scalar or [B], 0 (z itself) to 1 (an independent sample), see `paths.similar`.
       key: random key, of the draws and of the tokens.
       temperature: divides the logits; 0 takes the best token.
     """
@@ -194,7 +194,7 @@ def attribute(
     key: jax.Array,
     temperature: jax.Array | float = 0.0,
 ) -> Decoded:
-    """Decode each z with multiples of an attribute's vector added.
+    """Decode each z plus multiples of an attribute vector.
 
     Args:
       model: the model.
@@ -222,21 +222,21 @@ def long(
     temperature: jax.Array | float = 0.0,
     kind: str = "slerp",
 ) -> Decoded:
-    """Decode a walk through z, one window at each step, see `paths.through`.
+    """Decode a path through z, one window per point, see `paths.through`.
 
-    Neighbouring windows are alike because their z are; no window hears another.
+    Neighbouring windows are similar because their z are; they are decoded independently.
 
     Args:
       model: the model.
       params: its parameters.
-      points: [P, Z] float32, what the walk passes.
+      points: [P, Z] float32, on the path in order.
       num_windows: W.
       key: random key of the decoded tokens.
       temperature: divides the logits; 0 takes the best token.
       kind: "slerp" or "linear".
 
     Returns:
-      tokens [W, T] or [W, T, K], z [W, Z]; `join_windows` makes one piece of them.
+      tokens [W, T] or [W, T, K], z [W, Z]; `join_windows` joins them to one piece.
     """
     return _decode(model, params, paths.through(points, num_windows, kind), key, temperature)
 
@@ -250,11 +250,11 @@ def continuation(
     key: jax.Array,
     temperature: jax.Array | float = 0.0,
 ) -> Decoded:
-    """Chain windows: each one is a variation of the one before.
+    """Continue pieces by windows that are each a variation of the previous one.
 
-    The z of a window is the encoded window before it, moved by `drift` towards a draw from
-    the prior (`paths.similar`). The decoder hears nothing of that window but this z: it does
-    not go on with a phrase or a held note as a language model would. Without drift, the
+    The z of a window is that of the previous window, encoded again and moved by `drift` towards a
+    sample from the prior (`paths.similar`). The decoder sees nothing else of the previous window:
+    the continuation keeps the style but does not complete a phrase or a held note. Without drift,
     windows are reconstructions of reconstructions.
 
     Args:
@@ -262,7 +262,7 @@ def continuation(
       params: its parameters.
       z: [B, Z] float32, the encoded end of each piece.
       num_windows: W.
-      drift: 0 (each window the reconstruction of the last) to 1 (all drawn from the prior).
+      drift: 0 (reconstructions of the previous window) to 1 (samples from the prior).
       key: random key, of the drift and of the tokens.
       temperature: divides the logits; 0 takes the best token.
 
@@ -279,11 +279,11 @@ def continuation(
 
 
 def join_windows(tokens: jax.Array, task: Task) -> jax.Array:
-    """Put windows one after the other; no note sounds on from one into the next.
+    """Concatenate windows; no note continues from one window into the next.
 
     Args:
       tokens: [B, W, T] or [B, W, T, K] integer.
-      task: whose tokens they are.
+      task: the task of the tokens.
 
     Returns:
       [B, W * T] or [B, W * T, K] of the same type. Where a melody's window ends with a note
@@ -309,7 +309,7 @@ def _decode(
     key: jax.Array,
     temperature: jax.Array | float,
 ) -> Decoded:
-    """Decode z [..., Z] all together: tokens [..., T] or [..., T, K], and z."""
+    """Decode z [..., Z] in one batch: tokens [..., T] or [..., T, K], and z."""
     tokens = model.generate(params, z.reshape(-1, z.shape[-1]), key, temperature)
     return Decoded(tokens.reshape(*z.shape[:-1], *tokens.shape[1:]), z)
 
@@ -329,7 +329,7 @@ def log_likelihood(
       params: its parameters.
       tokens: [B, T] or [B, T, K] integer.
       key: random key of z.
-      num_samples: z drawn of each example's posterior, one after the other.
+      num_samples: samples of z from each example's posterior, decoded one after another.
       lengths: [B] int32, steps of each example that count, or None for T.
 
     Reference: Burda et al. 2016, "Importance Weighted Autoencoders", equation 8.

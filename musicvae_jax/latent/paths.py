@@ -1,8 +1,8 @@
 """Points in z: arcs and lines, grids, variations of a piece, paths through several points.
 
-Pure geometry; `sampling` decodes what these functions return. Draws from the prior lie near a
-sphere of radius sqrt(Z), and points on a straight line between two of them lie inside it,
-where the decoder has seen little. An arc stays near the sphere, so that it is the default.
+Pure geometry; `operations` decodes what these functions return. Samples from the prior lie near a
+sphere of radius sqrt(Z). Points on a straight line between two of them lie inside it, where the
+decoder has seen little training data; an arc, the default, stays near the sphere.
 
 Reference: `_slerp` in magenta/models/music_vae/trained_model.py.
 
@@ -25,7 +25,7 @@ _MIN_SINE = 1e-3
 
 
 def slerp(a: jax.Array, b: jax.Array, fractions: jax.Array) -> jax.Array:
-    """Move from a to b along the arc, at constant angular speed.
+    """Interpolate between a and b along the arc, at constant angular speed.
 
     Where the angle is 0 or 180 degrees or an end is 0, the arc has no direction and the path
     is the straight line. Fractions 0 and 1 give a and b to the bit.
@@ -56,12 +56,12 @@ def slerp(a: jax.Array, b: jax.Array, fractions: jax.Array) -> jax.Array:
 
 
 def linear(a: jax.Array, b: jax.Array, fractions: jax.Array) -> jax.Array:
-    """Move from a [Z] to b [Z] along the straight line: [N, Z] at `fractions` [N]."""
+    """Interpolate linearly between a [Z] and b [Z]: [N, Z] at `fractions` [N]."""
     return (1.0 - fractions)[:, None] * a[None, :] + fractions[:, None] * b[None, :]
 
 
 def between(a: jax.Array, b: jax.Array, fractions: jax.Array, kind: str = "slerp") -> jax.Array:
-    """Move from a [Z] to b [Z] by `slerp` or `linear`: [N, Z] at `fractions` [N].
+    """Interpolate between a [Z] and b [Z] by `slerp` or `linear`: [N, Z] at `fractions` [N].
 
     Raises:
       InputError: `kind` is neither.
@@ -98,11 +98,11 @@ def grid(corners: jax.Array, rows: int, columns: int, kind: str = "slerp") -> ja
 
 
 def similar(z: jax.Array, noise: jax.Array, amount: jax.Array | float) -> jax.Array:
-    """Move each point towards noise of its own, along the arc.
+    """Move each point along the arc towards its own noise.
 
-    With draws from N(0, 1) as noise, which in many dimensions are at right angles to z, the
-    correlation with z falls as the cosine of amount * 90 degrees and the length goes smoothly
-    from that of z to that of the noise: the variation stays where the decoder has been trained.
+    Noise from N(0, 1) is nearly orthogonal to z in many dimensions. The correlation with z then
+    falls as the cosine of amount * 90 degrees, and the length changes smoothly from that of z to
+    that of the noise, so variations stay where the decoder has been trained.
 
     Args:
       z: [B, Z] float32.
@@ -131,11 +131,11 @@ def shifted(z: jax.Array, vector: jax.Array, amounts: jax.Array) -> jax.Array:
 
 
 def through(points: jax.Array, num: int, kind: str = "slerp") -> jax.Array:
-    """Walk through several points in order, equally many steps from each to the next.
+    """Follow a path through several points in order, with equally many steps between neighbours.
 
     Args:
-      points: [P, Z] float32; one point is stayed at.
-      num: N, points of the walk, the first and the last of `points` included.
+      points: [P, Z] float32; a single point is repeated.
+      num: N, points of the path, the first and the last of `points` included.
       kind: "slerp" or "linear".
 
     Returns:

@@ -1,22 +1,22 @@
-"""The LSTM recurrence by cuDNN, as JAX offers it: NVIDIA GPUs, float32.
+"""The LSTM recurrence by cuDNN, through JAX: NVIDIA GPUs, float32.
 
     kernel, bias   packed into the one flat array that cuDNN takes
-    inputs         of every step, dense: one-hot tokens, and what is constant in time repeated
-    one call       runs a layer of one recurrence over all steps; its gradient is another call
+    inputs         dense at every step: one-hot tokens, constant inputs repeated
+    one call       runs a layer of one recurrence over all steps; a second one is its gradient
 
-`lstm_backend=auto` does not choose it. That is counted, not measured: on a GPU neither it nor
-the loop of `lstm.py` has been timed.
+`lstm_backend=auto` does not choose it. The reasons are operation counts; on a GPU neither this
+back end nor the loop of `lstm.py` has been timed.
 
-* JAX gives it float32 only, multiplied as TF32 (unless jax_default_matmul_precision asks for
-  more): half the rate of bfloat16 products, and twice the bytes of all that is kept.
-* It multiplies the zeros of one-hot tokens, and z or a bar's embedding, at every step. In the
-  published configurations that makes 1.3 to 4 times the operations in the lowest decoder layer
-  and 1.03 to 1.25 times in the model; the smaller the model, the more.
-* The directions of an encoder and the tracks of a trio, one batched product in `lstm.py`, run
-  one after the other.
+* JAX offers float32 only, multiplied as TF32 (unless jax_default_matmul_precision asks for more):
+  half the rate of bfloat16 products, and twice the memory for saved activations.
+* It multiplies the zeros of one-hot tokens, and repeats the product with z (or a bar's embedding)
+  at every step. In the published configurations that is 1.3 to 4 times the operations in the
+  lowest decoder layer and 1.03 to 1.25 times in the model; more in smaller models.
+* The directions of an encoder and the tracks of a trio, one batched product in `lstm.py`, run one
+  after another.
 
-What may speak for it, fewer kernels to launch per step, takes a GPU to weigh. Only whole
-sequences run here: what feeds back its own samples makes its steps in `lstm.py`.
+It launches fewer kernels per step, a gain that only a GPU can show. It runs whole sequences only:
+decoding that feeds back samples uses the steps of `lstm.py`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def check_device() -> None:
     """Check that this process can use cuDNN's LSTM.
 
     Raises:
-      InputError: JAX runs on something else than one NVIDIA GPU. The compiler cannot cut a call
-        into cuDNN among devices.
+      InputError: JAX runs on anything but one NVIDIA GPU. XLA cannot partition a call of cuDNN
+        among devices.
     """
     devices = jax.devices()
     instead = "lstm_backend=xla runs everywhere"
@@ -54,7 +54,7 @@ def check_device() -> None:
 
 
 def pack(kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """Put the weights of an LSTM in cuDNN's order, the forget bias added.
+    """Pack the weights of an LSTM in cuDNN's order, with the forget bias added.
 
     Args:
       kernel: [I + H, 4H], gate columns i, j, f, o.
@@ -82,7 +82,7 @@ def run_layer(
     *,
     lstm: Callable[..., Any] = rnn.lstm,
 ) -> jax.Array:
-    """Run one layer of N independent recurrences, one after the other.
+    """Run one layer of N independent recurrences, one after another.
 
     Args:
       x: dense inputs, N arrays [T, B, I] float32; I may differ.
@@ -116,7 +116,7 @@ def run_layer(
 def run_stack(
     run: RunLayer, x: jax.Array, layers: Sequence[Layer], starts: Sequence[State]
 ) -> jax.Array:
-    """Run layer after layer: inputs [N, T, B, I] to h of the highest one, [N, T, B, H]."""
+    """Run all layers: inputs [N, T, B, I] to h of the highest layer, [N, T, B, H]."""
     for layer, start in zip(layers, starts, strict=True):
         parts = [rows for rows in (layer.inputs, layer.recurrent) if rows is not None]
         x = run(x, jnp.concatenate(parts, axis=1), layer.bias, start)

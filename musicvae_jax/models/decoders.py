@@ -29,9 +29,10 @@ class Sampling(NamedTuple):
     """How a decoder feeds its own output back in training.
 
     Attributes:
-      probability: of a sample instead of the true token, per example, stream and step.
+      probability: of feeding back a sample instead of the true token, drawn for each example,
+        stream and step.
       key: random key.
-      temperature: divides the logits that samples are drawn from; 0 takes the best.
+      temperature: divides the logits of the samples; 0 takes the best token.
     """
 
     probability: jax.Array | float
@@ -40,10 +41,10 @@ class Sampling(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """Inputs that a decoder does not see in training.
+    """Input dropout: previous tokens that are hidden from a decoder in training.
 
     Attributes:
-      probability: of an empty input in place of the previous tokens, per example and step.
+      probability: that the previous tokens are hidden, drawn for each example and step.
       key: random key.
     """
 
@@ -70,12 +71,12 @@ class Weights(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What depends on the context only: computed once, before any loop.
+    """What depends only on the context; computed once, before any loop.
 
     Attributes:
       gates: [N, B, 4H], the context's part of the lowest gates, bias included.
       states: initial state of each layer.
-      context: [B, C], itself.
+      context: [B, C], the context itself.
     """
 
     gates: jax.Array
@@ -90,7 +91,7 @@ class Stream(nn.Module):
       depth: V, summed over the columns.
       context_size: C.
       sizes: units of each layer.
-      initial: draws the parameters.
+      initial: how the parameters are initialised.
     """
 
     depth: int
@@ -119,9 +120,9 @@ class CategoricalDecoder(nn.Module):
       depths: for each stream the V of its columns, in the order of the tokens' columns.
       context_size: C.
       sizes: units of each layer.
-      initial: draws the parameters.
+      initial: how the parameters are initialised.
       dtype: type of the products.
-      remat: compute each layer again in the backward pass.
+      remat: recompute each layer in the backward pass.
       run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
     """
 
@@ -170,7 +171,7 @@ class CategoricalDecoder(nn.Module):
         return jnp.stack([stream.cells[n].bias for stream in self.streams])
 
     def prepare(self, weights: Weights, context: jax.Array) -> Prepared:
-        """Compute all that a context [B, C] gives: once, not per step."""
+        """Compute what depends only on the context [B, C]."""
         gates = products.contract("bc,ncg->nbg", context, weights.context, self.dtype)
         kernel, bias = weights.initial
         flat = products.contract("bc,nco->nbo", context, kernel, self.dtype) + bias[:, None, :]
@@ -236,7 +237,7 @@ class CategoricalDecoder(nn.Module):
     def feed_back(
         self, weights: Weights, start: Prepared, previous: Columns, sampling: Sampling
     ) -> Columns:
-        """Replace previous tokens by samples, each with a probability; never the first.
+        """Replace previous tokens, except the first, by samples with a given probability.
 
         The logits of teacher forcing on the result are those that a sequential decoder with
         scheduled sampling computes: no gradient passes through a sample.
@@ -277,7 +278,7 @@ class CategoricalDecoder(nn.Module):
           start: of `prepare`.
           first: K arrays [B], the tokens before the first step; V_k means "none".
           keys: one random key for each of T steps.
-          temperature: divides the logits; 0 takes the best.
+          temperature: divides the logits; 0 takes the best token.
 
         Returns:
           The last tokens, K arrays [B] int32, and all tokens, K arrays [T, B] int32.
@@ -320,7 +321,7 @@ class CategoricalDecoder(nn.Module):
     def _step(
         self, weights: Weights, gates: jax.Array, states: Any, previous: Columns
     ) -> tuple[Any, Columns]:
-        """Make one step: states, previous tokens [B] -> states, K logits [B, V_k]."""
+        """Run one step: states, previous tokens [B] -> states, K logits [B, V_k]."""
         tokens = self._token_gates(weights, tuple(p[None] for p in previous))[:, 0]
         states, hidden = lstm.step_stack(weights.layers, gates + tokens, states)
         logits: list[jax.Array] = []
@@ -332,7 +333,7 @@ class CategoricalDecoder(nn.Module):
     def drop(self, previous: Columns, dropout: Dropout) -> Columns:
         """Replace previous tokens by "none", all columns of a step together.
 
-        Reference: Bowman et al. 2016, section 3.1, where a token stands for what is dropped.
+        Reference: Bowman et al. 2016, section 3.1, where a special token replaces dropped ones.
         """
         gone = jax.random.bernoulli(dropout.key, dropout.probability, previous[0].shape)
         nothing = self.no_tokens(1)
@@ -359,7 +360,7 @@ def join_columns(columns: Columns) -> jax.Array:
 
 
 def _split(x: jax.Array, sizes: Sequence[int], axis: int) -> list[jax.Array]:
-    """Cut an axis into parts of these sizes."""
+    """Split an axis into parts of these sizes."""
     parts, start = [], 0
     for size in sizes:
         parts.append(lax.slice_in_dim(x, start, start + size, axis=axis))

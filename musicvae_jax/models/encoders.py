@@ -49,7 +49,7 @@ def drum_roll(tokens: jax.Array) -> jax.Array:
 
 
 def reverse(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """Reverse the first `lengths` steps of each example; the order of later steps is open.
+    """Reverse the first `lengths` steps of each example; the order of later steps is unspecified.
 
     Args:
       x: [T, B] or [T, B, D].
@@ -68,10 +68,10 @@ class BidirectionalStack(nn.Module):
     Attributes:
       inputs: D, features of a step.
       sizes: units of each layer, per direction.
-      initial: draws the parameters.
-      num_steps: T, how long the cells are to remember at first.
+      initial: how the parameters are initialised.
+      num_steps: T, sets the initial forget biases.
       dtype: type of the products.
-      remat: compute each layer again in the backward pass.
+      remat: recompute each layer in the backward pass.
       run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
     """
 
@@ -97,7 +97,7 @@ class BidirectionalStack(nn.Module):
         return 2 * self.sizes[-1]
 
     def declare(self) -> None:
-        """Touch every parameter."""
+        """Create all parameters."""
         for cell in self.cells:
             cell.stacked()
 
@@ -244,7 +244,7 @@ class HierarchicalStack(nn.Module):
         return self.level_1.embedding_size
 
     def declare(self) -> None:
-        """Touch every parameter."""
+        """Create all parameters."""
         self.level_0.declare()
         self.level_1.declare()
 
@@ -285,7 +285,7 @@ class Encoder(nn.Module):
       tracks: columns of the tokens.
       stack: tokens to an embedding.
       z_size: Z.
-      initial: draws the parameters.
+      initial: how the parameters are initialised.
       dtype: type of the products.
     """
 
@@ -303,7 +303,7 @@ class Encoder(nn.Module):
         self.sigma = products.Affine(inputs, self.z_size, initial.sigma, initial.sigma_bias)
 
     def declare(self) -> None:
-        """Touch every parameter."""
+        """Create all parameters."""
         products.touch(self.mu, self.sigma)
         self.stack.declare()
 

@@ -30,7 +30,7 @@ class FlatDecoder(nn.Module):
     core: CategoricalDecoder
 
     def declare(self) -> None:
-        """Touch every parameter."""
+        """Create all parameters."""
         self.core.weights()
 
     def logits(

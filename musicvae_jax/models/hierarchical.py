@@ -1,9 +1,9 @@
 """The hierarchical decoder: a conductor LSTM over bars, a decoder LSTM within each bar.
 
-The decoder's state starts anew in every bar, from the conductor's output; only the previous
-token crosses the bar line. So under teacher forcing all bars run side by side, B * U
-examples in a loop of S steps, and so they do under scheduled sampling, which never samples
-the first input of a bar. Generation needs the bars one after another.
+The decoder's state is reset at every bar from the conductor's output; only the previous token
+crosses the bar line. Under teacher forcing all bars therefore run in parallel, as B * U examples
+in a loop of S steps; also under scheduled sampling, which never samples the first input of a bar.
+Generation decodes one bar after another.
 
 Reference: HierarchicalLstmDecoder (disable_autoregression=True) in
 magenta/models/music_vae/lstm_models.py.
@@ -38,8 +38,8 @@ class Conductor(nn.Module):
     Attributes:
       z_size: Z.
       sizes: units of each layer.
-      initial: draws the parameters.
-      num_bars: U, how long the cells are to remember at first.
+      initial: how the parameters are initialised.
+      num_bars: U, sets the initial forget biases.
       dtype: type of the products.
       run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
     """
@@ -62,7 +62,7 @@ class Conductor(nn.Module):
         ]
 
     def declare(self) -> None:
-        """Touch every parameter."""
+        """Create all parameters."""
         products.touch(self.initial_state, *self.cells)
 
     def __call__(self, z: jax.Array) -> jax.Array:
@@ -94,7 +94,7 @@ class HierarchicalDecoder(nn.Module):
     num_bars: int
 
     def declare(self) -> None:
-        """Touch every parameter."""
+        """Create all parameters."""
         self.conductor.declare()
         self.core.weights()
 

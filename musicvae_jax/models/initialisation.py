@@ -1,16 +1,16 @@
 """Initial parameters: the reference's, or scales that make the decoder use z from the start.
 
-The reference draws every kernel that touches z with standard deviation 0.001: mu is near 0,
-sigma near 0.7, and neither reaches the decoder, which then learns to do without z and stays on
-that plateau for hundreds of steps. The default draws each part by the size of what it reads:
+The reference draws every kernel that touches z with standard deviation 0.001: mu is near 0, sigma
+near 0.7, and z has no effect on the decoder, which then learns to ignore it and stays on that
+plateau for hundreds of steps. The default scales each part by the size of its inputs:
 
-    mu       outputs of an LSTM, about 0.15 each: mu then varies about as much as the prior
-    sigma    starts at softplus(-1) = 0.31, below the spread of mu: z tells rows apart
-    context  the rows of the decoder's kernel for z (or a bar's embedding), which Glorot's rule
-             for the whole kernel, most of it rows for tokens, makes too small
-    state    the kernels of initial states
-    memory   forget gates of the encoder and the conductor that keep what they hold over up to
-             the length of the sequence: 0.73 per step, as the bias 1 has it, is nothing after 16
+    mu       reads LSTM outputs of about 0.15; its scale gives mu about the variance of the prior
+    sigma    starts at softplus(-1) = 0.31, below the spread of mu, so that z separates examples
+    context  rows of the decoder's kernel for z (or a bar's embedding); Glorot's rule for the whole
+             kernel, most of whose rows are for tokens, makes them too small
+    state    kernels of the initial states
+    memory   forget biases of the encoder and the conductor for time scales up to the length of the
+             sequence; with bias 1 a cell keeps 0.73 per step, which is nothing after 16 steps
 
 Chosen by examples needed and by the ELBO on validation rows
 (`python -m experiments.benchmarks.time_to_accuracy`).
@@ -35,15 +35,15 @@ ZEROS = nn.initializers.zeros
 
 
 class Initialisation(NamedTuple):
-    """What draws the parameters that differ between the ways to start; the rest is Glorot and 0.
+    """Initialisers that differ between the two schemes; other kernels are Glorot, biases 0.
 
     Attributes:
       mu: kernel of mu.
       sigma: kernel of sigma before its softplus.
       sigma_bias: bias of sigma before its softplus.
       state: kernels of initial states.
-      context_gain: standard deviation of what z of the prior adds to each gate; 0 leaves the
-        rows for it to Glorot's rule for the whole kernel.
+      context_gain: standard deviation of the contribution of z ~ N(0, 1) to each gate; 0 uses
+        Glorot's rule for the whole kernel.
       has_memory: whether forget biases grow with the length of the sequence.
     """
 
@@ -55,7 +55,7 @@ class Initialisation(NamedTuple):
     has_memory: bool
 
     def context_kernel(self, first_row: int, num_rows: int) -> Initializer:
-        """Draw an LSTM kernel of which `num_rows` rows from `first_row` read a context."""
+        """Initialise an LSTM kernel whose `num_rows` rows from `first_row` read a context."""
         if self.context_gain == 0:
             return GLOROT
         scale = self.context_gain / math.sqrt(num_rows)
@@ -69,13 +69,13 @@ class Initialisation(NamedTuple):
         return draw
 
     def cell_bias(self, num_steps: int) -> Initializer:
-        """Draw the bias [4H] of an LSTM that is to remember up to `num_steps` steps."""
+        """Initialise the bias [4H] of an LSTM that must remember up to `num_steps` steps."""
         if not self.has_memory or num_steps < 3:
             return ZEROS
 
         def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             H = shape[0] // 4
-            # The forget bias 1 is added at run time. No gate forgets faster than it did.
+            # The forget bias 1 is added at run time; no gate forgets faster than with it alone.
             longest = float(num_steps - 1)
             time = jax.random.uniform(key, (H,), dtype, minval=math.e, maxval=max(longest, 3.0))
             return jnp.zeros(shape, dtype).at[2 * H : 3 * H].set(jnp.log(time) - 1.0)

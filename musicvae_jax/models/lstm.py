@@ -1,4 +1,4 @@
-"""The LSTM recurrence: what happens once before the loop, in the loop, and once after it.
+"""The LSTM recurrence, with as much work as possible outside its loops.
 
     before   gate inputs of all steps by one product (or a row lookup, for tokens)
     loop     h @ kernel, gates, cell; forward keeps the activations
@@ -7,10 +7,9 @@
 
 N independent recurrences of equal size (the two directions of an encoder, the three tracks
 of a trio) run in one loop on a leading axis: sequences are [N, T, B, ...], as a batched
-product leaves them. One buffer holds the gate inputs, then in their place the activations,
-then in theirs the gate gradients: on a CPU and a GPU alike, memory is what such loops wait
-for. Cell state and sums are float32; products, and what is kept between steps, take the
-compute dtype.
+product leaves them. One buffer holds the gate inputs, then the activations, then the gate
+gradients, because such loops are memory-bound on CPUs and GPUs. Cell state and sums are float32;
+products, and what is kept between steps, have the compute dtype.
 
 Kernels have the reference's fused layout [inputs + H, 4H], input rows first, gate columns in
 the order i, j, f, o. The forget bias 1 is added at run time and is not in the stored bias.
@@ -142,7 +141,7 @@ def _only_forward(
 
 
 def _buffer(static: _Static, like: jax.Array, dtype: Any = None) -> jax.Array:
-    """Make room for an array [N, B, D] at every step: [N, T, B, D]."""
+    """Allocate an array [N, B, D] for every step: [N, T, B, D]."""
     N, B, D = like.shape
     return _stored(static, jnp.zeros((N, static.num_steps, B, D), dtype or static.dtype))
 
@@ -184,7 +183,7 @@ def _gates(x: jax.Array | None, constant: jax.Array, weights: jax.Array, h: jax.
 
 
 def advance(state: State, gates: jax.Array) -> tuple[State, jax.Array]:
-    """Make one step of the cells.
+    """Advance the cells by one step.
 
     Args:
       state: c and h before the step, [N, B, H].
@@ -294,7 +293,7 @@ def _backward(
 def _gate_gradients(
     active: jax.Array, c: jax.Array, c_before: jax.Array, grad: State
 ) -> tuple[jax.Array, jax.Array]:
-    """Go back through one step's gates: gradients of the gates [N, B, 4H] and of c_before."""
+    """Backpropagate through one step: gradients of the gates [N, B, 4H] and of c_before."""
     i, j, f, o = jnp.split(active.astype(jnp.float32), 4, axis=-1)
     tanh_c = jnp.tanh(c)
     dc = grad.c + grad.h * o * (1.0 - tanh_c * tanh_c)
@@ -334,7 +333,7 @@ def run_stack(
     dtype: Any,
     recompute: bool = False,
 ) -> jax.Array:
-    """Run layer after layer over the whole sequence.
+    """Run all layers over the whole sequence.
 
     Args:
       layers: from the lowest up.
@@ -344,7 +343,7 @@ def run_stack(
       starts: state of each layer before the first step.
       num_steps: T.
       dtype: type of the products.
-      recompute: compute each layer again in the backward pass.
+      recompute: recompute each layer in the backward pass.
 
     Returns:
       h of the highest layer, [N, T, B, H] float32.
@@ -367,7 +366,7 @@ def run_stack(
 def step_stack(
     layers: Sequence[Layer], gates: jax.Array, states: Sequence[State]
 ) -> tuple[tuple[State, ...], jax.Array]:
-    """Make one step of all layers.
+    """Advance all layers by one step.
 
     Args:
       layers: weights, already in the type of the products.
@@ -387,7 +386,7 @@ def step_stack(
 
 
 def split_states(flat: jax.Array, sizes: Sequence[int]) -> tuple[State, ...]:
-    """Cut [N, B, 2 * sum(sizes)] into the layers' states, in the order c0, h0, c1, h1, ..."""
+    """Split [N, B, 2 * sum(sizes)] into the layers' states, in the order c0, h0, c1, h1, ..."""
     states, column = [], 0
     for size in sizes:
         c, h = flat[..., column : column + size], flat[..., column + size : column + 2 * size]

@@ -29,7 +29,7 @@ class VariationalAutoencoder(nn.Module):
     num_steps: int
 
     def declare(self) -> None:
-        """Touch every parameter, so that `init` makes it without running the model."""
+        """Create all parameters without running the model."""
         self.encoder.declare()
         self.decoder.declare()
 

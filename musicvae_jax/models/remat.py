@@ -1,4 +1,4 @@
-"""Trade time for memory: compute a layer again in the backward pass (`remat=True`)."""
+"""Trade time for memory: recompute layers in the backward pass (`remat=True`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 
 
 def recomputed(layer: Callable[..., jax.Array], remat: bool) -> Callable[..., jax.Array]:
-    """Let the backward pass compute a layer again instead of keeping what it needs of it.
+    """Recompute a layer in the backward pass instead of saving its activations.
 
-    What is kept is what goes into the layer: of a stack the h of the layer below, a sixth of
-    gates, cell and output. Unlike `jax.checkpoint`'s, the second computation needs the
-    gradient: XLA's CPU scheduler would make it early, and keep more, not less.
+    Only the layer's inputs are saved: in a stack the h of the layer below, a sixth of gates, cell
+    and output. Unlike with `jax.checkpoint`, the recomputation depends on the gradient: otherwise
+    XLA's CPU scheduler would run it early and use more memory, not less.
     """
 
     def run(*args: Any) -> jax.Array:
@@ -35,7 +35,7 @@ def _run_again_forward(pure: Callable[..., jax.Array], args: Any, captured: Any)
 
 
 def _run_again_backward(pure: Callable[..., jax.Array], saved: Any, grad: jax.Array) -> Any:
-    # Zero, but the compiler cannot know: a barrier alone is gone before the CPU's scheduler.
+    # Zero, but the compiler cannot know. Barriers are removed before the CPU's scheduler runs.
     nothing = jnp.minimum(jnp.abs(grad.ravel()[0]), 0.0)
     leaves, tree = jax.tree.flatten(saved)
     largest = max(range(len(leaves)), key=lambda n: leaves[n].size)

@@ -26,7 +26,7 @@ _CONDUCTOR = "decoder/hierarchical_level_0"
 
 
 def params_from_variables(variables: Mapping[str, Any], task: str) -> tuple[ModelConfig, Params]:
-    """Turn a dict of the reference's variables into parameters.
+    """Convert a dict of the reference's variables to parameters.
 
     Args:
       variables: TensorFlow name (a trailing ":0" is allowed) to float array. The step counter and
@@ -60,7 +60,7 @@ def params_from_variables(variables: Mapping[str, Any], task: str) -> tuple[Mode
 
 
 def variables_from_params(params: Params) -> dict[str, Any]:
-    """Turn parameters into a dict of the reference's variables: the inverse of the above."""
+    """Convert parameters to the reference's variables: the inverse of `params_from_variables`."""
     return {_tf_name(path, params): leaf for path, leaf in _leaves(params)}
 
 

@@ -282,7 +282,6 @@ def test_without_a_gpu_training_ends_with_one_line_and_exit_code_2(tmp_path: pat
         [sys.executable, "-m", "experiments.train", *folders, *flags],
         capture_output=True,
         text=True,
-        timeout=240,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
     assert done.returncode == 2
