@@ -14,6 +14,7 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from data_pipeline.extraction.engines import ENGINES, FAST
 from data_pipeline.inputs.sources import CORPORA
+from data_pipeline.reading.programs import has_choice, parse_programs
 from data_pipeline.reading.segments import METERS
 from data_pipeline.selection.splits import SPLITS
 from musicvae_jax.config import InputError
@@ -53,6 +54,11 @@ class Options:
     meter: str = option(
         METERS[0], choices=METERS, help="Meter to accept: 4/4, or any (ignore time signatures)."
     )
+    programs: str | None = option(
+        None,
+        help="General MIDI programs of melodies, from 0: any, or a list such as 0-31,40. "
+        "Default: as the reference, 0-31 for mel_2bar, any for mel_16bar.",
+    )
     engine: str = option(
         FAST, choices=ENGINES, help="MIDI reader: fast, or note_seq (slower, same rows)."
     )
@@ -86,6 +92,10 @@ class Options:
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise InputError(f"task: name each once: {', '.join(TASKS)}, or all")
         cli.check_choices(self)
+        if self.programs is not None:
+            parse_programs(self.programs)
+            if not any(has_choice(get_task(task)) for task in self.tasks):
+                raise InputError("programs: only for tasks of one melody, mel_2bar or mel_16bar")
         if self.num_workers is not None and self.num_workers < 1:
             raise InputError(f"workers: {self.num_workers} is out of range, it must be 1 or more")
         is_split = len(self.split) == len(SPLITS) and min(self.split) >= 0 and self.split[0] > 0
@@ -116,6 +126,7 @@ class Options:
         return {
             "task": sorted(self.tasks),
             "meter": self.meter,
+            "programs": self.programs,
             "engine": self.engine,
             "split": [int(share) if share == int(share) else share for share in self.split],
             "split_by": self.split_by,

@@ -86,12 +86,20 @@ def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:
         "task": options.tasks,
         "meter": options.meter,
         "engine": options.engine,
+        "programs": options.programs,
         "versions": store.versions(),
     }
     journal = open_journal(folder, options.tasks, header)
     with contextlib.closing(journal):
         _say_what_was_found(journal)
-        found = gather(inputs, journal, options.meter, options.engine, _executor(options))
+        found = gather(
+            inputs,
+            journal,
+            _executor(options),
+            meter=options.meter,
+            engine=options.engine,
+            programs=options.programs,
+        )
         found.settle(folder / "songs")
         place = folder / store.STORE
         whole, rolls = _write_store(found, inputs, options, place)

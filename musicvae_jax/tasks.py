@@ -8,6 +8,7 @@ Reference: magenta/models/music_vae/configs.py and data.py (converters).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from musicvae_jax.config import Config, InputError, ModelConfig, RunConfig, TrainConfig
 
@@ -66,13 +67,13 @@ class Track:
       name: "melody", "bass" or "drums".
       kind: key of `KINDS`, and of the table of codecs in `data_pipeline.codecs`.
       encoder_roll: the encoder reads 9 bits and a "nothing" bit instead of a one-hot.
-      programs: General MIDI programs that belong to the track; None allows all.
+      programs: General MIDI programs that belong to the track, ascending; None allows all.
     """
 
     name: str
     kind: str
     encoder_roll: bool = False
-    programs: range | None = None
+    programs: Collection[int] | None = None
 
     @property
     def num_classes(self) -> int:

@@ -10,14 +10,18 @@ Differences from the reference, none of which moves a number on its own files:
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from data_pipeline.codecs.windows import Encoded, lay_out, windows
+from data_pipeline.reading.programs import describe
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax.tasks import MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF, Track
 from musicvae_jax.tokens import melody_notes, note_ons, pitches
 
 NO_MELODY = "no melody: no notes but drums"
+WRONG_PROGRAMS = "no melody in programs "
 NO_PITCHES = "no melody: no pitches 21..108"
 
 PANEL_SHARE = 5  # height in pictures, relative to other kinds
@@ -25,9 +29,9 @@ PANEL_SHARE = 5  # height in pictures, relative to other kinds
 _PITCH_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
-def wrong_programs(programs: range) -> str:
-    """Return the reason for a piece whose notes all have other programs."""
-    return f"no melody in programs {programs.start}..{programs.stop - 1}"
+def wrong_programs(programs: Collection[int]) -> str:
+    """Return the reason for a segment whose notes all have other programs."""
+    return WRONG_PROGRAMS + describe(programs)
 
 
 def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
@@ -61,11 +65,11 @@ def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
     return found._replace(rows=_clear_leading_offs(found.rows))
 
 
-def has_program(notes: np.ndarray, programs: range | None) -> np.ndarray:
+def has_program(notes: np.ndarray, programs: Collection[int] | None) -> np.ndarray:
     """Tell which notes have one of the programs (None: any), bool [N]."""
     if programs is None:
         return np.ones(len(notes), np.bool_)
-    return (notes["program"] >= programs.start) & (notes["program"] < programs.stop)
+    return np.isin(notes["program"], list(programs))
 
 
 def monophonic(notes: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ Differences from the reference:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -94,7 +94,9 @@ def _groups(
 
 
 def instruments_by_type(
-    segment: Segment, melody_programs: range | None, bass_programs: range | None
+    segment: Segment,
+    melody_programs: Collection[int] | None,
+    bass_programs: Collection[int] | None,
 ) -> list[list[int]]:
     """List the instruments of melody, bass and drums; those of two types are in none."""
     notes = segment.notes[segment.notes["instrument"] <= MAX_INSTRUMENT]

@@ -25,6 +25,7 @@ class Job:
       tasks: keys of `TASKS`.
       meter: "4/4" or "any".
       engine: "fast" or "note_seq".
+      programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Job:
     tasks: tuple[str, ...]
     meter: str
     engine: str = engines.FAST
+    programs: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,12 @@ def convert(job: Job) -> Converted:
     try:
         # All tasks, whichever are wanted: they decide together which files are one song.
         found = engines.extract_file(
-            job.name, job.data, tuple(TASKS), meter=job.meter, engine=job.engine
+            job.name,
+            job.data,
+            tuple(TASKS),
+            meter=job.meter,
+            engine=job.engine,
+            programs=job.programs,
         )
     except ReadError as error:
         refusal = getattr(error, "fast_refusal", None)

@@ -91,14 +91,19 @@ class Gathering:
       songs: which units are one song; known when all is settled.
     """
 
-    def __init__(self, journal: Journal, meter: str, engine: str) -> None:
+    def __init__(self, journal: Journal, meter: str, engine: str, programs: str | None) -> None:
         self.units: list[Unit] = []
         self.num_files = 0
         self.file_md5s: list[list[str]] = []
         self.journal = journal
         self.position = 0
         self.songs: Songs
-        self._how = (tuple(name for name in journal.spools if name != SONGS), meter, engine)
+        self._how = (
+            tuple(name for name in journal.spools if name != SONGS),
+            meter,
+            engine,
+            programs,
+        )
         self._copies: list[tuple[int, int]] = []
         self._first_with: dict[tuple[str, str], int] = {}
         self._unit_of_record = array.array("q", [_NOBODY] * len(journal.records))
@@ -180,10 +185,16 @@ class Gathering:
 
 
 def gather(
-    inputs: list[Source], journal: Journal, meter: str, engine: str, executor: Executor
+    inputs: list[Source],
+    journal: Journal,
+    executor: Executor,
+    *,
+    meter: str,
+    engine: str,
+    programs: str | None,
 ) -> Gathering:
     """Convert every file of the inputs, with a progress line on standard error."""
-    found = Gathering(journal, meter, engine)
+    found = Gathering(journal, meter, engine, programs)
     results = executor(found.jobs(inputs))
     start, num_rows = time.monotonic(), sum(sum(r["rows"].values()) for r in journal.records)
     with _progress(sum(source.size for source in inputs)) as bar, contextlib.closing(results):

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from data_pipeline.reading.extraction import Extraction
 from data_pipeline.reading.notes import ReadError
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import get_task
+
+if TYPE_CHECKING:
+    from note_seq import NoteSequence
 
 FAST, NOTE_SEQ = "fast", "note_seq"
 ENGINES = (FAST, NOTE_SEQ)
@@ -44,6 +48,7 @@ def extract_file(
     meter: str = "4/4",
     dedupe: bool = True,
     engine: str = FAST,
+    programs: str | None = None,
 ) -> FileExtraction:
     """Extract the rows of several tasks from one file.
 
@@ -55,10 +60,11 @@ def extract_file(
       dedupe: remove duplicates within a segment, as the reference does (never for trios).
       engine: "fast" gives what it cannot read to note-seq: MusicXML, ABC and MIDI that it
         refuses; "note_seq" reads all with note-seq. Both give the same rows.
+      programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
 
     Raises:
-      InputError: unknown task, meter or engine; ReadError (an InputError): no engine can
-        read the file.
+      InputError: unknown task, meter, engine or programs; ReadError (an InputError): no
+        engine can read the file.
     """
     if engine not in ENGINES:
         raise InputError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
@@ -68,13 +74,20 @@ def extract_file(
         from data_pipeline.fast import rows
 
         try:
-            part = rows.extract_fast(data, task_names, meter=meter, dedupe=dedupe)
+            part = rows.extract_fast(
+                data, task_names, meter=meter, dedupe=dedupe, programs=programs
+            )
         except rows.FastReadError as error:
             refusal = error.reason
         else:
             return FileExtraction([part], FAST)
     try:
-        parts = _by_note_seq(name, data, task_names, meter, dedupe)
+        parts = [
+            extract.extract_tasks(
+                sequence, task_names, meter=meter, dedupe=dedupe, programs=programs
+            )
+            for sequence in _sequences(name, data)
+        ]
     except ReadError as error:
         raise ReadError(error.reason, error.detail, refusal) from error
     return FileExtraction(parts, NOTE_SEQ, refusal)
@@ -113,12 +126,10 @@ def extract_rows(
     )
 
 
-def _by_note_seq(
-    name: str, data: bytes, task_names: Sequence[str], meter: str, dedupe: bool
-) -> list[dict[str, Extraction]]:
-    """Extract every unit of a file that note-seq can read."""
+def _sequences(name: str, data: bytes) -> list[NoteSequence]:
+    """Read every unit of a file that note-seq can read."""
     units = notes.read_units(name, data)
     sequences = [unit.sequence for unit in units if unit.sequence is not None]
     if not sequences:
         raise next(unit.error for unit in units if unit.error is not None)
-    return [extract.extract_tasks(s, task_names, meter=meter, dedupe=dedupe) for s in sequences]
+    return sequences

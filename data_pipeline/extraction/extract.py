@@ -15,15 +15,21 @@ import numpy as np
 from data_pipeline.codecs.codec import encode
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT, Extraction
+from data_pipeline.reading.programs import tasks_with
 from data_pipeline.reading.segments import NoteArrays, Segment, split_segments
-from musicvae_jax.tasks import Task, get_task
+from musicvae_jax.tasks import Task
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
 
 
 def tasks_from_notes(
-    unit: NoteArrays, task_names: Iterable[str], *, meter: str = "4/4", dedupe: bool = True
+    unit: NoteArrays,
+    task_names: Iterable[str],
+    *,
+    meter: str = "4/4",
+    dedupe: bool = True,
+    programs: str | None = None,
 ) -> dict[str, Extraction]:
     """Extract the rows of several tasks; the unit is split and quantised once.
 
@@ -32,12 +38,15 @@ def tasks_from_notes(
       task_names: keys of `TASKS`.
       meter: "4/4" as the reference; "any" ignores time signatures.
       dedupe: remove duplicates within a segment, as the reference does (never for trios).
+      programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
 
     Raises:
-      InputError: unknown task or meter.
+      InputError: unknown task, meter or programs.
     """
     segments = split_segments(unit, meter)
-    return {name: _extract(segments, get_task(name), dedupe) for name in task_names}
+    return {
+        task.name: _extract(segments, task, dedupe) for task in tasks_with(task_names, programs)
+    }
 
 
 def rows_from_notes(
@@ -48,11 +57,16 @@ def rows_from_notes(
 
 
 def extract_tasks(
-    sequence: NoteSequence, task_names: Iterable[str], *, meter: str = "4/4", dedupe: bool = True
+    sequence: NoteSequence,
+    task_names: Iterable[str],
+    *,
+    meter: str = "4/4",
+    dedupe: bool = True,
+    programs: str | None = None,
 ) -> dict[str, Extraction]:
     """Extract the rows of several tasks from a NoteSequence; see `tasks_from_notes`."""
     unit = notes.notes_from_sequence(sequence)
-    return tasks_from_notes(unit, task_names, meter=meter, dedupe=dedupe)
+    return tasks_from_notes(unit, task_names, meter=meter, dedupe=dedupe, programs=programs)
 
 
 def extract_sequence(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from data_pipeline.fast import trio as fast_trio
 from data_pipeline.fast.midi import FastReadError, MidiTable, read_table
 from data_pipeline.fast.tempo import QPM, SECONDS, to_seconds
 from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT, Extraction
+from data_pipeline.reading.programs import tasks_with
 from data_pipeline.reading.segments import METERS, refuse_meter, split_points
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import (
@@ -28,23 +29,22 @@ from musicvae_jax.tasks import (
     STEPS_PER_QUARTER,
     TASKS,
     Task,
-    get_task,
 )
 
 # Bits of what a piece holds: kinds of notes, and kinds of notes that have a token.
-_PITCHED, _LOW_PROGRAM, _DRUM = 1, 2, 4
-_PITCH, _LOW_PITCH, _CLASS = (bit << cut.TOKEN_SHIFT for bit in (1, 2, 4))
+_PITCHED, _CHOSEN, _DRUM = 1, 2, 4
+_PITCH, _CHOSEN_PITCH, _CLASS = (bit << cut.TOKEN_SHIFT for bit in (1, 2, 4))
 _TRIO = 16  # the first of three bits: a trio's melody, bass and drums
 
 _MAX_STEP = float(2**53)  # as in `pieces`
 _MELODY_PROGRAMS, _BASS_PROGRAMS = (track.programs for track in TASKS["trio_16bar"].tracks[:2])
 
 
-def _has_program(programs: np.ndarray, allowed: range | None) -> np.ndarray:
+def _has_program(programs: np.ndarray, allowed: Collection[int] | None) -> np.ndarray:
     """Tell which instruments have one of the programs (None: any), bool [I]."""
     if allowed is None:
         return np.ones(len(programs), np.bool_)
-    return (programs >= allowed.start) & (programs < allowed.stop)
+    return np.isin(programs, list(allowed))
 
 
 # Tables by whether an instrument is drums (0 or 1) and by program or pitch.
@@ -52,7 +52,6 @@ _VALUES = np.arange(128)
 _CLASS_BITS = drums.class_bits()
 _HAS_TOKEN = np.stack([(_VALUES >= MIN_PITCH) & (_VALUES <= MAX_PITCH), _CLASS_BITS > 0])
 _IS_MELODY, _IS_BASS = (_has_program(_VALUES, p) for p in (_MELODY_PROGRAMS, _BASS_PROGRAMS))
-_FLAGS = np.stack([np.where(_IS_MELODY, _PITCHED | _LOW_PROGRAM, _PITCHED), 0 * _VALUES + _DRUM])
 _KINDS = np.stack(
     [
         np.select([_IS_MELODY, _IS_BASS], [fast_trio.MELODY, fast_trio.BASS], fast_trio.OTHER),
@@ -86,7 +85,12 @@ class _Grid:
 
 
 def extract_fast(
-    data: bytes, task_names: Iterable[str], *, meter: str = "4/4", dedupe: bool = True
+    data: bytes,
+    task_names: Iterable[str],
+    *,
+    meter: str = "4/4",
+    dedupe: bool = True,
+    programs: str | None = None,
 ) -> dict[str, Extraction]:
     """Extract the rows of several tasks from a MIDI file.
 
@@ -94,21 +98,22 @@ def extract_fast(
       data: the file's bytes.
       task_names: keys of `TASKS`.
       meter: "4/4" as the reference; "any" ignores time signatures.
-      dedupe: remove duplicates within a piece, as the reference does (never for trios).
+      dedupe: remove duplicates within a segment, as the reference does (never for trios).
+      programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
 
     Raises:
       FastReadError: the file is not read here; note-seq may know more.
-      InputError: unknown task or meter.
+      InputError: unknown task, meter or programs.
     """
     if meter not in METERS:
         raise InputError(f"meter: {meter!r} is not one of {', '.join(METERS)}")
-    tasks = [get_task(name) for name in task_names]
-    grid = _grid(read_table(data), meter)
+    tasks = tasks_with(task_names, programs)
     found: dict[str, tuple[np.ndarray, list[int]]] = {}
     single = [task for task in tasks if len(task.tracks) == 1]
     pitched = [task for task in single if task.tracks[0].is_pitched]
     drummed = [task for task in single if not task.tracks[0].is_pitched]
     bands = [task for task in tasks if len(task.tracks) == 3]
+    grid = _grid(read_table(data), meter, _chosen_programs(pitched))
     if pitched or bands:
         by_instrument = cut.by_instrument(grid.notes, len(grid.programs))
         tokens = cut.melody_tokens(by_instrument, grid.is_drum)
@@ -134,7 +139,19 @@ def warm_up() -> None:
     extract_fast(header + struct.pack(">4sL", b"MTrk", len(events)) + events, TASKS)
 
 
-def _grid(table: MidiTable, meter: str) -> _Grid:
+def _chosen_programs(pitched: list[Task]) -> Collection[int] | None:
+    """Return the programs that melody tasks choose: one choice, beside tasks that take any.
+
+    Raises:
+      ValueError: tasks choose different programs, which `_Grid.holds` has no bits for.
+    """
+    chosen = {tuple(p) for task in pitched if (p := task.tracks[0].programs) is not None}
+    if len(chosen) > 1:
+        raise ValueError("tasks that choose different programs cannot be extracted together")
+    return chosen.pop() if chosen else None
+
+
+def _grid(table: MidiTable, meter: str, chosen: Collection[int] | None) -> _Grid:
     """Split at time changes and quantise, as `pieces.split_segments`."""
     seconds = to_seconds(table.notes, 2, table.tempos)
     total = float(seconds[:, 1].max(initial=0.0))
@@ -162,8 +179,10 @@ def _grid(table: MidiTable, meter: str) -> _Grid:
     programs, is_drum = table.instruments.T.copy()
     kinds = _KINDS[is_drum, programs]
     kinds[trio.MAX_INSTRUMENT + 1 :] = fast_trio.OTHER
+    pitched = np.where(_has_program(programs, chosen), _PITCHED | _CHOSEN, _PITCHED)
+    flags = np.where(is_drum, _DRUM, pitched)
     holds, last_steps = cut.piece_flags(
-        notes, _FLAGS[is_drum, programs] | 1 << _TRIO + kinds, is_drum, _HAS_TOKEN, len(starts)
+        notes, flags | 1 << _TRIO + kinds, is_drum, _HAS_TOKEN, len(starts)
     )
     num_bars = np.minimum(-(-last_steps // STEPS_PER_BAR), trio.MAX_BARS)
     refused = [
@@ -245,7 +264,7 @@ def _reason(task: Task, holds: int, num_bars: int) -> str:
         return TOO_SHORT if holds & _CLASS else drums.NO_CLASSES
     if not holds & _PITCHED:
         return melody.NO_MELODY
-    if programs is not None and not holds & _LOW_PROGRAM:
+    if programs is not None and not holds & _CHOSEN:
         return melody.wrong_programs(programs)
-    in_range = holds & (_PITCH if programs is None else _LOW_PITCH)
+    in_range = holds & (_PITCH if programs is None else _CHOSEN_PITCH)
     return TOO_SHORT if in_range else melody.NO_PITCHES

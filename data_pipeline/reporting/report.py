@@ -233,12 +233,15 @@ def hint(report: dict[str, Any], meter: str) -> str:
     reasons = collections.Counter(task["dropped"])
     no_drums = reasons[drums.NO_DRUMS] + reasons[drums.NO_CLASSES]
     pitched = reasons[melody.NO_MELODY] + reasons[melody.NO_PITCHES]
-    other = sum(n for reason, n in reasons.items() if reason.startswith("no melody in programs"))
+    other, programs = 0, ""
+    for reason, number in task["dropped"].items():
+        if reason.startswith(melody.WRONG_PROGRAMS):
+            other, programs = number, reason.removeprefix(melody.WRONG_PROGRAMS)
     incomplete = sum(n for reason, n in reasons.items() if reason.startswith("no band"))
     lacking = [
         (no_drums, "channel-10 drums", "--task=mel_2bar"),
         (pitched, "pitched notes in 21..108", "--task=drums_2bar"),
-        (other, "a melody in programs 0..31", "--task=mel_16bar"),
+        (other, f"a melody in programs {programs}", "--programs=any"),
         (incomplete, "melody, bass and drums together", "--task=mel_2bar"),
         (reasons[TOO_SHORT], "enough bars in a row", "a 2-bar task"),
         (reasons[segments.NOT_4_4] if meter != "any" else 0, "music in 4/4", "--meter=any"),

@@ -278,6 +278,11 @@ def test_meter_any_keeps_tunes_of_other_meters(collection: pathlib.Path) -> None
         ({"executor": "spark"}, "executor: 'spark' is not one of local, ray"),
         ({"ray_address": "auto"}, "ray_address: only with --executor=ray"),
         ({"meter": "3/4"}, "meter: '3/4' is not one of 4/4, any"),
+        (
+            {"programs": "0-200"},
+            "programs: '0-200' must be any, or numbers and ranges from 0 to 127",
+        ),
+        ({"programs": "0-31", "tasks": ("drums_2bar",)}, "programs: only for tasks of one melody"),
         ({"num_workers": 0}, "workers: 0 is out of range, it must be 1 or more"),
         ({"split": (90, 5, 4)}, r"split: \(90, 5, 4\) must be percentages"),
         ({"split": (0, 50, 50)}, r"must be percentages for train \(above 0\)"),
