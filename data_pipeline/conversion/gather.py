@@ -67,10 +67,12 @@ def local_executor(num_workers: int) -> Executor:
 
 def _say_that_it_compiles() -> None:
     """Explain on standard error why nothing has been converted yet."""
-    tqdm.tqdm.write(
-        "starting the MIDI reader; the first conversion on a machine compiles it (about 20 s)",
-        file=sys.stderr,
-    )
+    text = "starting the MIDI reader; the first conversion on a machine compiles it (about 20 s)"
+    if sys.stderr.isatty():
+        tqdm.tqdm.write(text, file=sys.stderr)
+    else:
+        # tqdm.write would draw the delayed progress line, which then is not cleared at the end.
+        print(text, file=sys.stderr, flush=True)
 
 
 def open_journal(folder: pathlib.Path, tasks: Iterable[str], header: Mapping[str, Any]) -> Journal:

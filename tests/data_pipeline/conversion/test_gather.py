@@ -44,3 +44,12 @@ def test_a_quick_start_is_not(
             thread.join(60)
     assert threading.active_count() <= before
     assert capsys.readouterr().err == ""
+
+
+def test_the_explanation_draws_no_progress_line_into_a_log_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with gather._progress(10):
+        gather._say_that_it_compiles()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("starting the MIDI reader")
