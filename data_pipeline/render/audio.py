@@ -87,6 +87,24 @@ def synthesise(
     return mix * np.float32(PEAK / loudest) if loudest > 0 else mix
 
 
+def make_loop(sound: np.ndarray, num_samples: int) -> np.ndarray:
+    """Cut sound to a length; what rings on after it is added to the beginning.
+
+    Args:
+      sound: float samples.
+      num_samples: length of the loop.
+
+    Returns:
+      float32 [num_samples]; the loudest reaches `PEAK` unless all is silent.
+    """
+    folded = np.zeros(num_samples, np.float32)
+    for start in range(0, len(sound), num_samples):
+        part = sound[start : start + num_samples]
+        folded[: len(part)] += part
+    loudest = float(np.abs(folded).max(initial=0.0))
+    return folded * np.float32(PEAK / loudest) if loudest > 0 else folded
+
+
 def _check_length(seconds: float) -> None:
     if seconds > MAX_SECONDS:
         raise InputError(

@@ -20,7 +20,13 @@ from data_pipeline.reading.notes import import_note_seq
 from data_pipeline.reading.segments import DEFAULT_QPM
 from data_pipeline.render import audio, engraving, scores
 from data_pipeline.render.pictures import piano_roll_png
-from data_pipeline.render.sequences import check_sound, concatenate, row_to_sequence
+from data_pipeline.render.sequences import (
+    check_sound,
+    concatenate,
+    lay_out_rows,
+    row_to_sequence,
+)
+from musicvae_jax.tasks import STEPS_PER_QUARTER
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -144,11 +150,13 @@ def write_wav(
     program: int | None = None,
     rest_bars: int = 1,
     soundfont: str | os.PathLike[str] | None = None,
+    loop: bool = False,
 ) -> None:
     """Write one row, or several with rests between them, as sound: mono, 16 bits, 44.1 kHz.
 
     Arguments are those of `write_midi`; `soundfont` names an .sf2 file to play with in place
-    of the built-in synthesiser.
+    of the built-in synthesiser. With `loop`, the file is exactly as long as its bars, and what
+    rings on after the end is mixed into the beginning; otherwise it is played out.
 
     Raises:
       InputError: as `write_midi`, or as `audio.check_soundfont`.
@@ -159,4 +167,8 @@ def write_wav(
     else:
         sequence = concatenate(rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program)
         sound = audio.play_soundfont(midi_bytes(sequence), soundfont)
+    if loop:
+        steps = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program).num_steps
+        seconds = steps * 60.0 / qpm / STEPS_PER_QUARTER
+        sound = audio.make_loop(sound, round(seconds * audio.SAMPLE_RATE))
     write_whole(path, audio.wav_bytes(sound))

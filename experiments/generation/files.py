@@ -71,7 +71,9 @@ def _write_music(
     elif format_name == "svg":
         files.write_score_svg(path, rows, task.name, **sound)
     else:
-        files.write_wav(path, rows, task.name, soundfont=options.soundfont, **sound)
+        files.write_wav(
+            path, rows, task.name, soundfont=options.soundfont, loop=options.loop, **sound
+        )
 
 
 def _write_arrays(path: pathlib.Path, music: Music) -> pathlib.Path:

@@ -89,6 +89,9 @@ class Options(ModelOptions):
     soundfont: str | None = option(
         None, help="SoundFont (.sf2) for --format=wav. Default: a built-in synthesiser."
     )
+    loop: bool = option(
+        False, help="Write WAV files that are exactly as long as their bars, to be looped."
+    )
 
     def __post_init__(self) -> None:
         """Check what needs neither model nor files."""

@@ -44,6 +44,27 @@ def test_tempo_and_rests_shift_the_notes() -> None:
     assert loud(close, 3.9) == 0.0 < loud(close, 4.0)
 
 
+def test_a_loop_adds_what_rings_on_to_its_beginning() -> None:
+    sound = np.array([0.1, 0.0, 0.0, 0.2, 0.4, -0.2, 0.0, 0.0, 0.3])
+    loop = audio.make_loop(sound, 4)
+    np.testing.assert_allclose(loop, audio.PEAK / 0.8 * np.array([0.8, -0.2, 0.0, 0.2]), rtol=1e-6)
+    assert not audio.make_loop(np.zeros(3), 5).any()
+
+
+def test_a_looped_file_is_exactly_as_long_as_its_bars(tmp_path: pathlib.Path) -> None:
+    tokens = np.array(row(16, s14=1 << 7))  # a crash that rings on behind the bar
+    lengths = {}
+    for loop in (False, True):
+        path = tmp_path / f"{loop}.wav"
+        files.write_wav(path, tokens, "drums_2bar", qpm=90.0, loop=loop)
+        with wave.open(str(path)) as stream:
+            lengths[loop] = stream.getnframes()
+            sound = np.frombuffer(stream.readframes(lengths[loop]), "<i2")
+        assert (np.abs(sound[:1000]).max() > 1000) == loop
+    bar = 4 * 60 / 90 * audio.SAMPLE_RATE
+    assert lengths == {False: bar + audio.SAMPLE_RATE, True: bar}
+
+
 def test_every_drum_class_sounds_and_the_kick_is_lowest() -> None:
     centres = []
     for number in range(9):
