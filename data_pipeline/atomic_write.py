@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete."""
+"""Write files that appear under their name only once they are complete."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ A command states each of its options once, as a field of a frozen dataclass:
 `define_flags(Options)` makes the flags, `options_from_flags(Options)` reads them.
 
 Exit codes: 0 success; 2 wrong input (one line on standard error says what); 3 training ended
-because its steps changed no parameter (likewise); 130 interrupted; 141 whoever read the output
-left.
+because its steps changed no parameter (likewise); 130 interrupted; 141 the reader of the
+output closed it.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _as_text(value: object) -> str:
 
 
 def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
-    """Parse the command line, call `main` with what is left of it, and exit.
+    """Parse the command line, call `main` with the remaining arguments, and exit.
 
     An `InputError` or `OSError` from `main`, a misspelt flag or a stray argument prints one line
     and exits with 2. With `takes_arguments`, arguments are passed to `main` after the program's
@@ -170,7 +170,7 @@ def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
-        # Whoever read our output has had enough (`| head`); nor can what is left be flushed.
+        # The reader has closed the pipe (`| head`), so the rest cannot be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 

@@ -55,11 +55,11 @@ from musicvae_jax.tasks import get_task
 
 
 def prepare(options: Options) -> str:
-    """Make the store, or find it made; return the report as text.
+    """Make the store, or find it finished; return the report as text.
 
     Raises:
       InputError: an input is missing, nothing usable is in the inputs, or the output folder
-        holds something else.
+        contains something else.
     """
     identity = options.identity()
     inputs = open_sources(options.inputs, options.corpora, options.cache_dir)
@@ -80,7 +80,7 @@ def prepare(options: Options) -> str:
 
 
 def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:
-    """Convert everything and write the store into a work folder; return the report."""
+    """Convert all inputs and write the store into a work folder; return the report."""
     start = time.monotonic()
     header = {
         "task": options.tasks,
@@ -116,7 +116,7 @@ def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:
 def _write_store(
     found: Gathering, inputs: list[Source], options: Options, place: pathlib.Path
 ) -> tuple[dict[str, Any], dict[str, page.Figures]]:
-    """Decide the splits and write every task's rows; return the report and what it draws."""
+    """Assign splits and write the rows of every task; return the report and its figures."""
     ways = _splits(found, options)
     for unit in found.units:
         if unit.md5 is not None:
@@ -153,7 +153,7 @@ def _write_task(
     options: Options,
     folder: pathlib.Path,
 ) -> tuple[dict[str, Any], page.Figures]:
-    """Choose and write one task's rows; return its part of the report and what it draws."""
+    """Select and write the rows of one task; return its part of the report and its figures."""
     task = get_task(name)
     several = len(options.tasks) > 1
     place = folder / name if several else folder
@@ -185,7 +185,7 @@ def _write_task(
 def _select(
     rows: np.ndarray, found: Gathering, name: str, ways: dict[str, dict[str, int]]
 ) -> dict[str, Selection]:
-    """Choose the rows that stay, for each way to split."""
+    """Select the rows to keep, for each way to split."""
     units = found.units_of_rows(name)
     live = np.flatnonzero(units >= 0)
     hashes = row_hashes(rows)
@@ -225,7 +225,7 @@ def _executor(options: Options) -> Executor:
 
 
 def _say_what_was_found(journal: Journal) -> None:
-    """Tell on standard error what an earlier, interrupted run left."""
+    """Report on standard error what an interrupted run left."""
     if journal.num_found:
         print(f"going on: {journal.num_found:,} files are converted", file=sys.stderr)
     elif journal.discarded:
@@ -233,7 +233,7 @@ def _say_what_was_found(journal: Journal) -> None:
 
 
 def _run_facts(options: Options, journal: Journal, start: float) -> dict[str, Any]:
-    """Return what depends on when, where and how the store was made."""
+    """Return the facts that depend on time, machine and number of processes."""
     seconds = time.monotonic() - start
     num_converted = len(journal.records) - journal.num_found
     return {
@@ -267,7 +267,7 @@ def _termination_as_interrupt() -> Iterator[None]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prepare what the flags say and print the report."""
+    """Run the command and print the report."""
     del argv
     with _termination_as_interrupt():
         sys.stdout.write(prepare(cli.options_from_flags(Options)))

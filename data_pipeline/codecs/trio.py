@@ -3,7 +3,7 @@
 Reference: magenta/models/music_vae/data.py (TrioConverter).
 
 Differences from the reference:
-- At most MAX_ROWS rows per piece; the reference has no limit. No file of the golden set
+- At most MAX_ROWS rows per segment; the reference has no limit. No file of the golden set
   comes near it.
 """
 

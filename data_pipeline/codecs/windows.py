@@ -1,6 +1,6 @@
 """Tracks on the step grid: where each begins and ends, and the windows cut from it.
 
-All tracks of a piece lie one after the other in one flat array, so that a piece costs the
+All tracks of a segment lie one after the other in one flat array, so that a segment costs the
 same few array operations whether it holds one track or forty.
 
 Reference: magenta/models/music_vae/data.py (window cutting), note_seq/events_lib.py.
@@ -41,7 +41,7 @@ class Layout:
     Attributes:
       track: int [N], track of each event's note.
       instruments: int [M], instrument of each track.
-      origins: int [M], step of the piece at which a track begins: a bar line.
+      origins: int [M], step of the segment at which a track begins: a bar line.
       lengths: int [M], steps: whole bars, at most MAX_STEPS.
       offsets: int [M], where a track begins in the flat array.
     """

@@ -1,7 +1,7 @@
 """Conversion on several machines with Ray (extra `cluster`).
 
 A task is a batch of files. On its machine it runs them as the local executor does, in a child
-process with limits, so that outcomes are the same. Work of a machine that is lost is done again
+process with limits, so that outcomes are the same. The work of a lost machine is repeated
 elsewhere. The project must be installed on every machine.
 """
 
@@ -70,9 +70,9 @@ def call_on_cluster(
     num_workers: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[int, Any | Exception], None, None]:
-    """Call a function with each of some arguments, each call on a processor of its own.
+    """Call a function once per argument, each call on its own processor.
 
-    A call whose machine is lost is made again elsewhere. Where the cluster has GPUs, each call
+    A call on a lost machine is repeated elsewhere. Where the cluster has GPUs, each call
     has one for itself.
 
     Args:
@@ -80,7 +80,7 @@ def call_on_cluster(
       arguments: of each call.
       address: as for `ray_executor`.
       num_workers: likewise.
-      should_stop: asked each second; when it says yes, calls under way are given up.
+      should_stop: called each second; once it returns True, running calls are cancelled.
 
     Yields:
       the number of a call and what it returned or raised, as they end.
@@ -140,7 +140,7 @@ def _check_reachable(address: str | None) -> None:
 def _distribute(
     ray: Any, jobs: Iterable[tuple[int, Job]]
 ) -> Generator[tuple[int, Outcome], None, None]:
-    """Hand out batches as processors are free; yield outcomes as they come."""
+    """Submit batches as processors become free; yield outcomes as they finish."""
     # Again, without end, when a machine is lost; what fails in a child is an outcome.
     remote = ray.remote(run_batch).options(num_cpus=1, max_retries=-1)
     batches = _batches(jobs)
@@ -158,7 +158,7 @@ def _distribute(
 
 
 def _batches(jobs: Iterable[tuple[int, Job]]) -> Generator[list[tuple[int, Job]], None, None]:
-    """Part jobs into batches of at most `_BATCH_FILES`, smaller when the files are large."""
+    """Group jobs into batches of at most `_BATCH_FILES`, smaller if the files are large."""
     batch: list[tuple[int, Job]] = []
     size = 0
     for job in jobs:

@@ -17,7 +17,7 @@ SONGS = "songs"  # beside tasks as a kind of row
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A file, or one tune of a tunebook, and what is wanted of it.
+    """A file, or one tune of a tunebook, and the tasks to extract rows for.
 
     Attributes:
       name: its name; the ending decides the reader where the content does not.
@@ -38,7 +38,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """What a job gave.
+    """The result of a job.
 
     Attributes:
       rows: for each task [N, *row_shape], and under `SONGS` the hashes that tell songs apart,
@@ -46,7 +46,7 @@ class Converted:
       why_empty: for each task without rows, the reason.
       pieces_dropped: for each task, parts of the unit without rows, by reason.
       reason: why the file could not be read, else None.
-      detail: what exactly was wrong.
+      detail: the exact problem.
       engine: which engine read it, or tried last.
       fast_refusal: why the fast engine left it to note-seq, else None.
     """

@@ -38,7 +38,7 @@ class Executor(Protocol):
     def __call__(
         self, jobs: Iterable[tuple[int, Job]]
     ) -> Generator[tuple[int, workers.Outcome], None, None]:
-        """Draw from `jobs` only as fast as they are done."""
+        """Take jobs only as fast as they are finished."""
         ...
 
 
@@ -82,15 +82,15 @@ def open_journal(folder: pathlib.Path, tasks: Iterable[str], header: Mapping[str
 
 
 class Gathering:
-    """Everything read so far.
+    """The state of a conversion: all units read so far.
 
     Attributes:
       units: one for each file, or tune of a tunebook, in order of reading.
-      num_files: files met, whatever they hold.
+      num_files: files seen, of any type.
       file_md5s: for each source, the hashes of its music files.
       journal: what is converted, with its rows.
       position: bytes of all sources read so far.
-      songs: which units are one song; known when all is settled.
+      songs: which units belong to one song; set by `settle`.
     """
 
     def __init__(self, journal: Journal, meter: str, engine: str, programs: str | None) -> None:
@@ -111,7 +111,7 @@ class Gathering:
         self._unit_of_record = array.array("q", [_NOBODY] * len(journal.records))
 
     def jobs(self, inputs: list[Source]) -> Iterator[tuple[int, Job]]:
-        """Yield what is to be converted; note what is not."""
+        """Yield a job for each unit to convert; record the others."""
         before = 0
         for source in inputs:
             self.file_md5s.append([])
@@ -126,7 +126,7 @@ class Gathering:
         self.position = before
 
     def _job(self, part: Entry) -> Iterator[tuple[int, Job]]:
-        """Note a unit; yield its job if it can be read and has not been."""
+        """Record a unit; yield its job if it can be read and is not converted yet."""
         index = len(self.units)
         unit = Unit(name=part.name, reason=part.reason, detail=part.detail)
         self.units.append(unit)
@@ -143,7 +143,7 @@ class Gathering:
             yield index, Job(part.name, part.data, *self._how)
 
     def take(self, index: int, outcome: workers.Outcome) -> None:
-        """Keep what a job gave."""
+        """Store the result of a job."""
         unit = self.units[index]
         converted = outcome.value or Converted(reason=outcome.reason, detail=outcome.detail)
         key = (str(unit.md5), _kind(unit.name))
@@ -151,7 +151,7 @@ class Gathering:
         self._note(index, self.journal.add(key, converted.rows, converted.facts()))
 
     def _note(self, index: int, record: int) -> None:
-        """Fill in what the journal says of a unit."""
+        """Fill in a unit from its record in the journal."""
         self._unit_of_record[record] = index
         unit, facts = self.units[index], self.journal.records[record]
         unit.reason, unit.detail = facts["reason"], facts["detail"]
@@ -166,7 +166,7 @@ class Gathering:
         return np.repeat(units, np.array(self.journal.spools[kind].counts, np.int64))
 
     def settle(self, scratch: pathlib.Path) -> None:
-        """Decide, when all is read, what depends on all: copies and songs.
+        """Resolve copies and songs, which depend on all units, once everything is read.
 
         Args:
           scratch: folder to make and delete.
@@ -217,7 +217,7 @@ def _kind(name: str) -> str:
 
 
 def _progress(num_bytes: int) -> Any:
-    """Return a progress line that counts bytes; in a log file it moves rarely."""
+    """Return a progress line that counts bytes; in a log file it is updated rarely."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm.tqdm(
         total=num_bytes,
@@ -229,7 +229,7 @@ def _progress(num_bytes: int) -> Any:
 
 
 def source_records(inputs: list[Source], file_md5s: list[list[str]]) -> list[dict[str, Any]]:
-    """Describe the sources by what is in them; sorted, so that the order given does not count."""
+    """Describe the sources by their content, sorted so that their order does not matter."""
     records = []
     for source, found in zip(inputs, file_md5s, strict=True):
         digest = hashlib.md5("".join(sorted(found)).encode(), usedforsecurity=False).hexdigest()

@@ -22,8 +22,8 @@ class Unit:
       md5: hexadecimal hash of its bytes; None when they were not read.
       split: index in `SPLITS`; None when nothing was read.
       reason: why it could not be read, else None.
-      detail: what exactly was wrong.
-      engine: which engine read it, or tried last; None when no engine got it.
+      detail: the exact problem.
+      engine: the engine that read it or tried last; None if none did.
       fast_refusal: why the fast engine left it to note-seq, else None.
       rows: for each task the rows extracted, before duplicates are removed.
       why_empty: for each task without rows, the reason.
@@ -71,12 +71,12 @@ class Unit:
 
 
 def sort_key(unit: Unit) -> tuple[str, str]:
-    """Order units by their bytes, then by name: the same whatever order they were read in."""
+    """Return the key that sorts units by content, then name, independent of reading order."""
     return unit.md5 or "", unit.name
 
 
 def settle_copies(units: list[Unit], copies: Iterable[tuple[int, int]]) -> None:
-    """Of files with the same bytes keep the one whose name sorts first, in place.
+    """Keep, of files with equal bytes, the one whose name sorts first; in place.
 
     Args:
       units: all units.

@@ -30,12 +30,12 @@ FAILED = "error in the reader"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one job may take.
+    """The limits of one job.
 
     Attributes:
-      cpu_seconds: processor time; counted by the kernel, so that a busy machine drops no file.
-      wall_seconds: time on the clock, for a child that waits for ever.
-      memory_bytes: memory of a child, without what it maps of files.
+      cpu_seconds: processor time; it does not depend on the load of the machine.
+      wall_seconds: elapsed time, for a child that waits forever.
+      memory_bytes: memory of a child, without memory-mapped files.
     """
 
     cpu_seconds: float = 10.0
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one job: `value`, or the `reason` why there is none and its `detail`."""
+    """The outcome of one job: `value`, or the `reason` why there is none and its `detail`."""
 
     value: Any = None
     reason: str | None = None
@@ -94,9 +94,9 @@ def run_isolated(
 ) -> Generator[tuple[Any, Outcome], None, None]:
     """Yield (key, outcome of `function(payload)`) for each (key, payload) of `jobs`.
 
-    Outcomes come as they are done, in no fixed order: who needs an order sorts by key. `jobs`
-    is drawn from only when a child is free, so that as many payloads as children are in memory.
-    A job whose child the system killed is tried once more: another child may have been to blame.
+    Outcomes are yielded as jobs finish, in no fixed order. A job is taken from `jobs` only when a
+    child is free, so that no more payloads than children are in memory. A job whose child was
+    killed by the system is retried once, because another child may have used up the memory.
 
     Args:
       function: a module's top-level function; children import that module.
@@ -164,7 +164,7 @@ class _Queue:
 
 
 def _woken(workers: list[_Worker]) -> list[_Worker]:
-    """Wait for a message, an end or a deadline; return the children concerned."""
+    """Wait for a message, an exit or a deadline; return the children concerned."""
     waiting = [w for w in workers if w.job is not None or not w.ready]
     nearest = min((w.deadline for w in waiting), default=float("inf"))
     timeout = max(0.0, nearest - time.monotonic()) if nearest != float("inf") else None
@@ -174,7 +174,7 @@ def _woken(workers: list[_Worker]) -> list[_Worker]:
 
 
 def _outcome(worker: _Worker, limits: Limits) -> tuple[Outcome | None, bool]:
-    """Read what a child says; return its outcome, if it is one, and whether the child lives."""
+    """Read a child's message; return the outcome, if it is one, and whether the child is alive."""
     outcome = Outcome(reason=OUT_OF_TIME, detail=f"{limits.wall_seconds:g} s waiting")
     if worker.connection.poll():
         try:
@@ -191,13 +191,13 @@ def _outcome(worker: _Worker, limits: Limits) -> tuple[Outcome | None, bool]:
         outcome = message
         if outcome.reason != OUT_OF_MEMORY:
             return outcome, True
-    # A child that ran out of memory may hold on to what it got: a new one is cheap.
+    # A child that ran out of memory may not release it; starting a new one is cheap.
     worker.end()
     return outcome, False
 
 
 def _death(code: int | None, limits: Limits) -> Outcome:
-    """Say why a child ended before it answered."""
+    """Return why a child ended before it answered."""
     if code == -signal.SIGPROF:
         return Outcome(reason=OUT_OF_TIME, detail=f"{limits.cpu_seconds:g} s of processor time")
     if code == -signal.SIGKILL:
@@ -231,7 +231,7 @@ def _serve(
     limits: Limits,
     setup: Callable[[], None] | None,
 ) -> None:
-    """Answer jobs until the parent closes the pipe or is gone."""
+    """Answer jobs until the parent closes the pipe or ends."""
     # These reach the whole process group: the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,7 +1,7 @@
 """Rows of one file with their origin: tracks, bars, number of notes.
 
-`extract` gives rows to train on and forgets their origin; a person who hands over a file
-wants to hear which bars of it were taken.
+`extract` returns rows for training without their origin; commands that read a user's file report
+which bars of it were used.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Excerpt:
       name: the file's name, with "#" and a number for a tune of a tunebook.
       row: tokens [T] or [T, 3].
       start_bar: first bar, counted from 1 at `start_seconds`.
-      start_seconds: begin of the stretch of one tempo and meter that bars are counted in.
+      start_seconds: start of the segment of one tempo and meter in which bars are counted.
       instruments: numbers of the tracks x channels x programs that were used, in the order
         of the task's tracks; empty for drums, which are taken together.
       num_notes: notes of these instruments that begin in these bars.
-      num_kept: how many of them the row holds.
+      num_kept: how many of them the row contains.
       silence: bars of silence added before and after what the file has.
     """
 
@@ -49,7 +49,7 @@ class Excerpt:
     silence: tuple[int, int] = (0, 0)
 
     def describe(self) -> str:
-        """Say in one line what was taken, what was left out and what was added."""
+        """Describe in one line the bars and instruments used, and the silence added."""
         last = self.start_bar + len(self.row) // STEPS_PER_BAR - sum(self.silence) - 1
         numbers = ", ".join(map(str, self.instruments))
         used = f"instruments {numbers}" if len(self.instruments) > 1 else f"instrument {numbers}"
@@ -195,7 +195,7 @@ def _filled(excerpt: Excerpt, task: Task, before: bool) -> Excerpt:
 
 
 def excerpts(segment: Segment, task: Task) -> list[Excerpt]:
-    """List the rows of a piece, of each track in order of time; duplicates stay in.
+    """List the rows of a segment, of each track in order of time; duplicates stay in.
 
     Returns:
       The same rows as `extract` gives; `name` is empty.

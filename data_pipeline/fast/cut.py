@@ -1,11 +1,11 @@
 """Cut notes on the step grid into rows of tokens: compiled.
 
-Notes come as one int64 table, by start time, with the columns START, END (steps of the
-piece, END exclusive), PITCH, INSTRUMENT and SEGMENT; an instrument has one program and is
-drums or not. Times within a piece are its own, pieces follow each other.
+Notes are one int64 table, sorted by segment and start time, with the columns START, END (steps
+from the start of the segment, END exclusive), PITCH, INSTRUMENT and SEGMENT. An instrument has one
+program and is either drums or not.
 
-The rules are those of `melody`, `drums`, `trio` and `tracks` in this package, which say
-them in array operations; here they are loops, so that a file costs microseconds.
+The rules are those of `data_pipeline.codecs`, which states them as array operations; here they are
+loops, which take microseconds per file.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def to_grid(
     borders: np.ndarray,
     steps_per_second: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Quantise notes to steps of their pieces.
+    """Quantise notes to steps of their segments.
 
     Args:
       seconds: start and end of each note, float64 [N, 2].
       order: int64 [N], notes by start.
       played: pitch in column 2 and instrument in column 3, int64 [N, 4].
-      borders: float64 [P + 1], where the pieces begin, and where the last one ends.
-      steps_per_second: float64 [P]; 0 leaves out the piece's notes.
+      borders: float64 [P + 1], where the segments begin, and where the last one ends.
+      steps_per_second: float64 [P]; 0 leaves out the segment's notes.
 
     Returns:
-      Table of notes int64 [M, 5]; number of notes in each piece, int64 [P].
+      Table of notes int64 [M, 5]; number of notes in each segment, int64 [P].
     """
     notes = np.empty((len(order), 5), np.int64)
     counts = np.zeros(len(steps_per_second), np.int64)
@@ -69,14 +69,14 @@ def to_grid(
 
 
 @compiled
-def piece_flags(
+def segment_flags(
     notes: np.ndarray,
     flags: np.ndarray,
     is_drum: np.ndarray,
     has_token: np.ndarray,
     num_segments: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gather what each piece holds.
+    """Gather what each segment holds.
 
     Args:
       notes: table of notes [N, 5].
@@ -86,8 +86,8 @@ def piece_flags(
       num_segments: P.
 
     Returns:
-      Bits of each piece, those of notes with a token again, shifted by TOKEN_SHIFT; last
-      step of each piece; both int64 [P].
+      Bits of each segment, those of notes with a token again, shifted by TOKEN_SHIFT; last
+      step of each segment; both int64 [P].
     """
     found = np.zeros(num_segments, np.int64)
     last_step = np.zeros(num_segments, np.int64)
@@ -192,8 +192,8 @@ def lay_out(tokens: np.ndarray, num_segments: int) -> np.ndarray:
       num_segments: P.
 
     Returns:
-      Tracks int64 [M, 7], by piece, then instrument, then time: first bar in the flat
-      array, number of bars (at most 100), piece, instrument, step at which it begins, and
+      Tracks int64 [M, 7], by segment, then instrument, then time: first bar in the flat
+      array, number of bars (at most 100), segment, instrument, step at which it begins, and
       its first token and the one after its last.
     """
     found = np.empty((len(tokens), 7), np.int64)
@@ -272,16 +272,16 @@ def cut_windows(
     rows: np.ndarray,
     counts: np.ndarray,
 ) -> Int:
-    """Cut tracks into windows that hop by one bar; keep the first of equal ones of a piece.
+    """Cut tracks into windows that hop by one bar; keep the first of equal ones of a segment.
 
     Args:
       bars: the flat array, 8 bytes to a number, int64 [bars, W].
       tracks: what `lay_out` returns.
       allowed: bool [I].
       is_melody: tokens are bytes, and a note off before a row's first note is cleared.
-      dedupe: keep only the first of equal rows of a piece.
+      dedupe: keep only the first of equal rows of a segment.
       rows: room for all windows, int64 [N, bars of a window, W]; changed in place.
-      counts: windows of each piece before duplicates were dropped, int64 [P]; changed.
+      counts: windows of each segment before duplicates were dropped, int64 [P]; changed.
 
     Returns:
       How many rows were kept.
@@ -290,7 +290,7 @@ def cut_windows(
     table_size = 16
     while table_size < 2 * len(rows):
         table_size *= 2
-    table = np.full(table_size, -1, np.int64)  # rows by hash; those of past pieces are void
+    table = np.full(table_size, -1, np.int64)  # rows by hash; those of past segments are void
     count, segment, first_row = 0, -1, 0
     for number in range(len(tracks)):
         track = tracks[number]

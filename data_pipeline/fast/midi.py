@@ -35,7 +35,7 @@ from data_pipeline.reading.segments import NOTE_DTYPE, NoteArrays
 
 
 class FastReadError(Exception):
-    """The file is not read here; `reason` is short and stable."""
+    """The compiled reader refuses the file; `reason` is a short, fixed text."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -65,7 +65,7 @@ def read_midi(data: bytes) -> NoteArrays:
       Notes in note-seq's order, times in seconds.
 
     Raises:
-      FastReadError: what is wrong with the file, in a few words.
+      FastReadError: the compiled reader refuses the file.
     """
     table = read_table(data)
     notes = np.empty(len(table.notes), NOTE_DTYPE)
@@ -92,7 +92,7 @@ def read_table(data: bytes) -> MidiTable:
     """Read a MIDI file's notes and time changes, times in ticks.
 
     Raises:
-      FastReadError: what is wrong with the file, in a few words.
+      FastReadError: the compiled reader refuses the file.
     """
     first_track, num_tracks, ticks_per_quarter = _read_header(data)
     code, events = read_events(np.frombuffer(data, np.uint8), first_track, num_tracks)

@@ -1,7 +1,7 @@
-"""The fast engine: bytes of a MIDI file to rows of tokens for several tasks, one parse.
+"""The fast engine: a MIDI file, parsed once, to rows of tokens for several tasks.
 
-What it gives equals `extract.tasks_from_notes` over note-seq's reading of the same bytes:
-the same rows in the same order, and the same reasons for what gave none.
+Its results equal those of `extract.tasks_from_notes` on the same file read by note-seq: the same
+rows in the same order, and the same reasons for segments without rows.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from musicvae_jax.tasks import (
     Task,
 )
 
-# Bits of what a piece holds: kinds of notes, and kinds of notes that have a token.
+# Bits of what a segment holds: kinds of notes, and kinds of notes that have a token.
 _PITCHED, _CHOSEN, _DRUM = 1, 2, 4
 _PITCH, _CHOSEN_PITCH, _CLASS = (bit << cut.TOKEN_SHIFT for bit in (1, 2, 4))
 _TRIO = 16  # the first of three bits: a trio's melody, bass and drums
 
-_MAX_STEP = float(2**53)  # as in `pieces`
+_MAX_STEP = float(2**53)  # as in `reading.segments`
 _MELODY_PROGRAMS, _BASS_PROGRAMS = (track.programs for track in TASKS["trio_16bar"].tracks[:2])
 
 
@@ -62,14 +62,14 @@ _KINDS = np.stack(
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """A file's notes on the step grid; the tables are those of `fast_cut`.
+    """A file's notes on the step grid; the tables are those of `fast.cut`.
 
     Attributes:
       notes: table of notes by time.
-      counts: notes of each piece, list of P.
-      refused: why a piece gives nothing to any task, or None, list of P.
-      holds: bits of what each piece holds, list of P.
-      num_bars: length of each piece as far as a trio looks, list of P.
+      counts: notes of each segment, list of P.
+      refused: why a segment has no rows of any task, or None, list of P.
+      holds: bits that say what each segment contains, list of P.
+      num_bars: bars of each segment that trios are cut from, list of P.
       programs, is_drum: int64 [I].
       kinds: part of each instrument in a trio, int64 [I].
     """
@@ -102,7 +102,7 @@ def extract_fast(
       programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
 
     Raises:
-      FastReadError: the file is not read here; note-seq may know more.
+      FastReadError: the compiled reader refuses the file; note-seq may read it.
       InputError: unknown task, meter or programs.
     """
     if meter not in METERS:
@@ -128,7 +128,7 @@ def extract_fast(
 def warm_up() -> None:
     """Compile what this module runs, or load it from the cache.
 
-    Call it once before starting worker processes, so that they need not all compile.
+    Call it once before starting worker processes, so that only one process compiles.
     """
     events = bytes.fromhex(
         "00 C1 20"  # a bass on channel 2
@@ -152,7 +152,7 @@ def _chosen_programs(pitched: list[Task]) -> Collection[int] | None:
 
 
 def _grid(table: MidiTable, meter: str, chosen: Collection[int] | None) -> _Grid:
-    """Split at time changes and quantise, as `pieces.split_segments`."""
+    """Split at time changes and quantise, as `reading.segments.split_segments`."""
     seconds = to_seconds(table.notes, 2, table.tempos)
     total = float(seconds[:, 1].max(initial=0.0))
     meters = table.meters if meter == "4/4" else table.meters[:0]
@@ -181,7 +181,7 @@ def _grid(table: MidiTable, meter: str, chosen: Collection[int] | None) -> _Grid
     kinds[trio.MAX_INSTRUMENT + 1 :] = fast_trio.OTHER
     pitched = np.where(_has_program(programs, chosen), _PITCHED | _CHOSEN, _PITCHED)
     flags = np.where(is_drum, _DRUM, pitched)
-    holds, last_steps = cut.piece_flags(
+    holds, last_steps = cut.segment_flags(
         notes, flags | 1 << _TRIO + kinds, is_drum, _HAS_TOKEN, len(starts)
     )
     num_bars = np.minimum(-(-last_steps // STEPS_PER_BAR), trio.MAX_BARS)
@@ -196,7 +196,7 @@ def _grid(table: MidiTable, meter: str, chosen: Collection[int] | None) -> _Grid
 def _windows(
     grid: _Grid, tokens: np.ndarray, tasks: list[Task], note_off: int, dedupe: bool
 ) -> dict[str, tuple[np.ndarray, list[int]]]:
-    """Rows, and windows of each piece, of tasks that differ in programs and length."""
+    """Rows, and windows of each segment, of tasks that differ in programs and length."""
     tracks = cut.lay_out(tokens, len(grid.counts))
     num_bars = int(tracks[:, cut.NUM_BARS].sum())
     flat = np.zeros((num_bars, STEPS_PER_BAR), tasks[0].token_dtype)
@@ -217,7 +217,7 @@ def _windows(
 def _trio_rows(
     grid: _Grid, notes: np.ndarray, tokens: np.ndarray, task: Task
 ) -> tuple[np.ndarray, list[int]]:
-    """Rows of a trio task, and how many each piece gave."""
+    """Rows of a trio task, and how many each segment gave."""
     kept, counts = [np.zeros((0, *task.row_shape), task.token_dtype)], [0] * len(grid.counts)
     for segment, (holds, num_bars) in enumerate(zip(grid.holds, grid.num_bars, strict=True)):
         if holds >> _TRIO & 7 != 7 or num_bars < task.num_bars:
@@ -233,7 +233,7 @@ def _trio_rows(
 
 
 def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) -> Extraction:
-    """Count the reasons of the pieces without rows."""
+    """Count the reasons of segments without rows."""
     reasons: dict[str, int] = {}
     why_empty, most_notes = NO_NOTES, 0
     segments = zip(counts, grid.refused, grid.holds, grid.num_bars, grid.counts, strict=True)
@@ -250,7 +250,7 @@ def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) ->
 
 
 def _reason(task: Task, holds: int, num_bars: int) -> str:
-    """Why a piece that holds notes gave no row."""
+    """Return why a segment with notes has no rows."""
     programs = task.tracks[0].programs
     if len(task.tracks) == 3:
         if missing := [

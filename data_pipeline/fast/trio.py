@@ -26,14 +26,14 @@ def columns(
     segment: int,
     num_bars: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Write every instrument of a piece from its first step to its last.
+    """Write every instrument of a segment from its first step to its last.
 
     Args:
       notes: table of notes by instrument, then time [N, 5].
       tokens: table of melody tokens by instrument, then time [M, 5].
       kinds: MELODY, BASS, DRUMS or OTHER of each instrument, int64 [I].
       class_bits: 2**class of each MIDI pitch, int64 [128].
-      segment: which piece.
+      segment: which segment.
       num_bars: its length.
 
     Returns:

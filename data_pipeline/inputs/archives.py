@@ -1,6 +1,6 @@
 """Files inside tar and zip archives, read one after the other without unpacking.
 
-A damaged archive gives what can be read of it and one entry that names the archive.
+A damaged archive yields the files that can be read and one entry that names the archive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from data_pipeline.reading.notes import MUSIC_SUFFIXES
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_ENDINGS = (*TAR_ENDINGS, ".zip")
 
-# A larger file is no song: reading it would only cost memory.
+# Larger files are not songs, and reading them would only cost memory.
 MAX_FILE_BYTES = 64 * 2**20
 
 NOT_MUSIC = "not a music file"
@@ -50,13 +50,13 @@ _DAMAGE = (
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One file met in an input, or why there is nothing to read.
+    """One file of an input, or the reason why it is skipped.
 
     Attributes:
       name: path inside the input, beginning with the input's own name.
       data: the file's bytes; None when it is skipped.
-      reason: why it is skipped, a short fixed text; None when it is not.
-      detail: what exactly was wrong.
+      reason: why it is skipped, a short fixed text; None if it is read.
+      detail: the exact problem.
       position: bytes of the input read so far, for showing progress.
     """
 
@@ -68,12 +68,12 @@ class Entry:
 
 
 def is_music(name: str) -> bool:
-    """Tell by its ending, in any letter case, whether a file may hold notes."""
+    """Tell by its extension, in any letter case, whether a file may contain notes."""
     return name.lower().endswith(MUSIC_SUFFIXES)
 
 
 def is_archive(name: str) -> bool:
-    """Tell by its ending, in any letter case, whether a file is an archive that can be read."""
+    """Tell by its extension, in any letter case, whether a file is a supported archive."""
     return name.lower().endswith(ARCHIVE_ENDINGS)
 
 
@@ -101,7 +101,7 @@ def read_limited(stream: IO[bytes], name: str, position: int = 0) -> Entry:
 
 
 def _refusal(name: str, is_folder: bool, is_file: bool) -> str | None:
-    """Say why a member is not read; folders are nothing to report unless named like music."""
+    """Return why a member is not read; folders are reported only if named like music files."""
     if is_folder:
         return FOLDER
     if is_archive(name):
@@ -112,7 +112,7 @@ def _refusal(name: str, is_folder: bool, is_file: bool) -> str | None:
 
 
 class _Member(tarfile.TarInfo):
-    """A tar member that notes how the archive ended: `tarfile` takes damage for the end."""
+    """A tar member that records how the archive ended: `tarfile` treats damage as the end."""
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> _Member:
@@ -125,7 +125,7 @@ class _Member(tarfile.TarInfo):
 
 
 class _Salvaging(io.BufferedIOBase):
-    """A compressed stream that gives all there is before it raises what is wrong."""
+    """A compressed stream that returns all readable data before it raises an error."""
 
     def __init__(self, stream: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _Salvaging(io.BufferedIOBase):
 
 
 def _decompressed(raw: IO[bytes]) -> IO[bytes] | _Salvaging:
-    """Undo the compression that the first bytes announce; its checksum is verified."""
+    """Decompress a stream according to its first bytes and verify its checksum."""
     magic = raw.read(6)
     raw.seek(0)
     if magic.startswith(b"\x1f\x8b"):
@@ -197,7 +197,7 @@ def _zip_entries(path: str, name: str) -> Iterator[Entry]:
     try:
         archive = zipfile.ZipFile(path)
     except _DAMAGE as error:
-        # Without the table at its end a zip is still a row of members.
+        # A zip without its central directory is still a sequence of members.
         yield Entry(name, reason=DAMAGED_ARCHIVE, detail=str(error))
         yield from _scan_zip(path, name)
         return
@@ -254,7 +254,7 @@ def _scan_zip(path: str, name: str) -> Iterator[Entry]:
 
 
 def _zip_data(view: mmap.mmap, start: int, packed: int, method: int) -> bytes | None:
-    """Return a member's bytes, None where they are damaged, too many or packed unknown."""
+    """Return the bytes of a member; None if damaged, too large or of unknown compression."""
     if method == 0:
         data = view[start : start + min(packed, MAX_FILE_BYTES)]
         return data if len(data) == packed else None

@@ -1,4 +1,4 @@
-"""Named corpora: where they come from, under which terms, what to cite."""
+"""Named corpora: their sources, licences and citations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from data_pipeline.inputs.download import Remote
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A named corpus and the terms it comes under.
+    """A named corpus and its terms of use.
 
     Attributes:
       name: value of `--corpus`.
-      licence: what its keepers state.
+      licence: as its maintainers state it.
       citation: what to cite.
       remote: the archive to download, or None for a corpus that a package ships.
       folders: folders of ABC files below the package's `corpus` folder.

@@ -1,4 +1,4 @@
-"""Files from the web into a cache folder: resumed when cut, checked when complete."""
+"""Download files into a cache folder: resume interrupted downloads, verify complete ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Remote:
       url: where it is.
       name: what it is called in the cache.
       size: in bytes; None when unknown.
-      sha256: hexadecimal; None when nobody states it: then that of the first download is kept.
+      sha256: hexadecimal; None if none is published: the first download's is kept.
     """
 
     url: str
@@ -58,7 +58,7 @@ def default_cache() -> pathlib.Path:
 def fetch(remote: Remote, folder: pathlib.Path) -> pathlib.Path:
     """Return the file in the cache, downloaded if it is not there yet.
 
-    A download that is cut is tried again from where it stopped, by this call or the next one.
+    An interrupted download resumes where it stopped, in this call or the next one.
 
     Raises:
       InputError: it cannot be downloaded, has a wrong checksum, or the disk is too full.
@@ -89,7 +89,7 @@ def _record_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def _is_complete(path: pathlib.Path) -> bool:
-    """Tell whether a file was downloaded to its end; its checksum was verified then."""
+    """Tell whether a file was downloaded completely, in which case its checksum was verified."""
     try:
         record = json.loads(_record_path(path).read_text())
         return path.stat().st_size == int(record["size"])
@@ -109,7 +109,7 @@ def _locked(path: pathlib.Path, remote: Remote) -> Iterator[BinaryIO]:
 
 
 def _download(remote: Remote, part: BinaryIO) -> None:
-    """Fill the unfinished file, trying again as long as something comes."""
+    """Complete the unfinished file; retry as long as data arrives."""
     left, problem = _ATTEMPTS, ""
     while left:
         before = part.seek(0, os.SEEK_END)
@@ -136,7 +136,7 @@ def _download(remote: Remote, part: BinaryIO) -> None:
 
 
 def _receive(remote: Remote, part: BinaryIO) -> bool:
-    """Ask for what is missing and write what comes; tell whether all is there."""
+    """Request the missing bytes and write them; tell whether the file is complete."""
     have = part.seek(0, os.SEEK_END)
     if have and have == remote.size:
         return True
@@ -159,12 +159,12 @@ def _receive(remote: Remote, part: BinaryIO) -> bool:
                 part.write(chunk)
                 part.flush()
                 bar.update(len(chunk))
-    # Without a stated length, the end of the answer is the end of the file.
+    # Without a Content-Length, the end of the response is the end of the file.
     return total is None or part.seek(0, os.SEEK_END) >= total
 
 
 def _starts_at(answer: Any, have: int) -> bool:
-    """Tell whether a partial answer begins where we ended."""
+    """Tell whether a partial response continues where the file ends."""
     return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
 
 
@@ -173,14 +173,14 @@ def _tag_path(part: BinaryIO) -> pathlib.Path:
 
 
 def _read_tag(part: BinaryIO) -> str:
-    """Return what marks the version that is partly here."""
+    """Return the identifier (ETag or date) of the partly downloaded version."""
     with contextlib.suppress(OSError):
         return _tag_path(part).read_text()
     return ""
 
 
 def _write_tag(part: BinaryIO, tag: str) -> None:
-    """Note the version that comes; weak marks do not tell two versions apart."""
+    """Store the version being downloaded; weak ETags do not distinguish versions."""
     _tag_path(part).write_text("" if tag.startswith("W/") else tag)
 
 
@@ -211,7 +211,7 @@ def _progress(remote: Remote, have: int, total: int | None) -> Any:
 
 
 def _check(remote: Remote, part: BinaryIO, path: pathlib.Path) -> dict[str, Any]:
-    """Compare size and checksum with those stated, else with the first download's.
+    """Compare size and checksum with the published ones, otherwise with the first download's.
 
     Returns:
       What to keep beside the file.

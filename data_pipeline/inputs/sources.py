@@ -39,14 +39,14 @@ NO_TUNE = "no tunes"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One input, looked through but not read yet.
+    """One input whose files are listed but not read yet.
 
     Attributes:
-      name: last part of its path, or the corpus's name.
+      name: last part of its path, or the name of the corpus.
       files: (name, path) of each file in it, sorted.
-      problems: what is no readable file.
+      problems: entries that are not readable files.
       size: bytes of all files.
-      corpus: terms, when it is a named corpus.
+      corpus: its terms if it is a named corpus, else None.
     """
 
     name: str
@@ -92,10 +92,10 @@ def entries(source: Source) -> Iterator[Entry]:
 
 
 def units(entry: Entry) -> list[Entry]:
-    """Cut a file into the units that are split and counted: the tunes of an ABC file, else itself.
+    """Split a file into units of music: the tunes of an ABC file, otherwise the file itself.
 
-    Empty lines part a tunebook. Sections with an "X:" line are tunes; if the first has none, it is
-    a header that holds for every tune, and is put before each; others are free text.
+    Empty lines separate the sections of a tunebook. Sections with an "X:" line are tunes. If the
+    first has none, it is a header, which is put before every tune; others are free text.
     """
     if entry.data is None or not entry.name.lower().endswith(".abc"):
         return [entry]
@@ -150,7 +150,7 @@ def _open_corpus(name: str, cache_dir: str | None) -> Source:
 def _open_package(corpus: Corpus) -> Source:
     """List the files of a corpus that a package ships."""
     name = corpus.name
-    # Looked up, not imported: importing it takes seconds.
+    # find_spec does not import the package, which takes seconds.
     spec = importlib.util.find_spec("music21")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
@@ -169,7 +169,7 @@ def _open_package(corpus: Corpus) -> Source:
 
 
 def _walk(root: str, name: str) -> tuple[list[tuple[str, str]], list[Entry]]:
-    """List a folder's files, sorted, and what in it is no file that can be read."""
+    """List the files of a folder, sorted, and the entries that cannot be read."""
     files: list[tuple[str, str]] = []
     problems: list[Entry] = []
 
@@ -213,7 +213,7 @@ def _file_entries(name: str, path: str) -> Iterator[Entry]:
 
 
 def _size(path: str) -> int:
-    """Return a file's size in bytes, 0 where it cannot be known."""
+    """Return the size of a file in bytes, 0 if it is unknown."""
     try:
         return os.path.getsize(path)
     except OSError:

@@ -69,13 +69,13 @@ class NoteArrays:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """The notes between two time changes, in steps counted from the piece's start.
+    """The notes between two time changes, in steps counted from the segment's start.
 
     Attributes:
       notes: [N] of STEP_DTYPE, by start time.
       total_steps: end of the last note.
-      start_seconds: where the piece begins in its unit.
-      reason: why the piece cannot be used (`NOT_4_4`, ...), or None.
+      start_seconds: where the segment begins in its unit.
+      reason: why the segment cannot be used (`NOT_4_4`, ...), or None.
     """
 
     notes: np.ndarray
@@ -85,12 +85,12 @@ class Segment:
 
 
 def split_segments(unit: NoteArrays, meter: str = "4/4") -> list[Segment]:
-    """Split a unit at its time changes and quantise each piece to 16th steps.
+    """Split a unit at its time changes and quantise each segment to 16th steps.
 
     Args:
       unit: the notes and changes.
-      meter: "4/4" marks pieces in other meters with a reason; "any" ignores time
-        signatures, so that bars of 4/4 are counted from each piece's start.
+      meter: "4/4" marks segments in other meters with a reason; "any" ignores time
+        signatures, so that bars of 4/4 are counted from each segment's start.
 
     Returns:
       Pieces in order of time, also those without notes; none if the unit has no length.
@@ -119,7 +119,7 @@ def split_points(
     meters: tuple[tuple[float, int, int], ...],
     total_seconds: float,
 ) -> tuple[list[float], list[tuple[tuple[int, int], float]]]:
-    """Return where each piece starts, in seconds, and the meter and tempo in force from there.
+    """Return where each segment starts, in seconds, and the meter and tempo in force from there.
 
     A change splits if it changes anything, comes before the end, and after the last split.
     """
@@ -148,7 +148,7 @@ def split_points(
 def _quantised_segment(
     notes: np.ndarray, start: float, end: float, meter: tuple[int, int], qpm: float
 ) -> Segment:
-    """Shift a slice of notes to the piece's start, cut it at its end, and quantise it."""
+    """Shift a slice of notes to the segment's start, cut it at its end, and quantise it."""
     steps_per_second = STEPS_PER_QUARTER * qpm / 60.0
     with np.errstate(over="ignore", invalid="ignore"):  # such times are refused below
         start_steps = (notes["start"] - start) * steps_per_second + 0.5

@@ -16,11 +16,11 @@ _CHUNK = 2**14
 
 
 class Nearness(NamedTuple):
-    """What was found.
+    """The result of `near_duplicates`.
 
     Attributes:
       near: sampled test rows with a train row within `NEAR`.
-      sampled: test rows looked at.
+      sampled: test rows examined.
       compared: train rows each was compared with.
     """
 

@@ -1,4 +1,4 @@
-"""Which split a file belongs to, and which rows stay when rows repeat.
+"""Assign files to splits, and remove duplicate rows.
 
 Everything works on arrays with one entry per row, so that tens of millions of rows fit.
 """
@@ -33,7 +33,7 @@ def split_of(md5: str, percentages: tuple[float, float, float], seed: int) -> in
     Args:
       md5: hexadecimal hash of the file's bytes.
       percentages: share of the files in each split; they sum to 100.
-      seed: salt; another one draws other splits.
+      seed: random seed of the splits.
     """
     point = _point(md5, seed)
     bounds = tuple(itertools.accumulate(percentages))
@@ -118,7 +118,7 @@ def _hash_words(words: np.ndarray, hashes: np.ndarray) -> None:
 
 
 class Selection(NamedTuple):
-    """Rows that stay.
+    """The rows that are kept.
 
     Attributes:
       rows: for each split the indices of its rows, int64, in stored order.

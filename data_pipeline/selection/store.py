@@ -43,8 +43,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def work_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
     """Give a folder beside `output`, whose part `STORE` takes that name when the block ends well.
 
-    When the block is interrupted or killed the folder stays, for the same command to go on with;
-    when it raises InputError nothing is left.
+    If the block is interrupted or killed, the folder stays so that the same command can resume; if
+    it raises InputError, nothing is left.
 
     Raises:
       InputError: another process is writing to `output`, the place cannot be written, or its
@@ -74,7 +74,7 @@ def work_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path, output: pathlib.Path) -> Iterator[None]:
-    """Hold a folder that no other process holds."""
+    """Lock a folder against other processes."""
     try:
         lock = os.open(folder, os.O_RDONLY)
     except OSError as error:
@@ -94,7 +94,7 @@ def _work_path(output: pathlib.Path) -> pathlib.Path:
 
 
 def _claim(folder: pathlib.Path, output: pathlib.Path) -> None:
-    """Delete the half-built store of an earlier run, keep what it converted."""
+    """Delete the incomplete store of an earlier run, but keep its converted files."""
     if not (folder / _MARK).exists() and any(folder.iterdir()):
         raise InputError(f"output: {folder} is in the way, remove it or choose another --output")
     (folder / _MARK).touch()
@@ -113,7 +113,7 @@ def clear_leftover(output: pathlib.Path) -> None:
 
 
 def _remove(folder: pathlib.Path) -> None:
-    """Delete a work folder, its mark last, so that what a kill leaves of it is known as ours."""
+    """Delete a work folder, its mark last, so that a partly deleted one is still recognised."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -124,7 +124,7 @@ def _remove(folder: pathlib.Path) -> None:
 
 
 class Written(NamedTuple):
-    """What one array file holds.
+    """The content of one array file.
 
     Attributes:
       num_rows: N.
@@ -192,13 +192,13 @@ def meta(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides the rows."""
+    """Return the versions of the packages that determine the rows."""
     names = ("mido", "musicvae-jax", "note-seq", "numpy", "pretty-midi")
     return {name: metadata.version(name) for name in names}
 
 
 def _vocabulary(track: Track) -> dict[str, Any]:
-    """Say what the tokens of a track mean."""
+    """Describe the tokens of a track."""
     return {
         "track": track.name,
         "kind": track.kind,
@@ -208,12 +208,12 @@ def _vocabulary(track: Track) -> dict[str, Any]:
 
 
 def held(output: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Return what a folder holds: {folder of the store, relative: its meta.json}.
+    """Return the stores in a folder: {relative folder: content of its meta.json}.
 
     Empty when the folder is missing or empty.
 
     Raises:
-      InputError: there is something else than stores of ours.
+      InputError: the folder contains something other than token stores.
     """
     if not output.exists():
         return {}
@@ -248,7 +248,7 @@ def check_held(
     """Check that stores were made from these inputs with these options, and are whole.
 
     Raises:
-      InputError: they were not; the message says in what they differ.
+      InputError: they were not; the message names the differences.
     """
     wanted = {"sources": sources, "versions": versions()}
     for name, store in stores.items():
