@@ -14,6 +14,7 @@ from typing import Any
 from data_pipeline import cli
 from experiments.cli.progress import METRICS
 from experiments.cli.run_record import read_starts
+from experiments.sweep.points import SCORES
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.storage import run_folder
@@ -35,7 +36,7 @@ Table = dict[str, list[str]]
 
 
 def compare(folders: Sequence[str]) -> str:
-    """Write what differs and the figures, a column for each run.
+    """Return what differs and the figures as text, with a column for each run.
 
     Raises:
       InputError: fewer than two folders, or one that is no run folder.
@@ -60,7 +61,7 @@ def compare(folders: Sequence[str]) -> str:
 
 
 def _rows(columns: Sequence[dict[str, Any]], only_differing: bool) -> Table:
-    """Put dictionaries side by side; a value that one lacks is "-"."""
+    """Combine dictionaries into rows; a missing value is "-"."""
     names = dict.fromkeys(name for column in columns for name in column)
     table = {name: [_shown(column.get(name)) for column in columns] for name in names}
     return {k: v for k, v in table.items() if not only_differing or len(set(v)) > 1}
@@ -75,7 +76,7 @@ def _shown(value: Any) -> str:
 
 
 def _table(title: str, names: Sequence[str], table: Table) -> str:
-    """Write a table; a cell that is too long is cut in its middle."""
+    """Format a table; cells that are too long are cut in the middle."""
     rows = {title: list(names)} | table
     cells = {label: [_cut(cell) for cell in row] for label, row in rows.items()}
     first = max(map(len, cells))
@@ -93,7 +94,7 @@ def _cut(text: str) -> str:
 
 
 def _facts(folder: pathlib.Path) -> dict[str, Any]:
-    """Return how a run came about: of its last start, and how often it was started."""
+    """Return the facts of a run's last start, and the number of its starts."""
     known = run_folder.read_data(folder)
     found: dict[str, Any] = {"data": known["path"], "data fingerprint": known["fingerprint"]}
     starts = read_starts(folder)
@@ -108,7 +109,7 @@ def _facts(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _figures(folder: pathlib.Path) -> dict[str, Any]:
-    """Return the last validation and every evaluation of a run."""
+    """Return the best validation and every evaluation of a run."""
     found: dict[str, Any] = {}
     records = []
     if (folder / METRICS).is_file():
@@ -125,6 +126,15 @@ def _figures(folder: pathlib.Path) -> dict[str, Any]:
         if path.is_file():
             scores = json.loads(path.read_text())
             found |= {f"{split}: {label}": _at(scores, at) for label, at in _SCORES.items()}
+    path = folder / SCORES
+    if path.is_file():  # a point of a sweep
+        scores = json.loads(path.read_text())
+        names = {label: "_".join(at).removesuffix("_overall") for label, at in _SCORES.items()}
+        found |= {
+            f"{scores['split']}, sweep: {label}": scores[name]
+            for label, name in names.items()
+            if name in scores
+        }
     return found
 
 

@@ -1,11 +1,13 @@
-"""Score a trained model on a split; print a table and write JSON to the run folder.
+"""Score a trained model on a split; print a table and write JSON and CSV to the run folder.
 
 python -m experiments.evaluate --run_dir=runs/demo --split=test
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -22,7 +24,7 @@ from experiments.cli.run_options import RunOptions
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
-from musicvae_jax.storage import checkpoints
+from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.tasks import get_task
 
 SCORES = {
@@ -59,7 +61,7 @@ class Options(RunOptions):
 
 
 def evaluate(options: Options) -> str:
-    """Score the split, write `evaluation_<split>.json` and return the table.
+    """Score the split, write `evaluation_<split>.json` and `.csv`, and return the table.
 
     Raises:
       InputError: there is no such run, checkpoint or split, or the split is empty.
@@ -85,7 +87,21 @@ def evaluate(options: Options) -> str:
         "step": step,
     }
     write_json(folder / f"evaluation_{options.split}.json", about | found._asdict())
+    run_folder.write_text(folder / f"evaluation_{options.split}.csv", as_csv(found))
     return table(found, about)
+
+
+def as_csv(found: Evaluation) -> str:
+    """Return the scores as CSV, with a line for each score and track; empty where undefined."""
+    kinds = ("teacher_forced", "greedy", "sampled", "sampled_error")
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["score", "track", *kinds])
+    for score, tracks in found.greedy.items():
+        for track in tracks:
+            values = [getattr(found, kind)[score][track] for kind in kinds]
+            lines.writerow([score, track, *(v if math.isfinite(v) else "" for v in values)])
+    return text.getvalue()
 
 
 def show_progress(batches: Sequence[Any], label: str) -> Iterable[Any]:
@@ -94,7 +110,7 @@ def show_progress(batches: Sequence[Any], label: str) -> Iterable[Any]:
 
 
 def table(found: Evaluation, about: dict[str, Any]) -> str:
-    """Write the scores, a line for each figure and track."""
+    """Format the scores, a line for each score and track."""
     lines = [
         f"{about['task']}, {about['split']} split, {found.examples:,} examples (all), "
         f"checkpoint of step {about['step']:,} ({about['checkpoint']})",
@@ -120,12 +136,12 @@ def table(found: Evaluation, about: dict[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Write a share; "-" where there was nothing to score."""
+    """Format a proportion; "-" if there was nothing to score."""
     return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
 def _score_line(found: Evaluation, score: str, track: str) -> str:
-    """Write one figure of one track in all columns."""
+    """Format one score of one track in all columns."""
     mean, error = found.sampled[score][track], found.sampled_error[score][track]
     sampled = _number(mean) + (f" ± {error:.4f}" if math.isfinite(error) else "")
     cells = {

@@ -26,6 +26,7 @@ the same bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -73,8 +74,11 @@ def generate(options: Options) -> list[pathlib.Path]:
     vector = read_vector(options, vae.task, step)
     rows = None
     if options.inputs or options.data_dir:
-        rows, origins = read_inputs(options, vae.task)
+        rows, origins, qpm = read_inputs(options, vae.task)
         print(*origins, sep="\n")
+        if options.qpm is None and qpm is not None:
+            options = dataclasses.replace(options, qpm=qpm)
+            print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the input")
     print(f"{options.mode}: {vae.task.name}, {options.run_dir}, step {step}", flush=True)
     return write(make(vae, options, rows, vector), vae.task, options)
 

@@ -17,7 +17,7 @@ from data_pipeline.codecs.codec import encode
 from data_pipeline.extraction import extract
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import NO_NOTES
-from data_pipeline.reading.segments import NOT_4_4, Segment, split_segments
+from data_pipeline.reading.segments import DEFAULT_QPM, NOT_4_4, Segment, split_segments
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
 from musicvae_jax.tokens import num_notes
@@ -37,6 +37,7 @@ class Excerpt:
       num_notes: notes of these instruments that begin in these bars.
       num_kept: how many of them the row contains.
       silence: bars of silence added before and after what the file has.
+      qpm: tempo of the file there, quarter notes per minute.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Excerpt:
     num_notes: int
     num_kept: int
     silence: tuple[int, int] = (0, 0)
+    qpm: float = DEFAULT_QPM
 
     def describe(self) -> str:
         """Describe in one line the bars and instruments used, and the silence added."""
@@ -222,7 +224,7 @@ def _excerpt(
         for track, column in zip(task.tracks, columns, strict=True)
     )
     origin = (bar + 1, segment.start_seconds, instruments)
-    return Excerpt("", row, *origin, int((own & starts).sum()), kept)
+    return Excerpt("", row, *origin, int((own & starts).sum()), kept, qpm=segment.qpm)
 
 
 def _ranges(numbers: list[int]) -> str:

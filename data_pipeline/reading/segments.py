@@ -76,12 +76,14 @@ class Segment:
       total_steps: end of the last note.
       start_seconds: where the segment begins in its unit.
       reason: why the segment cannot be used (`NOT_4_4`, ...), or None.
+      qpm: tempo, quarter notes per minute.
     """
 
     notes: np.ndarray
     total_steps: int
     start_seconds: float
     reason: str | None = None
+    qpm: float = DEFAULT_QPM
 
 
 def split_segments(unit: NoteArrays, meter: str = "4/4") -> list[Segment]:
@@ -162,7 +164,7 @@ def _quantised_segment(
     for field in ("pitch", "program", "instrument", "is_drum"):
         steps[field] = notes[field]
     total_steps = int(steps["end_step"].max(initial=0))
-    return Segment(steps, total_steps, start, reason)
+    return Segment(steps, total_steps, start, reason, qpm)
 
 
 def refuse_meter(numerator: int, denominator: int) -> str | None:

@@ -63,7 +63,7 @@ def _write_music(
     format_name: str, path: pathlib.Path, rows: np.ndarray, task: Task, options: Options
 ) -> None:
     """Write one row, or several with rests between them, in one format."""
-    sound: dict[str, Any] = {"qpm": options.qpm, "program": options.program}
+    sound: dict[str, Any] = {"qpm": options.tempo, "program": options.program}
     if format_name == "midi":
         files.write_midi(path, rows, task.name, **sound)
     elif format_name == "musicxml":
@@ -100,4 +100,4 @@ def _draw(path: pathlib.Path, music: Music, task: Task, options: Options) -> Non
         pairs = np.stack([music.inputs, music.tokens], axis=1)
         rows = pairs.reshape(-1, *task.row_shape)
         titles = [text for n, title in enumerate(titles, 1) for text in (f"input {n}", title)]
-    files.piano_roll_png(path, rows, task.name, titles, columns=music.columns, qpm=options.qpm)
+    files.piano_roll_png(path, rows, task.name, titles, columns=music.columns, qpm=options.tempo)

@@ -18,40 +18,45 @@ from musicvae_jax.tasks import Task
 _STORE_ROW = re.compile(rf"(?P<store>.+):(?P<split>{'|'.join(data.SPLITS)}):(?P<row>\d+)")
 
 
-def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
-    """Take the rows to start from, and say of each in a line where it comes from.
+def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str], float | None]:
+    """Read the rows to start from, with a line for each that says where it comes from.
 
     A piece to continue is read at its end, any other at its beginning.
 
     Returns:
-      Rows [N, *task.row_shape], and N descriptions.
+      Rows [N, *task.row_shape], N descriptions, and the tempo of the first file in quarter notes
+      per minute; None without files.
 
     Raises:
       InputError: a file has no such row, or the store is of another task or has too few rows.
     """
     if options.data_dir is not None:
         rows, origins = _draw(options, task)
+        tempos: list[float] = []
     else:
         bars: tuple[int | None, ...] = options.start_bars or (None,)
         bars = bars * len(options.files) if len(bars) == 1 else bars
         pairs = zip(options.files, bars, strict=True)
         found = [_read(name, bar, options, task) for name, bar in pairs]
-        rows, origins = np.stack([row for row, _ in found]), [origin for _, origin in found]
+        rows, origins = np.stack([row for row, _, _ in found]), [origin for _, origin, _ in found]
+        tempos = [qpm for _, _, qpm in found if qpm is not None]
     for row, origin in zip(rows, origins, strict=True):
         if not len(files.decode(row, task)):
             raise InputError(f"input: {origin}: there are no notes")
-    return rows, origins
+    return rows, origins, tempos[0] if tempos else None
 
 
-def _read(name: str, bar: int | None, options: Options, task: Task) -> tuple[np.ndarray, str]:
-    """Read one input: a row of a store, or an excerpt of a file."""
+def _read(
+    name: str, bar: int | None, options: Options, task: Task
+) -> tuple[np.ndarray, str, float | None]:
+    """Read one input, a row of a store or an excerpt of a file, with its origin and tempo."""
     match = _STORE_ROW.fullmatch(name)
     if match is None or os.path.exists(name):
         at_end = options.mode == "continue"
         excerpt = read_excerpt(
             name, task.name, start_bar=bar, meter=options.meter, at_end=at_end, pad=True
         )
-        return excerpt.row, excerpt.describe()
+        return excerpt.row, excerpt.describe(), excerpt.qpm
     if bar is not None:
         raise InputError(f"start_bar: {name} is a row of a store, which has no bars to choose from")
     store = open_checked(match["store"], task, "input", options.allow_changed_data)
@@ -59,7 +64,7 @@ def _read(name: str, bar: int | None, options: Options, task: Task) -> tuple[np.
     number = int(match["row"])
     if number >= len(rows):
         raise InputError(f"input: {name}: the split has rows 0 to {len(rows) - 1}")
-    return np.asarray(rows[number]), f"{match['store']}: {match['split']} row {number}"
+    return np.asarray(rows[number]), f"{match['store']}: {match['split']} row {number}", None
 
 
 def _draw(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from data_pipeline.cli import check_choices, option
-from data_pipeline.reading.segments import METERS
+from data_pipeline.reading.segments import DEFAULT_QPM, METERS
 from data_pipeline.render.files import FORMATS, check_formats, check_sound
 from experiments.cli.run_options import LARGEST_SEED, ModelOptions, check_ranges
 from musicvae_jax import data
@@ -82,7 +82,11 @@ class Options(ModelOptions):
         convert=_split_at_commas,
         help=f"Output formats ({', '.join(FORMATS)}), comma separated or repeated.",
     )
-    qpm: float = option(120.0, help="Tempo of the output, quarter notes per minute.")
+    qpm: float | None = option(
+        None,
+        help="Tempo of the output, quarter notes per minute. Default: that of the first input "
+        "file, 120 without one.",
+    )
     program: int | None = option(
         None, help="General MIDI program of the melody, from 0. Default: 0."
     )
@@ -98,7 +102,7 @@ class Options(ModelOptions):
         check_choices(self)
         self._check_numbers()
         check_formats(self.formats, self.soundfont)
-        check_sound(self.qpm, self.program)
+        check_sound(self.tempo, self.program)
         self._check_inputs()
         if self.mode == "attribute" and not self.attribute:
             raise InputError("attribute: --mode=attribute needs the name of one, --attribute=NAME")
@@ -168,6 +172,11 @@ class Options(ModelOptions):
         if self.mode == "long":
             return self.waypoints
         return 1 if self.mode == "similar" else self.num
+
+    @property
+    def tempo(self) -> float:
+        """Tempo of the output, quarter notes per minute."""
+        return DEFAULT_QPM if self.qpm is None else self.qpm
 
     @property
     def sampling_temperature(self) -> float:

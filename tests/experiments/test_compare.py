@@ -103,3 +103,15 @@ def test_folders_are_arguments_of_the_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2
     assert done.stderr.startswith("error: run_dir: nowhere is not a run folder")
+
+
+def test_the_scores_of_sweep_points_are_read(store: data.Store, tmp_path: pathlib.Path) -> None:
+    scores = {"split": "validation", "sampled_accuracy": 0.25, "kl_bits": 12.5, "active_units": 3}
+    for name, beta in (("a", 0.1), ("b", 0.5)):
+        folder = _run(tmp_path / name, store, beta, [3.0])
+        (folder / "scores.json").write_text(json.dumps(scores))
+    text = compare.compare([str(tmp_path / "a"), str(tmp_path / "b")])
+    lines = {line.split("  ")[0]: line.split()[-2:] for line in text.splitlines()}
+    assert lines["validation, sweep: sampled accuracy"] == ["0.25", "0.25"]
+    assert lines["validation, sweep: KL, bits"] == ["12.5", "12.5"]
+    assert "validation, sweep: greedy accuracy" not in lines

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import math
@@ -118,6 +119,11 @@ def test_the_table_of_a_run(run_dir: pathlib.Path) -> None:
     assert "3 draws of z and tokens" in text
     found = json.loads((run_dir / "evaluation_test.json").read_text())
     assert (found["examples"], found["step"], found["draws"]) == (11, 7, 3)
+    with (run_dir / "evaluation_test.csv").open() as lines:
+        rows = {row["score"]: row for row in csv.DictReader(lines)}
+    assert float(rows["accuracy"]["sampled"]) == found["sampled"]["accuracy"]["overall"]
+    assert float(rows["f1"]["greedy"]) == found["greedy"]["f1"]["overall"]
+    assert rows["accuracy"]["track"] == "overall"
     nats = found["cross_entropy"]["overall"] * 32 + found["kl_bits"] * math.log(2)
     assert found["elbo_nats"] == pytest.approx(-nats, rel=1e-6)
     # Untrained: near a uniform guess among 512 tokens.

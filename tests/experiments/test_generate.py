@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -106,6 +107,31 @@ def test_greedy_samples_are_the_decoded_z(vae: MusicVAE) -> None:
     assert np.array_equal(music.tokens, vae.decode(music.z))
 
 
+def tempo_of(path: pathlib.Path) -> float:
+    """The tempo of a MIDI file, quarter notes per minute."""
+    (unit,) = notes.read_units(path.name, path.read_bytes())
+    assert unit.sequence is not None
+    return unit.sequence.tempos[0].qpm
+
+
+def test_the_tempo_of_the_input_is_kept(
+    run_dir: str, walk: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = np.zeros(32, np.uint8)
+    row[::4] = np.arange(30, 38)
+    render.write_midi(tmp_path / "slow.mid", row, "mel_2bar", qpm=75.0)
+    inputs = (str(tmp_path / "slow.mid"), walk)
+    asked = options(run_dir, tmp_path / "a", mode="reconstruct", inputs=inputs, formats=("midi",))
+    written = generate.generate(asked)
+    assert tempo_of(written[0]) == pytest.approx(75.0, abs=0.01)
+    assert "tempo: 75 quarter notes per minute, as in the input" in capsys.readouterr().out
+    written = generate.generate(dataclasses.replace(asked, output=str(tmp_path / "b"), qpm=90.0))
+    assert tempo_of(written[0]) == pytest.approx(90.0, abs=0.01)
+    assert "as in the input" not in capsys.readouterr().out
+    sample = options(run_dir, tmp_path / "c", num=1, formats=("midi",))
+    assert tempo_of(generate.generate(sample)[0]) == pytest.approx(120.0)
+
+
 @pytest.mark.parametrize(("mode", "expected"), [("sample", 0.5), ("long", 0.5), ("similar", 0.0)])
 def test_each_mode_has_its_own_temperature(mode: str, expected: float) -> None:
     inputs = () if mode == "sample" else ("a.mid",)
@@ -133,7 +159,7 @@ def test_a_reconstruction_follows_its_input(
     vae: MusicVAE, walk: str, tmp_path: pathlib.Path
 ) -> None:
     asked = options(output=tmp_path / "out", mode="reconstruct", inputs=(walk,), start_bars=(2,))
-    rows, origins = generate.read_inputs(asked, TASK)
+    rows, origins, _ = generate.read_inputs(asked, TASK)
     assert origins == ["walk.mid: bars 2-3, instrument 0, 8 of 8 notes kept"]
     written = generate.write(generate.make(vae, asked, rows), TASK, asked)
     names = [path.name for path in written]
@@ -153,7 +179,7 @@ def test_an_interpolation_goes_from_one_reconstruction_to_the_other(
     vae: MusicVAE, store: str
 ) -> None:
     asked = options(mode="interpolate", data_dir=store, steps=5)
-    rows, origins = generate.read_inputs(asked, TASK)
+    rows, origins, _ = generate.read_inputs(asked, TASK)
     music = generate.make(vae, asked, rows)
     ends = vae.encode(rows).mu
     np.testing.assert_allclose(music.z[[0, -1]], ends, atol=1e-5)
@@ -164,7 +190,7 @@ def test_an_interpolation_goes_from_one_reconstruction_to_the_other(
 
 def test_one_file_with_two_bars_is_both_ends(walk: str) -> None:
     asked = options(mode="interpolate", inputs=(walk,), start_bars=(1, 3))
-    rows, _ = generate.read_inputs(asked, TASK)
+    rows, _, _ = generate.read_inputs(asked, TASK)
     assert rows[:, 0].tolist() == [30, 38]
 
 
@@ -182,7 +208,7 @@ def test_rows_of_the_store_are_drawn_by_the_seed(store: str) -> None:
 
 def test_tempo_and_program_are_heard(vae: MusicVAE, walk: str, tmp_path: pathlib.Path) -> None:
     asked = options(output=tmp_path, mode="reconstruct", inputs=(walk,), qpm=60.0, program=73)
-    rows, _ = generate.read_inputs(asked, TASK)
+    rows, _, _ = generate.read_inputs(asked, TASK)
     generate.write(generate.make(vae, asked, rows), TASK, asked)
     path = tmp_path / "reconstruct_1_after_input.mid"
     (unit,) = notes.read_units(path.name, path.read_bytes())

@@ -196,7 +196,7 @@ def test_a_continuation_is_one_file_with_its_input(
 
 def test_a_row_of_a_store_is_an_input(store: str) -> None:
     asked = options("interpolate", inputs=(f"{store}:test:17", f"{store}:train:0"))
-    found, origins = generate.read_inputs(asked, TASK)
+    found, origins, _ = generate.read_inputs(asked, TASK)
     assert origins == [f"{store}: test row 17", f"{store}: train row 0"]
     np.testing.assert_array_equal(found[0], np.load(pathlib.Path(store) / "test.npy")[17])
     np.testing.assert_array_equal(found[1], np.load(pathlib.Path(store) / "train.npy")[0])
@@ -208,11 +208,11 @@ def test_the_end_of_a_file_is_continued_and_a_short_end_is_padded(tmp_path: path
     files.write_midi(tmp_path / "walk.mid", row, "mel_2bar")
     files.write_midi(tmp_path / "short.mid", row[:16], "mel_2bar")
     inputs = (str(tmp_path / "walk.mid"), str(tmp_path / "short.mid"))
-    found, origins = generate.read_inputs(options("continue", inputs=inputs), TASK)
+    found, origins, _ = generate.read_inputs(options("continue", inputs=inputs), TASK)
     np.testing.assert_array_equal(found[0], row[48:])
     assert "walk.mid: bars 4-5, instrument 0, 8 of 8 notes kept" in origins[0]
     assert origins[1].endswith("shorter than the window: 1 bar of silence added before it")
-    found, origins = generate.read_inputs(options("interpolate", inputs=inputs), TASK)
+    found, origins, _ = generate.read_inputs(options("interpolate", inputs=inputs), TASK)
     np.testing.assert_array_equal(found[0], row[:32])
     assert origins[1].endswith("shorter than the window: 1 bar of silence added after it")
 
@@ -223,7 +223,7 @@ def test_scores_and_tunes_are_inputs(tmp_path: pathlib.Path) -> None:
     files.write_musicxml(tmp_path / "scale.musicxml", row, "mel_2bar")
     (tmp_path / "scale.abc").write_text("X:1\nM:4/4\nL:1/4\nQ:1/4=120\nK:C\nCDEF|GABc|\n")
     inputs = tuple(str(tmp_path / name) for name in ("scale.musicxml", "scale.abc"))
-    found, origins = generate.read_inputs(options("interpolate", inputs=inputs), TASK)
+    found, origins, _ = generate.read_inputs(options("interpolate", inputs=inputs), TASK)
     np.testing.assert_array_equal(found, [row, row])
     assert [line.split(":")[0] for line in origins] == ["scale.musicxml", "scale.abc#1"]
 
