@@ -1,0 +1,124 @@
+"""Compare the flat encoder of `hierdec` with the hierarchical one of `hier`: speed and scores.
+
+Example:
+  python -m experiments.benchmarks.hier_encoder --data_dir=data/mel_16bar --steps=600
+
+Sizes, decoder, rows and batches are equal. A flat encoder makes T steps, one after the other; a
+hierarchical one makes S steps for all bars side by side, and then one step per bar. The first
+table has the seconds of a training step and the processor's seconds in it (of all cores), the least
+of several rounds in which the two take turns: other programs on the machine only add to them. With
+--data_dir, the second has the scores on validation rows after equal examples, and those of `hier`
+after the processor time that `hierdec` needed for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from data_pipeline import cli
+from experiments.benchmarks.support import machine
+from experiments.benchmarks.time_to_accuracy import train
+from experiments.benchmarks.train_step import random_batch
+from musicvae_jax import data, evaluation
+from musicvae_jax.config import Config
+from musicvae_jax.models.registry import build_model
+from musicvae_jax.tasks import get_task
+from musicvae_jax.training.step import init_state, make_train_step
+
+NAMES = ("hierdec", "hier")
+
+
+def configs(task: str, units: int, batch_size: int) -> dict[str, Config]:
+    """Return the two configurations by architecture."""
+    sizes: dict[str, Any] = {
+        "encoder_sizes": (units,),
+        "decoder_sizes": (units,),
+        "z_size": max(units // 2, 1),
+        "batch_size": batch_size,
+        "free_bits": 0.0,
+    }
+    start = get_task(task).config.replace(**sizes)
+    return {name: start.replace(architecture=name) for name in NAMES}
+
+
+def stepper(config: Config) -> Callable[[], object]:
+    """Return a call that makes one training step on random rows and waits for it."""
+    model = build_model(config)
+    step = jax.jit(make_train_step(model, config))
+    state, batch = init_state(model, config), random_batch(config)
+    return lambda: jax.block_until_ready(step(state, batch))
+
+
+def show_speed(chosen: dict[str, Config], rounds: int) -> float:
+    """Print seconds per training step; return how much less processor time `hier` takes."""
+    calls = {name: stepper(config) for name, config in chosen.items()}
+    wall: dict[str, list[float]] = {name: [] for name in calls}
+    processor: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.process_time()
+            wall[name].append(machine.seconds(call))
+            processor[name].append(time.process_time() - start)
+    print(f"{'architecture':14}{'s / step':>10}{'CPU s / step':>14}")
+    for name in calls:
+        print(f"{name:14}{min(wall[name]):10.3f}{min(processor[name]):14.3f}")
+    ratio = min(processor["hierdec"]) / min(processor["hier"])
+    walls = min(wall["hierdec"]) / min(wall["hier"])
+    print(f"hierdec / hier: {walls:.2f} in seconds, {ratio:.2f} in CPU seconds", flush=True)
+    return ratio
+
+
+def show_scores(chosen: dict[str, Config], folder: str, steps: int, ratio: float) -> None:
+    """Train for equal examples and equal time, and print scores of validation rows."""
+    store = data.open_store(folder)
+    rows = np.asarray(store.splits["validation"])
+    rows = rows[data.spread_rows(len(rows), 512)]
+    print(f"{'architecture':14}{'steps':>7}{'examples':>10}{'ELBO nats':>11}{'KL bits':>9}"
+          f"{'forced':>8}{'greedy':>8}")  # fmt: skip
+    for name, num in (("hierdec", steps), ("hier", steps), ("hier", round(steps * ratio))):
+        config = chosen[name].replace(
+            train_steps=num, save_every=num, eval_every=num, log_every=num, eval_examples=64
+        )
+        _, outcome = train(config, store)
+        scores = evaluation.evaluate(config, outcome.state.params, rows)
+        forced, greedy = (
+            figures["accuracy"]["overall"] for figures in (scores.teacher_forced, scores.greedy)
+        )
+        examples = num * config.train.batch_size
+        print(f"{name:14}{num:7}{examples:10,}{scores.elbo_nats:11.2f}{scores.kl_bits:9.1f}"
+              f"{forced:8.4f}{greedy:8.4f}", flush=True)  # fmt: skip
+
+
+def define_flags() -> None:
+    """Define this benchmark's flags."""
+    flags.DEFINE_string("task", "mel_16bar", "Task of the speed table, and of the store.")
+    flags.DEFINE_integer("units", 96, "Units of every layer; z has half as many.", 1)
+    flags.DEFINE_integer("batch_size", 64, "Rows per step.", 1)
+    flags.DEFINE_integer("rounds", 7, "Rounds of the speed table.", 1)
+    flags.DEFINE_string("data_dir", None, "Token store to train on.")
+    flags.DEFINE_integer("steps", 600, "Steps of equal training.", 1)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the tables."""
+    del argv
+    values = flags.FLAGS
+    chosen = configs(values.task, values.units, values.batch_size)
+    print(machine.describe("jaxlib", "flax"))
+    print(f"{values.task}, {values.units} units, batch {values.batch_size}")
+    ratio = show_speed(chosen, values.rounds)
+    if values.data_dir:
+        show_scores(chosen, values.data_dir, values.steps, ratio)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
