@@ -4,7 +4,8 @@ Example:
   python -m experiments.generate --run_dir=runs/mel_2bar --mode=sample --num=8 --output=music
 
 Modes:
-  sample       --num rows from the prior
+  sample       --num rows from the prior: the one fitted to training rows where the run has it,
+               otherwise N(0, I)
   reconstruct  each input through the model and back; also one file per input, original first
   interpolate  --steps rows from a first input to a second one
   grid         --rows x --columns rows between four inputs in the corners
@@ -33,13 +34,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline import cli
+from data_pipeline.command_line import shell_line
 from experiments.cli import compile_cache
 from experiments.generation.files import write
 from experiments.generation.inputs import read_inputs
 from experiments.generation.modes import make
-from experiments.generation.options import Options
+from experiments.generation.options import PRIOR_MODES, Options
 from musicvae_jax.config import InputError
-from musicvae_jax.latent import attributes
+from musicvae_jax.latent import attributes, fitted_prior
+from musicvae_jax.latent.fitted_prior import FittedPrior
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.tasks import Task
@@ -67,11 +70,35 @@ def read_vector(options: Options, task: Task, step: int) -> np.ndarray | None:
     return found.vectors[options.attribute]
 
 
+def read_prior(options: Options, step: int) -> FittedPrior | None:
+    """Read the fitted prior if the mode draws from one and the run has it; None for N(0, I).
+
+    A prior of another checkpoint is not used; without --prior=fitted a line says so.
+
+    Raises:
+      InputError: --prior=fitted is given and there is none of this checkpoint.
+    """
+    if options.prior == "standard" or options.mode not in PRIOR_MODES:
+        return None
+    found = fitted_prior.load(options.run_dir)
+    if found is not None and found.step == step:
+        return found.prior
+    advice = shell_line("experiments.fit_prior", [f"--run_dir={options.run_dir}"])
+    if options.prior == "fitted":
+        raise InputError(
+            f"prior: {options.run_dir} has no fitted prior of step {step}; make it with {advice}"
+        )
+    if found is not None:
+        print(f"the fitted prior is of step {found.step}, so N(0, I) is used; new: {advice}")
+    return None
+
+
 def generate(options: Options) -> list[pathlib.Path]:
     """Generate music and write it; return the files."""
     config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
     vae = MusicVAE(config, params)
     vector = read_vector(options, vae.task, step)
+    prior = read_prior(options, step)
     rows = None
     if options.inputs or options.data_dir:
         rows, origins, qpm = read_inputs(options, vae.task)
@@ -79,8 +106,9 @@ def generate(options: Options) -> list[pathlib.Path]:
         if options.qpm is None and qpm is not None:
             options = dataclasses.replace(options, qpm=qpm)
             print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the input")
-    print(f"{options.mode}: {vae.task.name}, {options.run_dir}, step {step}", flush=True)
-    return write(make(vae, options, rows, vector), vae.task, options)
+    source = ", fitted prior" if prior is not None else ""
+    print(f"{options.mode}: {vae.task.name}, {options.run_dir}, step {step}{source}", flush=True)
+    return write(make(vae, options, rows, vector, prior), vae.task, options)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import tqdm
 
 from experiments.generation.options import Options
-from musicvae_jax.latent import batches, operations, paths
+from musicvae_jax.latent import batches, fitted_prior, operations, paths
+from musicvae_jax.latent.fitted_prior import FittedPrior
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.tasks import STEPS_PER_BAR
 
@@ -50,7 +51,11 @@ class Points(NamedTuple):
 
 
 def make(
-    vae: MusicVAE, options: Options, rows: np.ndarray | None, vector: np.ndarray | None = None
+    vae: MusicVAE,
+    options: Options,
+    rows: np.ndarray | None,
+    vector: np.ndarray | None = None,
+    prior: FittedPrior | None = None,
 ) -> Music:
     """Run the model.
 
@@ -59,6 +64,7 @@ def make(
       options: what to make.
       rows: inputs [N, *task.row_shape]; None to start from the prior.
       vector: of the attribute, [Z]; None for other modes.
+      prior: what samples and variations are drawn from; None takes N(0, I).
     """
     z_key, token_key = jax.random.split(jax.random.key(options.seed))
     ends = None if rows is None else np.asarray(vae.encode(rows).mu)
@@ -66,8 +72,11 @@ def make(
         return _continue(vae, options, rows)
     if ends is None:
         num = options.waypoints if options.mode == "long" else options.num
-        ends = np.asarray(jax.random.normal(z_key, (num, vae.z_size)))
-    points = _POINTS[options.mode](options, jnp.asarray(ends), z_key, vector)
+        ends = np.asarray(draw(prior, z_key, num, vae.z_size))
+    if options.mode == "similar":
+        points = _similar(options, jnp.asarray(ends), z_key, prior)
+    else:
+        points = _POINTS[options.mode](options, jnp.asarray(ends), z_key, vector)
     z = np.asarray(points.z)
     tokens = _decode(vae, z, token_key, options.sampling_temperature)
     music = Music(tokens, z, points.titles, points.names, columns=points.columns)
@@ -77,6 +86,13 @@ def make(
         piece = operations.join_windows(jnp.asarray(tokens)[None], vae.task)
         return music._replace(pieces=np.asarray(piece))
     return music
+
+
+def draw(prior: FittedPrior | None, key: jax.Array, num: int, z_size: int) -> jax.Array:
+    """Draw z [num, Z] from a fitted prior, or from N(0, I) without one."""
+    if prior is None:
+        return jax.random.normal(key, (num, z_size))
+    return fitted_prior.sample(prior, key, num)
 
 
 def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
@@ -140,13 +156,13 @@ def _grid(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray 
 
 
 def _similar(
-    options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None
+    options: Options, ends: jax.Array, key: jax.Array, prior: FittedPrior | None
 ) -> Points:
     amounts, num = options.all_amounts, options.num
     shape = (len(ends), len(amounts), num)
     made = list(np.ndindex(*shape))
     index: np.ndarray = np.array(made)
-    noise = jax.random.normal(key, (len(made), ends.shape[-1]))
+    noise = draw(prior, key, len(made), ends.shape[-1])
     amount = jnp.asarray([amounts[a] for _, a, _ in made], jnp.float32)
     z = paths.similar(ends[index[:, 0]], noise, amount)
     titles = [f"{_of(e, ends)}amount {amounts[a]:g}, variation {n + 1}" for e, a, n in made]
@@ -187,7 +203,6 @@ _POINTS: dict[str, Callable[[Options, jax.Array, jax.Array, np.ndarray | None], 
     "reconstruct": _reconstruct,
     "interpolate": _interpolate,
     "grid": _grid,
-    "similar": _similar,
     "attribute": _attribute,
     "long": _long,
 }

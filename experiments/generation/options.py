@@ -28,6 +28,9 @@ NUM_INPUTS = {"interpolate": (2, "two"), "grid": (4, "four")}
 # Modes that start from samples of the prior. The best tokens of such a z have too few notes, and a
 # chain of them fades to silence.
 SAMPLED_MODES = ("sample", "continue", "long")
+PRIORS = ("fitted", "standard")
+# Modes that draw from the prior, unless they are given inputs or as variations of them.
+PRIOR_MODES = ("sample", "similar", "long")
 DEFAULT_AMOUNTS = {"similar": (0.3,), "attribute": (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)}
 
 
@@ -74,6 +77,13 @@ class Options(ModelOptions):
     temperature: float | None = option(
         None, help="0 is greedy. Default: 0.5 for sample, continue and long, else 0."
     )
+    prior: str | None = option(
+        None,
+        choices=PRIORS,
+        is_enum=True,
+        help="Prior that sample, similar and long draw from: the one fitted to training rows "
+        "(experiments.fit_prior) or N(0, I). Default: fitted, where the run has one.",
+    )
     seed: int = option(0, help="Random seed for sampling.")
     formats: tuple[str, ...] = option(
         ("midi", "png"),
@@ -108,6 +118,8 @@ class Options(ModelOptions):
             raise InputError("attribute: --mode=attribute needs the name of one, --attribute=NAME")
         if self.mode != "attribute" and self.attribute:
             raise InputError(f"attribute: --mode={self.mode} changes none; use --mode=attribute")
+        if self.prior and self.mode not in PRIOR_MODES:
+            raise InputError(f"prior: --mode={self.mode} does not draw from one")
         if self.amounts and self.mode not in DEFAULT_AMOUNTS:
             raise InputError(f"amount: --mode={self.mode} takes none")
 
