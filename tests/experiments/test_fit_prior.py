@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
+from experiments import generate
 from experiments.encoding import prior
+from experiments.generation.options import Options
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
@@ -72,3 +77,37 @@ def test_too_few_rows_are_refused(trained: tuple[pathlib.Path, str]) -> None:
         prior.fit_run(folder, vae, 2, store)
     text = _run("experiments.fit_prior", f"--run_dir={folder / 'run'}", "--rows=10", code=2)
     assert text == "error: rows: 10 is out of range, it must be 1,000 or more\n"
+
+
+def test_samples_come_from_the_fitted_prior(trained: tuple[pathlib.Path, str]) -> None:
+    folder, _ = trained
+    record = fitted_prior.load(folder / "run")
+    assert record is not None
+    place = [f"--run_dir={folder / 'run'}", "--mode=sample", "--num=3", "--format=midi"]
+    texts, points = {}, {}
+    for name in ("default", "fitted", "standard"):
+        given = [] if name == "default" else [f"--prior={name}"]
+        output = folder / name
+        texts[name] = _run("experiments.generate", *place, *given, f"--output={output}")
+        points[name] = np.load(output / "sample.npz")["z"]
+    z_key, _ = jax.random.split(jax.random.key(0))
+    np.testing.assert_array_equal(points["default"], points["fitted"])
+    np.testing.assert_array_equal(points["fitted"], fitted_prior.sample(record.prior, z_key, 3))
+    np.testing.assert_array_equal(points["standard"], jax.random.normal(z_key, (3, 2)))
+    assert "fitted prior" in texts["default"]
+    assert "fitted prior" not in texts["standard"]
+
+
+def test_a_prior_of_another_checkpoint_is_not_used(
+    trained: tuple[pathlib.Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = trained
+    run = str(folder / "run")
+    options = Options(run_dir=run, mode="sample", output="-")
+    assert generate.read_prior(options, 2) is not None
+    assert generate.read_prior(options, 3) is None
+    assert "the fitted prior is of step 2, so N(0, I) is used" in capsys.readouterr().out
+    with pytest.raises(InputError, match="has no fitted prior of step 3"):
+        generate.read_prior(dataclasses.replace(options, prior="fitted"), 3)
+    with pytest.raises(InputError, match="--mode=reconstruct does not draw from one"):
+        Options(run_dir=run, mode="reconstruct", output="-", prior="fitted", data_dir="-")
