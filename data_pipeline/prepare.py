@@ -227,9 +227,9 @@ def _executor(options: Options) -> Executor:
 def _say_what_was_found(journal: Journal) -> None:
     """Report on standard error what an interrupted run left."""
     if journal.num_found:
-        print(f"going on: {journal.num_found:,} files are converted", file=sys.stderr)
+        print(f"resuming: {journal.num_found:,} files are already converted", file=sys.stderr)
     elif journal.discarded:
-        print("beginning anew: an interrupted run had other options", file=sys.stderr)
+        print("starting over: the interrupted run had other options", file=sys.stderr)
 
 
 def _run_facts(options: Options, journal: Journal, start: float) -> dict[str, Any]:

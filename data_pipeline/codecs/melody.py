@@ -57,7 +57,7 @@ def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
         return NO_PITCHES
     layout = lay_out(notes["start_step"], notes["end_step"], notes["instrument"])
     events = layout.empty(np.uint8)
-    layout.write(events, notes["end_step"], np.full(len(notes), NOTE_OFF), heard_offs(notes))
+    layout.write(events, notes["end_step"], np.full(len(notes), NOTE_OFF), note_offs(notes))
     layout.write(
         events, notes["start_step"], note_ons(notes["pitch"]), np.ones(len(notes), np.bool_)
     )
@@ -85,13 +85,13 @@ def monophonic(notes: np.ndarray) -> np.ndarray:
     return notes[keep]
 
 
-def heard_offs(notes: np.ndarray) -> np.ndarray:
+def note_offs(notes: np.ndarray) -> np.ndarray:
     """Tell which notes of `monophonic` end before the next one of their instrument begins."""
-    heard = np.ones(len(notes), np.bool_)
-    heard[:-1] = (notes["end_step"][:-1] < notes["start_step"][1:]) | (
+    has_off = np.ones(len(notes), np.bool_)
+    has_off[:-1] = (notes["end_step"][:-1] < notes["start_step"][1:]) | (
         np.diff(notes["instrument"]) != 0
     )
-    return heard
+    return has_off
 
 
 def _clear_leading_offs(rows: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ def column(notes: np.ndarray, num_steps: int) -> np.ndarray | None:
     notes = monophonic(notes)
     starts, ends = notes["start_step"], notes["end_step"]
     tokens = np.zeros(num_steps, np.uint16)
-    tokens[ends[heard_offs(notes) & (ends < num_steps)]] = NOTE_OFF
+    tokens[ends[note_offs(notes) & (ends < num_steps)]] = NOTE_OFF
     inside = starts < num_steps
     tokens[starts[inside]] = note_ons(notes["pitch"])[inside]
     return tokens if len(notes) else None

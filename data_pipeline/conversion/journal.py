@@ -1,8 +1,8 @@
 """Finished conversions on disk, so that an interrupted run resumes.
 
-A record says what became of one file or tune. Its rows are appended to one spool per kind of
-row, before the record. Each record carries its length and a checksum of itself and of its rows,
-so that whatever moment the process was killed at, all records up to the first damaged one hold.
+A record is the outcome of one file or tune. Its rows are appended to one spool per kind of row,
+before the record. Each record has its length and checksums of itself and of its rows. Whenever the
+process is killed, all records before the first damaged one are valid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_RECORD = 2**28
 
 
 class Spool:
-    """Rows of one kind as they come, in a file.
+    """A file of rows of one kind, in the order of their records.
 
     Attributes:
       counts: rows of each record.
@@ -47,7 +47,7 @@ class Spool:
         return zlib.crc32(octets)
 
     def recover(self, count: int, checksum: int) -> bool:
-        """Take the next rows of a file written earlier for one record's, if they are whole."""
+        """Accept the next rows of an existing file as those of one record, if they are complete."""
         octets = self._file.read(count * self._row_bytes)
         if len(octets) != count * self._row_bytes or zlib.crc32(octets) != checksum:
             return False
@@ -59,13 +59,13 @@ class Spool:
         self._file.seek(0)
 
     def cut(self) -> None:
-        """Delete what follows the rows of the records."""
+        """Delete everything after the rows of the last record."""
         self._file.flush()
         self._file.truncate(sum(self.counts) * self._row_bytes)
         self._file.seek(0, 2)
 
     def flush(self) -> None:
-        """Hand all rows to the system."""
+        """Write buffered rows to the file."""
         self._file.flush()
 
     def rows(self) -> np.ndarray:
@@ -77,7 +77,7 @@ class Spool:
         return np.memmap(self._path, self._dtype, "r", shape=shape)
 
     def close(self) -> None:
-        """Close the file, which stays."""
+        """Close the file without deleting it."""
         self._file.close()
 
     @property
@@ -86,13 +86,13 @@ class Spool:
 
 
 class Journal:
-    """Records and their rows in a folder, opened where an earlier process left off.
+    """Records and their rows in a folder; continues those of an interrupted process.
 
     Attributes:
-      records: for each record what was said of it, without its rows.
+      records: the facts of each record and its numbers of rows.
       spools: rows by kind.
-      num_found: records of an earlier process that hold.
-      discarded: an earlier process worked with another header; its records are gone.
+      num_found: valid records of an interrupted process.
+      discarded: an interrupted process had another header, so its records were deleted.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class Journal:
         kinds: Mapping[str, tuple[str, tuple[int, ...]]],
         header: Mapping[str, Any],
     ) -> None:
-        """Open or begin a journal.
+        """Open a journal, or start one.
 
         Args:
-          folder: where it lies.
+          folder: existing folder of the journal.
           kinds: for each kind of row its dtype and shape.
-          header: what decides the records; JSON values.
+          header: the options that determine the records; JSON values.
         """
         self.records: list[dict[str, Any]] = []
         self.discarded = False
@@ -119,7 +119,7 @@ class Journal:
         self._flushed = time.monotonic()
 
     def _recover(self) -> None:
-        """Read what holds and cut off what follows."""
+        """Read the valid records and delete everything after them."""
         self._file.seek(0)
         for spool in self.spools.values():
             spool.rewind()
@@ -146,7 +146,7 @@ class Journal:
             self._write(self._header)
 
     def find(self, key: Key) -> int | None:
-        """Return the number of a file's record, None if it has none."""
+        """Return the number of the record of a file, or None."""
         return self._place.get(key)
 
     def add(self, key: Key, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> int:
@@ -154,7 +154,7 @@ class Journal:
 
         Args:
           key: the file's md5 and kind.
-          rows: [N, *row_shape] of each kind; a kind left out has none.
+          rows: [N, *row_shape] of each kind; a kind that is missing has none.
           facts: JSON values.
         """
         counts, checksums = {}, {}
@@ -172,14 +172,14 @@ class Journal:
         return number
 
     def flush(self) -> None:
-        """Hand everything to the system: rows first, so that a record never lacks its rows."""
+        """Write all buffers: rows first, so that no record lacks its rows."""
         for spool in self.spools.values():
             spool.flush()
         self._file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Close all files, which stay."""
+        """Close all files without deleting them."""
         try:
             self.flush()
         finally:

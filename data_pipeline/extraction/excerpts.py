@@ -77,15 +77,15 @@ def read_excerpt(
 ) -> Excerpt:
     """Take one row from a file, from the track with the most notes.
 
-    Of a tunebook the first tune that has rows is taken.
+    From a tunebook, the first tune with rows is used.
 
     Args:
       path: MIDI, MusicXML or ABC file.
       task_name: key of `TASKS`.
       start_bar: first bar, from 1; None takes the first at which the track has a row.
       meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
-      at_end: take the last row of the track in place of the first, where `start_bar` is None.
-      pad: music shorter than a row is filled up with silence: after it, with `at_end` before.
+      at_end: take the last row of the track instead of the first if `start_bar` is None.
+      pad: pad music shorter than a row with silence: after it, or before it with `at_end`.
 
     Raises:
       InputError: the file cannot be read, holds no row of the task, or none from that bar on.
@@ -170,7 +170,7 @@ def file_excerpts(
 
 
 def _shorter(segments: list[Segment], task: Task, at_end: bool) -> list[Excerpt]:
-    """List the longest excerpts shorter than a row, filled up with silence."""
+    """List the longest excerpts shorter than a row, padded with silence."""
     for num_bars in range(task.num_bars - 1, 0, -1):
         shorter = dataclasses.replace(task, num_bars=num_bars)
         found = [p for segment in segments for p in excerpts(segment, shorter)]
@@ -180,7 +180,7 @@ def _shorter(segments: list[Segment], task: Task, at_end: bool) -> list[Excerpt]
 
 
 def _filled(excerpt: Excerpt, task: Task, before: bool) -> Excerpt:
-    """Add bars of silence to an excerpt; notes that sound at its end are ended there."""
+    """Add bars of silence to an excerpt; notes still sounding at its end stop there."""
     num_bars = task.num_bars - len(excerpt.row) // STEPS_PER_BAR
     silence = np.zeros((num_bars * STEPS_PER_BAR, *task.row_shape[1:]), excerpt.row.dtype)
     if before:
@@ -189,8 +189,8 @@ def _filled(excerpt: Excerpt, task: Task, before: bool) -> Excerpt:
     row = np.concatenate([excerpt.row, silence])
     columns = row.reshape(len(row), -1)
     for track, column in zip(task.tracks, columns.T, strict=True):
-        heard = column[: len(excerpt.row)]
-        events = heard[heard != NO_EVENT]
+        own = column[: len(excerpt.row)]
+        events = own[own != NO_EVENT]
         if track.is_pitched and len(events) and events[-1] >= track.first_onset:
             column[len(excerpt.row)] = NOTE_OFF
     return dataclasses.replace(excerpt, row=row, silence=(0, num_bars))
@@ -228,7 +228,7 @@ def _excerpt(
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Write ascending numbers shortly: 1-4, 7."""
+    """Write ascending numbers as ranges: 1-4, 7."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -1,7 +1,7 @@
 """Files to NoteSequences, note-seq's format: the border between files and arrays.
 
-note-seq is imported inside the functions: a process that never reads a file with it does
-not pay its second of start-up.
+note-seq is imported inside functions because the import takes a second, and most processes never
+need it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class ReadError(InputError):
     """A file, or one tune of it, cannot be read.
 
     Attributes:
-      reason: short and stable, for a table of what was dropped.
-      detail: what exactly, for this file.
+      reason: a short, fixed text, for counting.
+      detail: the exact problem of this file.
       fast_refusal: why the fast engine did not read it either, if it tried.
     """
 
@@ -80,7 +80,7 @@ class Unit:
 
 
 def import_note_seq() -> ModuleType:
-    """Import note-seq without the warnings of what it imports (no audio converter, ...)."""
+    """Import note-seq without warnings of its dependencies (missing audio converter, ...)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import note_seq
@@ -91,7 +91,7 @@ def read_units(name: str, data: bytes) -> list[Unit]:
     """Read the bytes of one file.
 
     Args:
-      name: the file's name; its extension decides where the content does not.
+      name: the file's name; its extension is used if the content is ambiguous.
       data: its content.
 
     Returns:
@@ -109,10 +109,10 @@ def read_units(name: str, data: bytes) -> list[Unit]:
 
 
 def kind_of(name: str, data: bytes) -> str:
-    """Tell what kind of music file this is: by content, else by extension.
+    """Return the kind of a music file, from its content or else its extension.
 
     Raises:
-      ReadError: it is none.
+      ReadError: it is not a music file.
     """
     if not data:
         raise ReadError("empty file")
@@ -134,7 +134,7 @@ def kind_of(name: str, data: bytes) -> str:
 
 
 def _read_midi(data: bytes) -> NoteSequence:
-    """Read a MIDI file as note-seq does, but look at its length before memory is taken."""
+    """Read a MIDI file as note-seq does, but check its length before memory is allocated."""
     import mido
     import pretty_midi
 
@@ -156,7 +156,7 @@ def _read_midi(data: bytes) -> NoteSequence:
 
 
 def _damaged(reason: str, error: Exception) -> ReadError:
-    """Wrap what a parser raised; one line."""
+    """Convert an exception of a parser to a one-line ReadError."""
     detail = " ".join(str(error).split()) or "the file ends too early"
     return ReadError(reason, f"{type(error).__name__}: {detail}"[:200])
 
@@ -179,7 +179,7 @@ def _read_musicxml(data: bytes) -> NoteSequence:
 
 
 def _check_unpacked_size(data: bytes) -> None:
-    """Refuse archives that would not fit in memory."""
+    """Refuse archives that are too large when unpacked."""
     try:
         size = sum(info.file_size for info in zipfile.ZipFile(io.BytesIO(data)).infolist())
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
@@ -212,7 +212,7 @@ def _read_tunebook(name: str, data: bytes) -> list[Unit]:
 
 
 def _tunes(data: bytes) -> tuple[list[str], list[list[str]]]:
-    """Split a tunebook at empty lines into the file's header and its tunes.
+    """Split a tunebook at empty lines into its header and its tunes.
 
     Blocks without an X: field are the header, if first, else free text.
     """
@@ -242,7 +242,7 @@ def _read_tune(lines: list[str]) -> NoteSequence:
         sequence.notes.extend(sounding)
         return sequences_lib.expand_section_groups(sequence)
     except abc_parser.ABCParseError as error:
-        # The parser has a class per thing it does not know: multiple voices, chords, ...
+        # The parser has one exception per unsupported feature: multiple voices, chords, ...
         raise ReadError(f"unreadable ABC: {type(error).__name__}", str(error)[:200]) from error
     except Exception as error:
         raise _damaged("unreadable ABC", error) from error
@@ -262,7 +262,7 @@ def _mark_rests(line: str) -> str:
 
 
 def notes_from_sequence(sequence: NoteSequence) -> NoteArrays:
-    """Take from a NoteSequence what rows are made of."""
+    """Convert the notes, tempos and time signatures of a NoteSequence to arrays."""
     notes = np.array(
         [
             (n.start_time, n.end_time, n.pitch, n.program, n.instrument, n.is_drum)

@@ -1,7 +1,7 @@
 """Notes as plain arrays, split at changes of tempo and meter, on a grid of 16th steps.
 
-Every reader of files ends here: it gives a `NoteArrays` and needs to know nothing of tasks.
-No note-seq in this module, so that a reader without it pays nothing for it.
+Readers of all formats return a `NoteArrays` and know nothing about tasks. This module does not
+import note-seq, so that readers without it start fast.
 
 Reference: note_seq/sequences_lib.py (split_note_sequence_on_time_changes,
 quantize_note_sequence), as magenta/models/music_vae/data.py calls them.
@@ -52,7 +52,7 @@ STEP_DTYPE = np.dtype(
 
 @dataclasses.dataclass(frozen=True)
 class NoteArrays:
-    """What a reader hands over: the sounding notes of one unit of music.
+    """The result of a reader: the sounding notes of one unit of music.
 
     Attributes:
       notes: [N] of NOTE_DTYPE, any order, velocity greater than 0.
@@ -123,7 +123,8 @@ def split_points(
 ) -> tuple[list[float], list[tuple[tuple[int, int], float]]]:
     """Return where each segment starts, in seconds, and the meter and tempo in force from there.
 
-    A change splits if it changes anything, comes before the end, and after the last split.
+    A change starts a segment if it changes anything, and lies after the last split and before the
+    end.
     """
     # At one time, time signatures come before tempos; the sort is stable.
     events: list[tuple[float, tuple[int, int] | None, float | None]]

@@ -226,7 +226,7 @@ def _listed(lines: list[str], indent: int) -> list[str]:
 
 
 def hint(report: dict[str, Any], meter: str) -> str:
-    """Say, when there are no rows at all, what is probably wrong and what may help."""
+    """Return the probable cause if there are no rows at all, and a remedy."""
     num_read, task = report["units_read"], report["tasks"][0]
     if not num_read:
         return f"none of {_count(report['units'], 'file')} can be read as music"

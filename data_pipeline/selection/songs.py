@@ -1,11 +1,11 @@
-"""Find files of the same song; web collections contain many songs several times.
+"""Find files of the same song: web collections contain many songs several times.
 
 Two files are one song if more than 0.3 of their rows are shared: shared / union over the rows
 of all tasks together that have at least 8 note onsets and are found in at most 50 files. A
 song is a connected component of this graph; its files go to one split.
 
-Memory is bounded by `_BUCKET_ROWS`, whatever the corpus: row hashes, and then counts of pairs of
-files, are parted into files on disk, and each of those is sorted by itself.
+`_BUCKET_ROWS` bounds the memory for any corpus: row hashes, and then counts of pairs of files, are
+partitioned into files on disk, which are sorted one at a time.
 """
 
 from __future__ import annotations

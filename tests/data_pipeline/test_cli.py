@@ -98,7 +98,7 @@ def test_an_enum_is_refused_as_a_flag() -> None:
         parse("--run_dir=a", "--mode=other")
 
 
-def test_output_that_nobody_reads_any_more_ends_a_command_quietly() -> None:
+def test_a_command_ends_quietly_when_its_output_is_closed() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

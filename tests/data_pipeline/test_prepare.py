@@ -331,7 +331,7 @@ runpy.run_module("data_pipeline.prepare", run_name="__main__")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_after_an_interruption_the_same_command_goes_on(
+def test_after_an_interruption_the_same_command_resumes(
     tmp_path: pathlib.Path, number: int
 ) -> None:
     long = "CDEFGABc|" * 40
@@ -348,7 +348,7 @@ def test_after_an_interruption_the_same_command_goes_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.unfinished", "book.abc"]
     done = subprocess.run(command_line(*arguments), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    assert "going on: 1 files are converted\n" in done.stderr
+    assert "resuming: 1 files are already converted\n" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["book.abc", "out"]
 
 

@@ -97,7 +97,9 @@ def test_pins_of_files_that_are_not_there_are_not_kept(
         ("[]", "must map the md5 of files to train, validation, test"),
     ],
 )
-def test_a_wrong_split_file_is_said(tmp_path: pathlib.Path, text: str | None, message: str) -> None:
+def test_a_wrong_split_file_is_refused(
+    tmp_path: pathlib.Path, text: str | None, message: str
+) -> None:
     if text is not None:
         (tmp_path / "pins.json").write_text(text)
     with pytest.raises(InputError, match=message):
@@ -133,7 +135,7 @@ def test_what_was_converted_is_used_only_for_files_still_there(
     shutil.copy(versions_of_songs / "11-0.mid", place / "new.mid")
     shutil.copy(versions_of_songs / "2-0.mid", place / "again.mid")
     run(place, tmp_path / "out")
-    assert "going on: 45 files are converted" in capsys.readouterr().err
+    assert "resuming: 45 files are already converted" in capsys.readouterr().err
     run(place, tmp_path / "direct")
     assert content(tmp_path / "out") == content(tmp_path / "direct")
     assert not (tmp_path / ".out.unfinished").exists()
@@ -147,6 +149,6 @@ def test_other_options_begin_anew(
 ) -> None:
     stop_at_the_end(monkeypatch, versions_of_songs, tmp_path / "out")
     run(versions_of_songs, tmp_path / "out", meter="any", split_by="file")
-    assert "beginning anew: an interrupted run had other options" in capsys.readouterr().err
+    assert "starting over: the interrupted run had other options" in capsys.readouterr().err
     run(versions_of_songs, tmp_path / "direct", meter="any", split_by="file")
     assert content(tmp_path / "out") == content(tmp_path / "direct")

@@ -56,7 +56,7 @@ def test_a_track_begins_at_the_bar_of_its_first_hit_and_hops_a_bar() -> None:
     ]
 
 
-def test_a_piece_without_drums_says_why() -> None:
+def test_a_segment_without_drums_has_a_reason() -> None:
     assert drums.encode(segment(steps((0, 16, 36))), TRACK, 16) == "no drums"
     assert drums.encode(segment(hit((0, 88))), TRACK, 16) == "no drums of the 9 classes"
 

@@ -24,7 +24,7 @@ def test_the_lowest_and_highest_pitches_have_the_outer_tokens() -> None:
     assert encode(steps((0, 4, 21), (4, 16, 108))) == [row(16, s0=2, s4=89)]
 
 
-def test_of_notes_that_start_together_the_highest_is_heard_with_its_own_length() -> None:
+def test_of_notes_that_start_together_the_highest_is_kept_with_its_own_length() -> None:
     assert encode(steps((0, 12, 60), (0, 4, 64), (8, 16, 62))) == [row(16, s0=E4, s4=1, s8=D4)]
 
 
@@ -48,7 +48,7 @@ def test_a_bar_of_silence_ends_the_melody() -> None:
     assert encode(far) == [row(16, s0=C4, s4=1), row(16, s4=D4, s8=1)]
 
 
-def test_silence_is_counted_from_the_end_of_the_note_that_is_heard_last() -> None:
+def test_silence_is_counted_from_the_end_of_the_last_note_kept() -> None:
     # The long first note is cut by the second: silence begins at step 6, not at step 12.
     assert encode(steps((0, 12, 60), (4, 6, 64), (22, 32, 62)), num_steps=32) == []
     assert len(encode(steps((0, 12, 60), (4, 6, 64), (21, 32, 62)), num_steps=32)) == 1
@@ -66,7 +66,7 @@ def test_a_melody_begins_at_the_bar_of_its_first_note() -> None:
     assert encode(steps((35, 48, 60))) == [row(16, s3=C4)]
 
 
-def test_a_melody_is_cut_after_100_bars_and_the_search_goes_on_after_its_end() -> None:
+def test_a_melody_is_cut_after_100_bars_and_the_search_continues_after_its_end() -> None:
     rows = encode(steps((0, 3200, 60), (3216, 3232, 62)))
     assert len(rows) == 100 + 1
     assert rows[-1] == row(16, s0=D4)
@@ -97,7 +97,7 @@ def test_notes_that_no_token_can_say_are_left_out_before_all_else() -> None:
         (steps((0, 16, 20), (0, 16, 109)), ANY_PROGRAM, "no melody: no pitches 21..108"),
     ],
 )
-def test_a_piece_without_melody_says_why(part: np.ndarray, track: Track, reason: str) -> None:
+def test_a_segment_without_melody_has_a_reason(part: np.ndarray, track: Track, reason: str) -> None:
     assert melody.encode(segment(part), track, 16) == reason
 
 

@@ -111,13 +111,13 @@ def test_an_instrument_of_two_types_or_a_number_past_127_is_left_out() -> None:
         ((held(0, 16, 20), bass(0, 16), kicks(0, 16)), trio.NOT_TOGETHER),
     ],
 )
-def test_a_piece_without_band_says_what_is_missing(
+def test_a_segment_without_band_names_what_is_missing(
     parts: tuple[np.ndarray, ...], reason: str
 ) -> None:
     assert trio.encode(segment(*parts), TRACKS, 256) == reason
 
 
-def test_a_piece_of_fifteen_bars_has_no_rows() -> None:
+def test_a_segment_of_fifteen_bars_has_no_rows() -> None:
     assert len(encode(held(0, 15), bass(0, 15), kicks(0, 15))) == 0
 
 

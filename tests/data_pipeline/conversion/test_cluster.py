@@ -98,7 +98,7 @@ def test_two_nodes_give_the_same_bytes_also_when_one_is_killed(
 
 
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: the extra cluster brings it")
-def test_an_address_without_a_cluster_is_said() -> None:
+def test_an_address_without_a_cluster_is_reported() -> None:
     script = (
         "import warnings; warnings.simplefilter('ignore')\n"
         "from data_pipeline.conversion.cluster import ray_executor\n"
@@ -110,7 +110,7 @@ def test_an_address_without_a_cluster_is_said() -> None:
     assert "InputError: ray_address: no Ray cluster at '127.0.0.1:1': " in done.stderr
 
 
-def test_ray_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="'ray' needs the package ray: pip install this project"):
         cluster.ray_executor(None, 1)

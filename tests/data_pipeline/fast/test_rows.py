@@ -102,7 +102,7 @@ def test_equal_windows_of_two_pieces_are_both_kept() -> None:
     assert len(assert_same(midi(changes, bars))["mel_2bar"].rows) == 2
 
 
-def test_a_long_melody_is_cut_at_a_hundred_bars_and_the_search_goes_on_behind() -> None:
+def test_a_long_melody_is_cut_after_100_bars_and_the_search_continues() -> None:
     held = [(0, 120 * BAR, 0, 60), (130 * BAR, 132 * BAR, 0, 62)]
     made = assert_same(song(*held), dedupe=False)["mel_2bar"]
     assert len(made.rows) == 99 + 1
@@ -146,7 +146,7 @@ def test_random_songs_give_the_rows_of_the_reference_path(
     assert min(total[task] for task in TASKS) > 50
 
 
-def test_a_song_in_pieces_shorter_than_a_bar_gives_nothing_but_reasons() -> None:
+def test_segments_shorter_than_a_bar_give_no_rows() -> None:
     changes = track((7 * i, tempo(400_000 + 1000 * (i % 2))) for i in range(300))
     notes = track((7 * i + j, bytes([0x90, 60, 64 - 64 * j])) for i in range(300) for j in (0, 1))
     made = assert_same(midi(changes, notes))["mel_2bar"]

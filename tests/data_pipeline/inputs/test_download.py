@@ -131,7 +131,7 @@ def test_a_cut_connection_is_resumed(server: tuple[str, Behaviour], tmp_path: pa
     assert how.asked == [None, "bytes=1200000-", "bytes=2400000-"]
 
 
-def test_the_next_run_goes_on(server: tuple[str, Behaviour], tmp_path: pathlib.Path) -> None:
+def test_the_next_run_resumes(server: tuple[str, Behaviour], tmp_path: pathlib.Path) -> None:
     url, how = server
     how.cut_after, how.tag = 1_000_000, '"two"'
     (tmp_path / "music.zip.part").write_bytes(CONTENT[:500_000])
@@ -191,7 +191,7 @@ def test_an_unstated_checksum_is_that_of_the_first_download(
 
 
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (503, 5)])
-def test_what_is_not_there_is_said(
+def test_a_missing_file_is_reported(
     server: tuple[str, Behaviour], tmp_path: pathlib.Path, status: int, times: int
 ) -> None:
     url, how = server
@@ -201,7 +201,7 @@ def test_what_is_not_there_is_said(
     assert len(how.asked) == times
 
 
-def test_nobody_answers(tmp_path: pathlib.Path) -> None:
+def test_a_server_that_does_not_answer_is_reported(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"cannot be downloaded: .*refused.*; the same command"):
         fetch(remote("http://127.0.0.1:1/music.zip"), tmp_path)
 

@@ -123,7 +123,7 @@ def test_the_work_is_kept_when_it_is_interrupted(
         assert os.listdir(folder / store.STORE) == []
 
 
-def test_a_full_disk_is_said_and_keeps_the_work(tmp_path: pathlib.Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_the_converted_files(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"the disk of .* is full; free some, then run the same"):
         fail(tmp_path / "a", OSError(errno.ENOSPC, "No space left on device"))
     assert (tmp_path / ".a.unfinished" / "spool").exists()
@@ -234,7 +234,7 @@ def test_held_refuses_other_things(tmp_path: pathlib.Path, content: str) -> None
         store.held(tmp_path / "a")
 
 
-def test_a_held_store_is_compared(tmp_path: pathlib.Path) -> None:
+def test_an_existing_store_is_compared(tmp_path: pathlib.Path) -> None:
     stores = {".": make_store(tmp_path)}
     sources, options = [{"name": "a", "md5": "0"}], {"split_seed": 0}
     store.check_held(tmp_path, stores, sources, options)
