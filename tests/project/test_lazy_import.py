@@ -12,7 +12,17 @@ import pytest
 import musicvae_jax
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-HEAVY = ("jax", "flax", "optax", "orbax", "note_seq", "matplotlib", "music21", "tensorboardX")
+HEAVY = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax",
+    "safetensors",
+    "note_seq",
+    "matplotlib",
+    "music21",
+    "tensorboardX",
+)
 
 
 def _fresh(code: str) -> str:
