@@ -125,7 +125,7 @@ def _write_run(
     state = state_at(found.step, found.params, config, found.adam)
     rest = {name: value for name, value in vars(state).items() if name != "params"}
     with Checkpoints(folder, create=True) as saved:
-        saved.save(found.step, state.params, rest, config)
+        saved.save(found.step, found.params, rest, config)
     about: dict[str, Any] = {"checkpoint": str(pathlib.Path(checkpoint).resolve())}
     about |= {"file": found.source, "step": found.step, "has_adam": found.adam is not None}
     run_folder.write_text(folder / IMPORTED, json.dumps(about, indent=1) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from musicvae_jax.config import Config
@@ -27,8 +26,6 @@ def state_at(
       adam: first moment, second moment and updates made; None starts Adam anew.
     """
     key = split_seed(config.train.seed)[1]
-    # Checkpoints of NumPy arrays would be copied once more while they are written.
-    params, adam = jax.tree.map(jnp.asarray, (params, adam))
     if adam is None:
         state = state_from_params(params, config, key)
     else:
