@@ -75,13 +75,13 @@ class Options(RunOptions):
 
 
 class Matrix(NamedTuple):
-    """How attributes change, by "subtracted" and "added".
+    """Change of attributes when vectors are subtracted or added.
 
     Attributes:
-      names: the A attributes, of vectors and of what is measured.
-      before: attribute to its mean over the draws as they are.
-      percent: [A, A], row: the vector applied, column: the attribute measured.
-      error: [A, A], standard errors of `percent`.
+      names: the A attributes.
+      before: attribute to its mean over the unchanged samples.
+      percent: by sign, [A, A]; row: the vector applied, column: the attribute measured.
+      error: likewise, standard errors of `percent`.
     """
 
     names: list[str]
@@ -105,7 +105,7 @@ def find_vectors(vae: MusicVAE, step: int, rows: np.ndarray, match: str | None =
 
     Args:
       vae: the model.
-      step: of its checkpoint.
+      step: step of its checkpoint.
       rows: training rows [N, *task.row_shape].
       match: attribute to keep equal between the quartiles of the others, or None.
 
@@ -132,9 +132,9 @@ def find_vectors(vae: MusicVAE, step: int, rows: np.ndarray, match: str | None =
 
 
 def change_matrix(vae: MusicVAE, vectors: Vectors, options: Options) -> Matrix:
-    """Decode draws from the prior with each vector added and subtracted, and compare.
+    """Decode samples from the prior with each vector added and subtracted, and compare.
 
-    All are decoded with the same random numbers, so that a difference is the vector's.
+    All are decoded with the same random numbers, so that differences are due to the vector.
     """
     z_key, token_key = jax.random.split(jax.random.key(options.seed))
     z = np.asarray(jax.random.normal(z_key, (options.num, vae.z_size)))
@@ -158,15 +158,15 @@ def change_matrix(vae: MusicVAE, vectors: Vectors, options: Options) -> Matrix:
 
 
 def largest_on_diagonal(percent: np.ndarray) -> list[bool]:
-    """Tell of each row whether no other cell has changed more than its diagonal."""
+    """Return for each row whether its diagonal element has the largest absolute value."""
     sizes = np.nan_to_num(np.abs(percent), nan=-1.0)
     return [bool(row[n] >= 0 and row[n] == row.max()) for n, row in enumerate(sizes)]
 
 
 def table(matrix: Matrix, options: Options) -> str:
-    """Write both matrices; a star marks the greatest change of each row."""
+    """Format both matrices; a star marks the largest change of each row."""
     width = max(map(len, matrix.names)) + 2
-    lines = [f"{options.num} draws from the prior, temperature {options.temperature:g}"]
+    lines = [f"{options.num} samples from the prior, temperature {options.temperature:g}"]
     means = "".join(f"{matrix.before[name]:>20.3f}" for name in matrix.names)
     for sign in SIGNS:
         lines += ["", f"{'vector ' + sign:{width}}" + "".join(f"{n:>20}" for n in matrix.names)]
@@ -180,17 +180,15 @@ def table(matrix: Matrix, options: Options) -> str:
             ]
             lines.append(f"{name:{width}}" + "".join(f"{cell:>20}" for cell in cells))
         hits = largest_on_diagonal(matrix.percent[sign])
-        lines.append(f"on the diagonal: the greatest change in {sum(hits)} of {len(hits)} rows")
+        lines.append(f"largest change on the diagonal in {sum(hits)} of {len(hits)} rows")
     lines += ["", f"{'mean before':{width}}{means}"]
-    lines.append("per cent of the mean before, ± standard error; * the greatest of its row;")
-    lines.append(
-        '"-": there was nothing before, or fewer than a tenth of the rows have notes for it'
-    )
+    lines.append("per cent of the mean before, ± standard error; * largest change of its row;")
+    lines.append('"-": the mean before is 0, or fewer than a tenth of the rows have such notes')
     return "\n".join(lines)
 
 
 def _cell(percent: float, error: float) -> str:
-    """Write one change; "-" where there was nothing before."""
+    """Format one change; "-" if it is undefined."""
     return f"{percent:+.1f} ± {error:.1f}" if np.isfinite(percent) else "-"
 
 

@@ -1,7 +1,7 @@
-"""What `experiments.encode` reads: the rows of a store or of files, from any place on.
+"""Input of `experiments.encode`: the rows of a token store or of files, starting at any place.
 
-A place is (unit, row): a split of a store or a file of a collection, and a row in it. Reading
-holds one file, or one part of a split, at a time.
+A place is (unit, row): a split of a store or a file of a collection, and a row in it. Only one
+file, or one part of a split, is in memory at a time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import Task
 
-# Rows of a store that are read at once.
+# Rows read from a store at a time.
 STORE_PART = 8192
 NO_BAR = -1
 
 
 class Place(NamedTuple):
-    """Where in the input a row is: number of the split or file, number of the row in it."""
+    """Position of a row in the input: number of the split or file, number of the row in it."""
 
     unit: int
     row: int
@@ -40,11 +40,11 @@ class Block:
 
     Attributes:
       first: place of the first row, or where it would be.
-      after: the place behind the last row.
+      after: place after the last row.
       rows: [N, *task.row_shape].
-      files: N names: of files (of tunes with "#" and a number), of a store's splits.
+      files: N names of files (with "#" and a number for tunes) or splits.
       bars: int32 [N], first bar of each row from 1; NO_BAR for rows of a store.
-      skipped: (name, reason) of what has no rows.
+      skipped: (name, reason) of files and tunes without rows.
     """
 
     first: Place
@@ -57,16 +57,16 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """All that is to be encoded.
+    """The whole input.
 
     Attributes:
-      task: whose rows they are.
-      fingerprint: hexadecimal digest of what identifies the input.
-      total: number of rows, None where only reading tells.
+      task: task of the rows.
+      fingerprint: hexadecimal digest that identifies the input.
+      total: number of rows; None for files, which have to be read first.
       store: the token store, or None.
-      files: the collections, if it is no store.
-      splits: of the store, in order.
-      meter: how files are read.
+      files: collections of files, if the input is not a store.
+      splits: splits of the store, in order.
+      meter: accepted meter of files.
     """
 
     task: Task
@@ -78,17 +78,18 @@ class Corpus:
     meter: str = "4/4"
 
     def blocks(self, start: Place) -> Iterator[Block]:
-        """Yield the rows in order, from a place on."""
+        """Yield the rows in order, starting at a place."""
         return _store_blocks(self, start) if self.store else _file_blocks(self, start)
 
 
 def open_corpus(
     inputs: tuple[str, ...], split: str | None, meter: str, task: Task, allow_changed: bool = False
 ) -> Corpus:
-    """Look at the inputs: one token store, or files, folders and archives.
+    """Open the inputs: one token store, or files, folders and archives.
 
     Raises:
-      InputError: there is nothing, the store is of another task, or a store comes with others.
+      InputError: an input does not exist, or a store is of another task, has changed or is not the
+        only input.
     """
     stores = [path for path in inputs if os.path.isfile(os.path.join(path, "meta.json"))]
     if stores and len(inputs) > 1:
@@ -114,7 +115,7 @@ def _open_store(store: data.Store, split: str | None) -> Corpus:
 
 
 def _store_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
-    """Read the splits, a part at a time."""
+    """Read the splits in parts."""
     if corpus.store is None:
         return
     for unit, split in list(enumerate(corpus.splits))[start.unit :]:
@@ -128,7 +129,7 @@ def _store_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
 
 
 def _file_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
-    """Read the files one by one; those before the place are passed over unread."""
+    """Read the files one by one; files before the place are not decoded."""
     entries = (entry for source in corpus.files for entry in sources.entries(source))
     nothing = np.zeros((0, *corpus.task.row_shape), corpus.task.token_dtype)
     for unit, entry in enumerate(entries):
@@ -139,7 +140,7 @@ def _file_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
         if entry.data is not None:
             found, skipped = file_excerpts(entry.name, entry.data, corpus.task, meter=corpus.meter)
         first = start.row if unit == start.unit else 0
-        # What has no rows was counted with the rows before this place.
+        # After a resume in the middle of a file, its skipped tunes have been counted already.
         skipped = [] if first else skipped
         found = found[first:]
         rows = np.stack([excerpt.row for excerpt in found]) if found else nothing
@@ -150,7 +151,7 @@ def _file_blocks(corpus: Corpus, start: Place) -> Iterator[Block]:
 
 
 def _size(path: str) -> int:
-    """Return a file's size in bytes, -1 where it cannot be known."""
+    """Return a file's size in bytes, -1 if it is unknown."""
     try:
         return os.path.getsize(path)
     except OSError:

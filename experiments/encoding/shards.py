@@ -1,6 +1,6 @@
-"""The folder that `experiments.encode` writes: shards of latents, each there whole or not at all.
+"""The output folder of `experiments.encode`: shards of latents, each written whole or not at all.
 
-OUTPUT/encode.json          which model and input the latents are of; whether all are there
+OUTPUT/encode.json          identity of model and input; whether all latents are there
 OUTPUT/latents-00000.npz    mu, sigma [N, Z] float32; file_name [N]; bar int32 [N]; row int64 [N]
 """
 
@@ -31,15 +31,15 @@ class Latents(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Rows that are written together.
+    """Rows that are written to one file.
 
     Attributes:
       rows: [N, *task.row_shape].
       files: N names.
       bars: int32 [N].
       numbers: int64 [N], number of each row in its file or split.
-      skipped: (name, reason) met on the way.
-      after: the place of the next row.
+      skipped: (name, reason) of inputs without rows since the last shard.
+      after: place of the next row.
     """
 
     rows: np.ndarray
@@ -51,7 +51,7 @@ class Shard(NamedTuple):
 
 
 def cut(blocks: Iterable[Block], size: int) -> Iterator[Shard]:
-    """Cut blocks into shards of `size` rows; the last has fewer, perhaps none."""
+    """Divide blocks into shards of `size` rows; the last one may have fewer, or none."""
     held: list[Block] = []
     skipped: list[tuple[str, str]] = []
     count = 0
@@ -70,7 +70,7 @@ def cut(blocks: Iterable[Block], size: int) -> Iterator[Shard]:
 
 
 def _divide(block: Block, count: int) -> tuple[Block, Block]:
-    """Part a block after its first rows."""
+    """Split a block after its first `count` rows."""
     middle = Place(block.first.unit, block.first.row + count)
     files, bars = block.files, block.bars
     return (
@@ -80,7 +80,7 @@ def _divide(block: Block, count: int) -> tuple[Block, Block]:
 
 
 def _join(blocks: list[Block], skipped: list[tuple[str, str]], after: Place) -> Shard:
-    """Put blocks together."""
+    """Concatenate blocks to a shard."""
     numbers = [np.arange(len(b.rows), dtype=np.int64) + b.first.row for b in blocks]
     return Shard(
         np.concatenate([b.rows for b in blocks]),
@@ -93,10 +93,10 @@ def _join(blocks: list[Block], skipped: list[tuple[str, str]], after: Place) -> 
 
 
 def open_output(folder: pathlib.Path, identity: dict[str, Any]) -> bool:
-    """Make the folder, or check that what is in it is the beginning of the same work.
+    """Create the folder, or check that it holds latents of the same model and input.
 
     Returns:
-      Whether all is done.
+      Whether all latents are there.
 
     Raises:
       InputError: the folder holds something else, or latents of other rows or another model.
@@ -127,7 +127,7 @@ def shard_path(folder: pathlib.Path, number: int) -> pathlib.Path:
 
 
 def next_place(folder: pathlib.Path) -> tuple[int, int, Place]:
-    """Return what is done: shards, rows in them, and the place to go on from."""
+    """Return the number of finished shards, the rows in them, and the place to resume from."""
     number, rows, place = 0, 0, Place(0, 0)
     while shard_path(folder, number).is_file():
         with np.load(shard_path(folder, number)) as arrays:
@@ -138,7 +138,7 @@ def next_place(folder: pathlib.Path) -> tuple[int, int, Place]:
 
 
 def write_shard(path: pathlib.Path, shard: Shard, latents: Latents) -> None:
-    """Write a shard under its name when it is whole."""
+    """Write a shard, whole or not at all."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     try:
         np.savez(
@@ -157,7 +157,7 @@ def write_shard(path: pathlib.Path, shard: Shard, latents: Latents) -> None:
 
 
 def discard(folder: pathlib.Path) -> None:
-    """Remove what was written, and the folder if nothing else is in it."""
+    """Remove all shards and the record, and the folder if it is empty then."""
     for path in [*folder.glob("latents-*.npz"), folder / RECORD]:
         path.unlink(missing_ok=True)
     if not any(folder.iterdir()):
@@ -165,7 +165,7 @@ def discard(folder: pathlib.Path) -> None:
 
 
 def finish(folder: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Count what the shards hold, mark the work as done, and return the record."""
+    """Count the contents of the shards, mark the output as complete, and return the record."""
     reasons: collections.Counter[str] = collections.Counter()
     num_shards, rows, _ = next_place(folder)
     for number in range(num_shards):

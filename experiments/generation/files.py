@@ -29,7 +29,7 @@ def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output: {folder} is a file, it must be a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    # First, because they are what the other files can be made from again.
+    # First, because all other files can be made from the arrays.
     arrays = _write_arrays(folder / f"{options.mode}.npz", music)
     written: list[pathlib.Path] = []
     for name, rows in to_hear(music, options.mode):
@@ -45,7 +45,7 @@ def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
 
 
 def to_hear(music: Music, mode: str) -> list[tuple[str, np.ndarray]]:
-    """List what becomes a file each: (name, one row or several [N, steps, ...])."""
+    """Return (name, one row or several [N, steps, ...]) for each file of music."""
     if music.pieces is not None:
         names = music.names if len(music.names) == len(music.pieces) else [mode]
         return list(zip(names, music.pieces, strict=True))
@@ -77,7 +77,7 @@ def _write_music(
 
 
 def _write_arrays(path: pathlib.Path, music: Music) -> pathlib.Path:
-    """Write tokens, z and the inputs, under their name only when whole."""
+    """Write tokens, z and inputs to one file, whole or not at all."""
     arrays: dict[str, Any] = {"tokens": music.tokens, "z": music.z}
     if music.inputs is not None:
         arrays["inputs"] = music.inputs

@@ -68,7 +68,7 @@ def _read(
 
 
 def _draw(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
-    """Draw rows from the store."""
+    """Draw random rows of the store."""
     store = open_checked(str(options.data_dir), task, "data_dir", options.allow_changed_data)
     rows, num = store.splits[options.split], options.num_drawn
     if len(rows) < num:

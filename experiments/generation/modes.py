@@ -18,18 +18,18 @@ from musicvae_jax.tasks import STEPS_PER_BAR
 
 
 class Music(NamedTuple):
-    """What one call made.
+    """Generated music.
 
     Attributes:
-      tokens: [N, *task.row_shape] of the task's token type; of a continuation only what is
-        new, [N, steps, ...].
-      z: [N, Z] float32; of a continuation that of the ends it goes on from.
+      tokens: [N, *task.row_shape] of the task's token type; for a continuation only the new part,
+        [N, steps, ...].
+      z: [N, Z] float32; for a continuation the z of its inputs.
       titles: one per row, for the picture.
       names: one per row, for its file.
       inputs: the rows that were reconstructed or continued, or None.
-      pieces: what is heard as one: the input with its continuation, or all windows of a long
-        piece, [M, steps, ...]; None for rows that stand by themselves.
-      columns: how many rows are drawn side by side.
+      pieces: whole pieces [M, steps, ...]: inputs with their continuation, or all windows of a long
+        piece; None for separate rows.
+      columns: number of rows drawn next to each other.
     """
 
     tokens: np.ndarray
@@ -42,7 +42,7 @@ class Music(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Which z to decode, and what to call them."""
+    """Points in z to decode, with titles and names of their rows."""
 
     z: jax.Array
     titles: list[str]
@@ -61,10 +61,10 @@ def make(
 
     Args:
       vae: the model.
-      options: what to make.
+      options: mode and its settings.
       rows: inputs [N, *task.row_shape]; None to start from the prior.
-      vector: of the attribute, [Z]; None for other modes.
-      prior: what samples and variations are drawn from; None takes N(0, I).
+      vector: attribute vector [Z]; None in other modes.
+      prior: fitted prior of samples and variations; None for N(0, I).
     """
     z_key, token_key = jax.random.split(jax.random.key(options.seed))
     ends = None if rows is None else np.asarray(vae.encode(rows).mu)
@@ -96,7 +96,7 @@ def draw(prior: FittedPrior | None, key: jax.Array, num: int, z_size: int) -> ja
 
 
 def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
-    """Decode z [N, Z] in one batch; more than the largest batch with a bar of progress."""
+    """Decode z [N, Z] in batches, with a progress bar if there are several."""
     size, parts = batches.MAX_BATCH, []
     starts = range(0, len(z), size)
     for start in tqdm.tqdm(starts, unit=f" x {size} rows", disable=len(starts) == 1):
@@ -106,7 +106,7 @@ def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) ->
 
 
 def _continue(vae: MusicVAE, options: Options, rows: np.ndarray) -> Music:
-    """Chain windows after each row, as many bars as wanted."""
+    """Continue each row by `options.bars` bars, window after window."""
     task, num_steps = vae.task, options.bars * STEPS_PER_BAR
     windows = -(-num_steps // task.num_steps)
     z = np.asarray(vae.encode(rows).mu)
@@ -189,12 +189,12 @@ def _long(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray 
 
 
 def _numbers(count: int) -> list[str]:
-    """Count from 1, all with as many digits as the last."""
+    """Return the numbers from 1 to `count` as text of equal length."""
     return [f"{number:0{len(str(count))}}" for number in range(1, count + 1)]
 
 
 def _of(number: int, ends: jax.Array) -> str:
-    """Name an input where there are several."""
+    """Return a prefix that names an input if there are several."""
     return f"input {number + 1}, " if len(ends) > 1 else ""
 
 

@@ -90,7 +90,7 @@ def test_an_attribute_that_never_differs_is_named() -> None:
         experiment.find_vectors(Knobs(), 1, rows[:4])
 
 
-def test_the_table_marks_the_greatest_change_of_a_row() -> None:
+def test_the_table_marks_the_largest_change_of_a_row() -> None:
     percent = np.array([[50.0, -80.0], [np.nan, 7.0]])
     matrix = Matrix(
         ["a", "b"],
@@ -103,7 +103,7 @@ def test_the_table_marks_the_greatest_change_of_a_row() -> None:
     lines = experiment.table(matrix, Options("run")).splitlines()
     assert lines[3].split() == ["a", "+50.0", "±", "1.0", "-80.0", "±", "1.0*"]
     assert lines[4].split() == ["b", "-", "+7.0", "±", "1.0*"]
-    assert lines[5] == "on the diagonal: the greatest change in 1 of 2 rows"
+    assert lines[5] == "largest change on the diagonal in 1 of 2 rows"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def test_a_run_gets_vectors_a_table_and_a_picture(run_dir: pathlib.Path) -> None:
     text = experiment.run(Options(str(run_dir), num=8, rows=40, match="kick_density"))
-    assert "8 draws from the prior, temperature 1" in text
+    assert "8 samples from the prior, temperature 1" in text
     found = attributes.load_vectors(run_dir)
     assert (found.task, found.step, found.about["rows"]) == ("drums_2bar", 5, 40)
     rows = np.load(run_dir.parent / "tokens" / "train.npy")[data.spread_rows(64, 40)]
