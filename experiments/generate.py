@@ -36,6 +36,7 @@ import numpy as np
 from data_pipeline import cli
 from data_pipeline.command_line import shell_line
 from experiments.cli import compile_cache
+from experiments.cli.outputs import check_writable
 from experiments.generation.files import write
 from experiments.generation.inputs import read_inputs
 from experiments.generation.modes import make
@@ -95,6 +96,7 @@ def read_prior(options: Options, step: int) -> FittedPrior | None:
 
 def generate(options: Options) -> list[pathlib.Path]:
     """Generate music and write it; return the files."""
+    check_writable(options.output, "output")
     config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
     vae = MusicVAE(config, params)
     vector = read_vector(options, vae.task, step)

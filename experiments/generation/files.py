@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.render import files
+from experiments.cli.outputs import check_writable
 from experiments.generation.modes import Music
 from experiments.generation.options import Options
-from musicvae_jax.config import InputError
 from musicvae_jax.tasks import Task
 
 # Format -> the end of its files' names.
@@ -25,9 +25,7 @@ def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
       InputError: the output is not a folder, tempo or program is out of range, or what a format
         needs is not installed.
     """
-    folder = pathlib.Path(options.output)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output: {folder} is a file, it must be a folder")
+    folder = check_writable(options.output, "output")
     folder.mkdir(parents=True, exist_ok=True)
     # First, because all other files can be made from the arrays.
     arrays = _write_arrays(folder / f"{options.mode}.npz", music)
