@@ -239,6 +239,11 @@ class HierarchicalStack(nn.Module):
     num_bars: int
 
     @property
+    def num_steps(self) -> int:
+        """T."""
+        return self.num_bars * self.level_0.num_steps
+
+    @property
     def embedding_size(self) -> int:
         """Features of an embedding."""
         return self.level_1.embedding_size
@@ -299,7 +304,8 @@ class Encoder(nn.Module):
         """Declare the two output layers; the stack's parameters lie beside them."""
         nn.share_scope(self, self.stack)
         inputs, initial = self.stack.embedding_size, self.initial
-        self.mu = products.Affine(inputs, self.z_size, initial.mu)
+        num_tokens = self.stack.num_steps * len(self.tracks)
+        self.mu = products.Affine(inputs, self.z_size, initial.mu(num_tokens))
         self.sigma = products.Affine(inputs, self.z_size, initial.sigma, initial.sigma_bias)
 
     def declare(self) -> None:

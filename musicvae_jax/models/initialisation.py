@@ -4,19 +4,26 @@ The reference draws every kernel that touches z with standard deviation 0.001: m
 near 0.7, and z has no effect on the decoder, which then learns to ignore it and stays on that
 plateau for hundreds of steps. The default scales each part by the size of its inputs:
 
-    mu       reads LSTM outputs of about 0.15; its scale gives mu about the variance of the prior
-    sigma    starts at softplus(-1) = 0.31, below the spread of mu, so that z separates examples
+    mu       reads LSTM outputs that are small at first; without a gain mu would hardly vary
+    sigma    starts at softplus(-1) = 0.31, below the standard deviation 1 of the prior
     context  rows of the decoder's kernel for z (or a bar's embedding); Glorot's rule for the whole
              kernel, most of whose rows are for tokens, makes them too small
     state    kernels of the initial states
-    memory   forget biases of the encoder and the conductor for time scales up to the length of the
+    memory   gate biases of the encoder and the conductor for time scales up to the length of the
              sequence; with bias 1 a cell keeps 0.73 per step, which is nothing after 16 steps
 
-Chosen by examples needed and by the ELBO on validation rows
-(`python -m experiments.benchmarks.time_to_accuracy`).
+Gradients stay bounded as sequences and layers grow, by two rules:
+
+    length   A cell that remembers longer takes in less at each step: what its forget bias gains,
+             its input bias loses. With open input gates the cell states grow with the length, and
+             the gradient of 256 steps explodes (norms of 14,000 to 800,000 at step 0). The gain
+             of mu falls with the square root of the tokens per row, as the loss is their sum.
+    width    The gains are those of 128 units. Beyond, they fall with the square root of the
+             units, for the gradient of a part is a sum over its units.
 
 Reference: initial values in magenta/models/music_vae/lstm_models.py and lstm_utils.py;
-forget biases: Tallec and Ollivier 2018, "Can recurrent neural networks warp time?", section 3.
+biases of the gates: Tallec and Ollivier 2018, "Can recurrent neural networks warp time?",
+section 3.
 """
 
 from __future__ import annotations
@@ -32,22 +39,24 @@ import jax.numpy as jnp
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype)
 GLOROT = nn.initializers.glorot_uniform()
 ZEROS = nn.initializers.zeros
+# Layers of up to so many units take the gains as they are.
+FULL_GAIN_UNITS = 128
 
 
 class Initialisation(NamedTuple):
     """Initialisers that differ between the two schemes; other kernels are Glorot, biases 0.
 
     Attributes:
-      mu: kernel of mu.
+      mu: kernel of mu, of an encoder that reads so many tokens per row, T * K.
       sigma: kernel of sigma before its softplus.
       sigma_bias: bias of sigma before its softplus.
       state: kernels of initial states.
       context_gain: standard deviation of the contribution of z ~ N(0, 1) to each gate; 0 uses
         Glorot's rule for the whole kernel.
-      has_memory: whether forget biases grow with the length of the sequence.
+      has_memory: whether gate biases depend on the length of the sequence.
     """
 
-    mu: Initializer
+    mu: Callable[[int], Initializer]
     sigma: Initializer
     sigma_bias: Initializer
     state: Initializer
@@ -58,9 +67,9 @@ class Initialisation(NamedTuple):
         """Initialise an LSTM kernel whose `num_rows` rows from `first_row` read a context."""
         if self.context_gain == 0:
             return GLOROT
-        scale = self.context_gain / math.sqrt(num_rows)
 
         def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+            scale = _gain(self.context_gain, shape[1] // 4) / math.sqrt(num_rows)
             rest_key, rows_key = jax.random.split(key)
             rows = scale * jax.random.normal(rows_key, (num_rows, shape[1]), dtype)
             kernel = GLOROT(rest_key, shape, dtype)
@@ -78,13 +87,14 @@ class Initialisation(NamedTuple):
             # The forget bias 1 is added at run time; no gate forgets faster than with it alone.
             longest = float(num_steps - 1)
             time = jax.random.uniform(key, (H,), dtype, minval=math.e, maxval=max(longest, 3.0))
-            return jnp.zeros(shape, dtype).at[2 * H : 3 * H].set(jnp.log(time) - 1.0)
+            longer = jnp.log(time) - 1.0
+            return jnp.zeros(shape, dtype).at[:H].set(-longer).at[2 * H : 3 * H].set(longer)
 
         return draw
 
 
 REFERENCE = Initialisation(
-    mu=nn.initializers.normal(0.001),
+    mu=lambda num_tokens: nn.initializers.normal(0.001),
     sigma=nn.initializers.normal(0.001),
     sigma_bias=ZEROS,
     state=nn.initializers.normal(0.001),
@@ -93,16 +103,32 @@ REFERENCE = Initialisation(
 )
 
 
-def _by_inputs(gain: float) -> Initializer:
-    """Draw with standard deviation `gain / sqrt(inputs)`."""
-    return nn.initializers.variance_scaling(gain**2, "fan_in", "normal")
+def _gain(gain: float, units: int) -> float:
+    """Return the gain of a part with so many units."""
+    return gain * math.sqrt(min(FULL_GAIN_UNITS / units, 1.0))
+
+
+def _by_inputs(gain: float, units_of: Callable[[tuple[int, ...]], int]) -> Initializer:
+    """Draw with standard deviation `gain / sqrt(inputs)`, less for many units of the shape."""
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        scale = _gain(gain, units_of(shape)) / math.sqrt(shape[0])
+        return scale * jax.random.normal(key, shape, dtype)
+
+    return draw
+
+
+def _mu(num_tokens: int) -> Initializer:
+    """Draw the kernel of mu: gain 17 for melodies of 2 bars, 6 for 16 bars, 3.5 for trios."""
+    gain = 6.0 * math.sqrt(256 / num_tokens)
+    return _by_inputs(gain, lambda shape: shape[0] // 2)  # h of both directions
 
 
 DEFAULT = Initialisation(
-    mu=_by_inputs(6.0),
-    sigma=_by_inputs(1.0),
+    mu=_mu,
+    sigma=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
     sigma_bias=nn.initializers.constant(-1.0),
-    state=_by_inputs(2.0),
+    state=_by_inputs(2.0, lambda shape: shape[1] // 2),  # h and c of all layers
     context_gain=1.5,
     has_memory=True,
 )

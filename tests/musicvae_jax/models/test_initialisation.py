@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from musicvae_jax.models import initialisation
 from musicvae_jax.models.registry import build_model
-from musicvae_jax.tasks import get_task
+from musicvae_jax.tasks import TASKS, get_task
+from musicvae_jax.training import step
+from tests.support.synthetic_store import random_rows
 
 SIZES = {"encoder_sizes": (64,), "decoder_sizes": (64,), "z_size": 32, "dtype": "float32"}
 
@@ -24,7 +27,7 @@ def drawn(task: str, architecture: str, init: str) -> tuple[Any, Any]:
     return model, model.init(jax.random.key(3))
 
 
-def test_default_spreads_mu_like_the_prior_and_lets_z_move_the_logits() -> None:
+def test_default_spreads_mu_and_lets_z_move_the_logits() -> None:
     spreads = {}
     tokens = jax.random.randint(jax.random.key(0), (64, 32), 0, 90)
     for init in ("reference", "default"):
@@ -37,9 +40,8 @@ def test_default_spreads_mu_like_the_prior_and_lets_z_move_the_logits() -> None:
             float(logits.std(axis=0).mean()),
         )
     mu, sigma, moved = spreads["default"]
-    assert 0.4 < mu < 2.5
+    assert 0.2 < mu < 1.5
     assert sigma == pytest.approx(math.log1p(math.exp(-1.0)), rel=0.2)
-    assert sigma < mu
     assert moved > 100 * spreads["reference"][2]
     assert spreads["reference"][0] < 0.01
 
@@ -54,16 +56,64 @@ def test_rows_for_the_context_have_their_own_size_and_the_rest_is_glorots() -> N
     assert np.abs(rest).max() <= limit < float(jnp.abs(kernel[90:122]).max())
 
 
-def test_forget_gates_of_the_default_keep_up_to_the_length_of_the_sequence() -> None:
+def test_cells_of_the_default_remember_up_to_the_length_and_then_take_in_less() -> None:
     H, T = 50, 256
     bias = np.asarray(initialisation.DEFAULT.cell_bias(T)(jax.random.key(0), (4 * H,)))
-    others = np.delete(bias, np.s_[2 * H : 3 * H])
-    np.testing.assert_array_equal(others, 0.0)
+    inputs, candidates, forget, outputs = bias.reshape(4, H)
+    np.testing.assert_array_equal(inputs, -forget)
+    assert not candidates.any()
+    assert not outputs.any()
     # A gate that stays at s loses a share e of what it holds in about 1 / (1 - s) steps.
-    kept = 1.0 / (1.0 + np.exp(-(bias[2 * H : 3 * H] + 1.0)))
+    kept = 1.0 / (1.0 + np.exp(-(forget + 1.0)))
     steps = 1.0 / (1.0 - kept)
     assert steps.min() > 1.0 / (1.0 - 1.0 / (1.0 + math.exp(-1.0))) - 1e-3
     assert 0.7 * T < steps.max() < T + 1
+
+
+@pytest.mark.parametrize(("units", "share"), [(64, 1.0), (128, 1.0), (512, 0.5)])
+def test_gains_fall_with_the_square_root_of_the_units(
+    key: jax.Array, units: int, share: float
+) -> None:
+    default, Z = initialisation.DEFAULT, 400
+    mu = default.mu(256)(key, (2 * units, Z))
+    state = default.state(key, (Z, 2 * units))
+    context = default.context_kernel(3, Z)(key, (3 + Z + units, 4 * units))[3 : 3 + Z]
+    assert float(jnp.std(mu)) * math.sqrt(2 * units) == pytest.approx(6.0 * share, rel=0.03)
+    assert float(jnp.std(state)) * math.sqrt(Z) == pytest.approx(2.0 * share, rel=0.03)
+    assert float(jnp.std(context)) * math.sqrt(Z) == pytest.approx(1.5 * share, rel=0.03)
+
+
+def trained(task: str, units: int, num_steps: int) -> tuple[step.TrainState, list[step.Metrics]]:
+    """Train a default start on one small batch: the last state, and each step's metrics."""
+    config = get_task(task).config.replace(
+        encoder_sizes=(units,), decoder_sizes=(units,), z_size=units, dtype="float32"
+    )
+    model = build_model(config)
+    batch = step.Batch(jnp.asarray(random_rows(np.random.default_rng(0), TASKS[task], 4)))
+    state = jax.jit(functools.partial(step.init_state, model, config))()
+    train_step, found = jax.jit(step.make_train_step(model, config)), []
+    for _ in range(num_steps):
+        state, measured = train_step(state, batch)
+        found.append(jax.device_get(measured))
+    return state, found
+
+
+@pytest.mark.parametrize(
+    ("task", "units"), [("mel_2bar", 128), ("drums_2bar", 128), ("mel_2bar", 512)]
+)
+def test_the_first_gradient_is_a_tenth_of_the_threshold_at_most(task: str, units: int) -> None:
+    _, (measured,) = trained(task, units, 1)
+    threshold = get_task(task).config.train.grad_norm_clip_to_zero
+    assert measured["gradient_norm"] < threshold / 10
+
+
+@pytest.mark.parametrize("task", ["mel_16bar", "drums_16bar"])
+def test_sixteen_bars_train_from_the_first_step(task: str) -> None:
+    state, found = trained(task, 128, 24)
+    threshold = get_task(task).config.train.grad_norm_clip_to_zero
+    assert found[0]["gradient_norm"] < threshold / 10
+    assert (int(state.zeroed), int(state.skipped)) == (0, 0)
+    assert found[-1]["loss"] < 0.9 * found[0]["loss"]
 
 
 def test_the_references_start_has_no_bias_and_deviations_of_a_thousandth() -> None:
