@@ -136,8 +136,14 @@ def export(options: Options) -> pathlib.Path:
         raise InputError(f"output: {path} exists; remove it or name another")
     restored = checkpoints.restore_params(options.run_dir, options.checkpoint)
     trained = Trained(*restored, options.run_dir)
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    chosen.write(trained, path, options)
+    try:
+        chosen.write(trained, path, options)
+    except InputError:
+        if is_new:
+            path.parent.rmdir()
+        raise
     return path
 
 

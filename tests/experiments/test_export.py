@@ -77,3 +77,11 @@ def test_a_page_is_refused_for_other_formats(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="quantize: only the format magentajs has it"):
         export(Options(run, "safetensors", quantize="uint8"))
     assert not (tmp_path / "run" / "exports").exists()
+
+
+def test_a_refused_model_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    run = make_run(tmp_path, "mel_16bar")
+    before = sorted(path.name for path in pathlib.Path(run).iterdir())
+    with pytest.raises(InputError, match="no hierdec models"):
+        export(Options(run, "magentajs"))
+    assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before
