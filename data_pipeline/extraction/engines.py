@@ -58,8 +58,7 @@ def extract_file(
       task_names: keys of `TASKS`.
       meter: "4/4" as the reference; "any" ignores time signatures.
       dedupe: remove duplicates within a segment, as the reference does (never for trios).
-      engine: "fast" gives what it cannot read to note-seq: MusicXML, ABC and MIDI that it
-        refuses; "note_seq" reads all with note-seq. Both give the same rows.
+      engine: "note_seq", or "fast" with note-seq for what it cannot read. Equal rows.
       programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
 
     Raises:
