@@ -27,8 +27,9 @@ import jax.numpy as jnp
 from absl import flags
 
 from data_pipeline import cli
-from experiments.benchmarks.support import counts, machine
+from experiments.benchmarks.support import machine
 from experiments.benchmarks.train_step import all_configs, random_batch
+from experiments.cli import operation_counts
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
@@ -159,7 +160,7 @@ def main(argv: Sequence[str]) -> None:
     if not flags.FLAGS.json:
         print(f"published configurations, compiled only, {flags.FLAGS.dtype}")
     estimates = []
-    for name in counts.published():
+    for name in operation_counts.published():
         for remat in both:
             config = configs[name].replace(dtype=flags.FLAGS.dtype, remat=remat)
             estimate = program.memory_bytes(compiled_step(config)) / 1e9

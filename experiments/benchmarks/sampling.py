@@ -30,8 +30,9 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import cli
-from experiments.benchmarks.support import counts, machine
+from experiments.benchmarks.support import machine
 from experiments.benchmarks.train_step import all_configs
+from experiments.cli import operation_counts
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.models.variables import variables_from_params
@@ -141,7 +142,7 @@ def measure(
         fastest=fastest,
         ratios={f: machine.median_ratio(times[w], times["ours"]) for f, w in fastest.items()},
         equal_greedy_tokens=equal,
-        floor_rows_per_second=matrix_rate * 1e12 / counts.count(config).decoding,
+        floor_rows_per_second=matrix_rate * 1e12 / operation_counts.count(config).decoding,
     )
 
 

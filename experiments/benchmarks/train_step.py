@@ -31,7 +31,8 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import cli
-from experiments.benchmarks.support import counts, machine
+from experiments.benchmarks.support import machine
+from experiments.cli import operation_counts
 from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import Model, build_model
@@ -90,7 +91,7 @@ def small_configs() -> dict[str, Config]:
 
 def all_configs() -> dict[str, Config]:
     """Return every configuration by name, set to teacher forcing and no transposition."""
-    named = small_configs() | counts.published()
+    named = small_configs() | operation_counts.published()
     same = {"sampling_schedule": "constant", "sampling_rate": 0.0, "transpose": 0}
     return {name: config.replace(**same, beta_rate=0.0) for name, config in named.items()}
 
@@ -240,7 +241,7 @@ def measure(name: str, config: Config, rounds: int, min_seconds: float, matrix_r
         form: machine.fastest(times, [way for way in theirs if way.startswith(form)])
         for form in ("plain", "lean")
     }
-    counted = counts.count(config)
+    counted = operation_counts.count(config)
     tflops = rates["ours"] * counted.operations / 1e12
     return Row(
         name=name,

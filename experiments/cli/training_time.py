@@ -9,8 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.support import counts
-from experiments.cli import presets
+from experiments.cli import operation_counts, presets
 from musicvae_jax.config import Config
 
 LONG_HOURS = 24.0
@@ -41,7 +40,7 @@ def warning(config: Config, rate: float) -> str | None:
       rate: operations per second of one large product.
     """
     examples = config.train.batch_size * config.run.train_steps
-    hours = examples * counts.count(config).operations / (EFFICIENCY * rate) / 3600
+    hours = examples * operation_counts.count(config).operations / (EFFICIENCY * rate) / 3600
     if hours <= LONG_HOURS:
         return None
     long = f"{hours:,.0f} hours" if hours < 24 * 365 else f"{hours / (24 * 365):,.0f} years"

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from absl import flags
 
-from experiments.benchmarks.support import counts
-from experiments.cli import config_flags, presets
+from experiments.cli import config_flags, operation_counts, presets
 from musicvae_jax.config import Config, InputError, field_types
 from musicvae_jax.tasks import TASKS
 
@@ -153,7 +152,7 @@ def _seconds(text: str) -> float:
 @pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)
 def test_the_figures_of_a_header_are_those_of_its_configuration(path: pathlib.Path) -> None:
     config, about = config_flags.config_from_flagfile(path), presets.header(path.stem)
-    found = counts.count(config)
+    found = operation_counts.count(config)
     millions = float(about["Size"].split()[0])
     assert millions == pytest.approx(found.parameters / 1e6, rel=0.02)
     if path.stem == "demo":  # measured

@@ -14,14 +14,14 @@ from jax import export
 from jax.experimental import rnn
 from jax.interpreters import mlir
 
-from experiments.benchmarks.support import counts
+from experiments.cli import operation_counts
 from musicvae_jax.config import Config
 from musicvae_jax.models import cudnn
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training.step import Batch, init_state, make_train_step
 
-PUBLISHED = counts.published()
+PUBLISHED = operation_counts.published()
 CUDNN_CALLS = ("cudnn_rnn_ffi", "cudnn_rnn_bwd_ffi")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.benchmarks.support import counts
+from experiments.cli import operation_counts
 from musicvae_jax.config import Config
 from musicvae_jax.tasks import TASKS
 
@@ -25,19 +25,19 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Config]:
-    return counts.published()
+    return operation_counts.published()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_the_references(name: str, published: dict[str, Config]) -> None:
-    assert counts.count(published[name]).parameters == PUBLISHED[name]
+    assert operation_counts.count(published[name]).parameters == PUBLISHED[name]
 
 
 def test_a_small_model_by_hand() -> None:
     config = TASKS["mel_2bar"].config.replace(
         z_size=3, encoder_sizes=(2,), decoder_sizes=(5,), batch_size=4
     )
-    c = counts.count(config)
+    c = operation_counts.count(config)
     encoder = 2 * 32 * 2 * (2 * 8)  # two directions, 32 steps, [2] x [2, 8]
     latent = 2 * 2 * 4 * 3  # mu and sigma, [4] x [4, 3]
     start = 2 * 3 * 10 + 2 * 3 * 20  # initial state, and z's part of the gates
@@ -55,7 +55,7 @@ def test_a_small_model_by_hand() -> None:
 
 
 def test_the_floor_is_the_larger_of_both_times() -> None:
-    c = counts.Counts(
+    c = operation_counts.Counts(
         forward=10**12,
         plain_forward=10**12,
         decoding=0,

@@ -1,7 +1,7 @@
 """Count operations and fewest bytes per example, and the time they need at least on a machine.
 
 Example:
-  python -m experiments.benchmarks.support.counts --tflops=790 --bandwidth=4.3
+  python -m experiments.cli.operation_counts --tflops=790 --bandwidth=4.3
 
 prints one training step of every published configuration and of the demo.
 
