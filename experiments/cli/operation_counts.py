@@ -32,7 +32,7 @@ from musicvae_jax.config import Config
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 
-FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flagfiles"
+FLAGFILES = pathlib.Path(__file__).resolve().parents[1] / "flagfiles"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
