@@ -32,7 +32,7 @@ from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.storage.checksums import CHECKSUMS
-from musicvae_jax.training import step as training
+from musicvae_jax.training.step import init_state
 
 SAVE_EVERY = 6
 # Most steps of a process that is going to be killed.
@@ -183,7 +183,7 @@ def _final_state(run_dir: pathlib.Path) -> Any:
     with checkpoints.Checkpoints(run_dir) as saved:
         step = saved.find("latest")
         config, _ = saved.restore_params(step)
-        init = functools.partial(training.init_state, build_model(config), config)
+        init = functools.partial(init_state, build_model(config), config)
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

@@ -34,7 +34,7 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import program
-from musicvae_jax.training import step as training
+from musicvae_jax.training.step import Batch, TrainState, init_state, make_train_step
 
 MEASURED = ("drums_2bar_256", "mel_16bar_256")
 LIMIT_GIGABYTES = 80.0
@@ -56,15 +56,15 @@ def compiled_step(config: Config) -> Any:
     model, task = build_model(config), get_task(config.task)
     B = config.train.batch_size
 
-    def start() -> tuple[training.TrainState, training.Batch]:
+    def start() -> tuple[TrainState, Batch]:
         tokens, eps = (
             jnp.zeros((B, *task.row_shape), jnp.int32),
             jnp.zeros((B, config.model.z_size)),
         )
-        return training.init_state(model, config), training.Batch(tokens, eps)
+        return init_state(model, config), Batch(tokens, eps)
 
     state, batch = jax.eval_shape(start)
-    step = jax.jit(training.make_train_step(model, config), donate_argnums=0)
+    step = jax.jit(make_train_step(model, config), donate_argnums=0)
     return step.lower(state, batch).compile()
 
 
@@ -82,7 +82,7 @@ def measure_here(config: Config) -> Row:
     before = resident_bytes("VmRSS")
     # Forget the peak of compilation.
     pathlib.Path("/proc/self/clear_refs").write_text("5")
-    state, batch = training.init_state(build_model(config), config), random_batch(config)
+    state, batch = init_state(build_model(config), config), random_batch(config)
     for _ in range(2):
         state, measured = step(state, batch)
         jax.block_until_ready(measured)

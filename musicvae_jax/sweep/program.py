@@ -73,7 +73,7 @@ def make_sweep_steps(run_steps: RunSteps, side_by_side: int, own_batches: bool) 
     """Build `(states, active, rows, chunk, count) -> (states, records)` of stacked points.
 
     Args:
-      run_steps: steps of one point, see `training.make_run_steps`.
+      run_steps: steps of one point, see `make_run_steps`.
       side_by_side: points per `jax.vmap`; 1 computes them one after the other.
       own_batches: `chunk` has a leading axis of points.
     """

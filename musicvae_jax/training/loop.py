@@ -23,15 +23,13 @@ from musicvae_jax.devices import processes
 from musicvae_jax.models.registry import build_model, compute_dtype
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.training import early_stopping
-from musicvae_jax.training import program as dispatch
-from musicvae_jax.training import step as training
 from musicvae_jax.training.callbacks import Observer, Summary
 from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.meter import Window
 from musicvae_jax.training.optimiser import hyperparameters
-from musicvae_jax.training.program import Dispatch, Validation
+from musicvae_jax.training.program import Dispatch, Validation, placed_like
 from musicvae_jax.training.standstill import Standstill
-from musicvae_jax.training.step import TrainState
+from musicvae_jax.training.step import Metrics, TrainState, count_parameters, init_state
 
 # A call to the device is cut to about this long, so that a signal is answered soon.
 SECONDS_PER_DISPATCH = 2.0
@@ -103,14 +101,14 @@ def fit(
     """
     mesh = check_fits(config, store, devices)
     model = build_model(config)
-    init = functools.partial(training.init_state, model, config)
+    init = functools.partial(init_state, model, config)
     with Checkpoints(run_dir, create=True) as checkpoints:
         state = restored(init, config, mesh, checkpoints)
         if state is None:
             placed = sharding.of_tree(mesh, jax.eval_shape(init), config.run.param_sharding)
             state = jax.jit(init, out_shardings=placed)()
             if params is not None:
-                taken = dispatch.placed_like(params, state.params)
+                taken = placed_like(params, state.params)
                 state = dataclasses.replace(state, params=taken)
         program = Dispatch(model, config, store.splits["train"], mesh, state)
         validation = Validation(model, config, store.splits["validation"], mesh, state.params)
@@ -179,7 +177,7 @@ def summary(
     return Summary(
         devices=f"{mesh.size} x {device.device_kind}",
         dtype=jnp.dtype(compute_dtype(config.train.dtype)).name,
-        parameters=training.count_parameters(state.params),
+        parameters=count_parameters(state.params),
         train_rows=rows,
         validation_rows=len(validation.chosen),
         steps_per_epoch=rows / config.train.batch_size,
@@ -202,12 +200,10 @@ class Program(Protocol):
     on_device: bool
     memory_bytes: int
 
-    def __call__(
-        self, state: TrainState, step: int, count: int
-    ) -> tuple[TrainState, training.Metrics]:
+    def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
         """Make `count` steps from `step`; `state` is used up."""
 
-    def records(self, found: training.Metrics) -> list[dict[str, np.ndarray]]:
+    def records(self, found: Metrics) -> list[dict[str, np.ndarray]]:
         """Wait for the metrics of a call and return those of each run, [C] each."""
 
     def run_state(self, state: TrainState, run: int) -> TrainState:
@@ -260,7 +256,7 @@ class Loop:
     def train(self, state: TrainState, step: int) -> list[Outcome]:
         """Make the steps that are left after `step`."""
         window = Window(self._runs[0].config.train.batch_size)
-        running: tuple[training.Metrics, int] | None = None
+        running: tuple[Metrics, int] | None = None
         states = [self._program.run_state(state, n) for n in range(len(self._runs))]
         self._end_exhausted(jax.device_get([mine.patience for mine in states]))
         self._standstills = [
@@ -294,7 +290,7 @@ class Loop:
         stopped = self._active[n] and step < self._limits.train_steps
         return Outcome(mine, int(mine.step), stopped, self._exhausted[n], self._causes[n])
 
-    def _add(self, window: Window, record: training.Metrics, count: int, step: int) -> None:
+    def _add(self, window: Window, record: Metrics, count: int, step: int) -> None:
         """Add the metrics of the `count` steps up to `step`; end the runs that stand still."""
         records = self._program.records(record)
         window.add(records, count)
@@ -392,4 +388,4 @@ class Loop:
 def _with_patience(state: TrainState, config: Config, figures: dict[str, float]) -> TrainState:
     """Return the state after a validation, the new scalars where the old ones lie."""
     after = early_stopping.validated(jax.device_get(state.patience), config, figures)
-    return dataclasses.replace(state, patience=dispatch.placed_like(after, state.patience))
+    return dataclasses.replace(state, patience=placed_like(after, state.patience))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musicvae_jax.training import step as training
 from musicvae_jax.training.callbacks import Progress
+from musicvae_jax.training.step import LAST_VALUES
 
 # How often an observer hears of steps that are not due for a record, in seconds.
 HEARTBEAT_SECONDS = 10.0
@@ -58,7 +58,7 @@ class Window:
             values = np.concatenate([records[run][name] for records in self._records])
             finite = values[np.isfinite(values)]
             figures[name] = float(finite.mean(dtype=np.float64)) if len(finite) else math.nan
-            if name in training.LAST_VALUES:
+            if name in LAST_VALUES:
                 figures[name] = float(values[-1])
         rate = self._steps / max(self._seconds, 1e-9)
         return Progress(step, figures, rate * self._batch_size, (total - step) / rate, is_record)

@@ -16,9 +16,17 @@ from musicvae_jax import data, metrics
 from musicvae_jax.config import Config
 from musicvae_jax.devices import mesh as sharding
 from musicvae_jax.models.registry import Model
-from musicvae_jax.training import step as training
 from musicvae_jax.training.early_stopping import Patience
-from musicvae_jax.training.step import Batch, TrainState
+from musicvae_jax.training.step import (
+    Batch,
+    Metrics,
+    TrainState,
+    make_eval_step,
+    make_run_steps,
+    make_train_step,
+    take_from_chunk,
+    take_from_device,
+)
 
 # Rows that take no more than this share of the device's memory are kept there.
 SHARE_FOR_ROWS = 0.25
@@ -47,9 +55,9 @@ class Dispatch:
         self.on_device = fits(rows, config.run.data_placement, mesh)
         kept = np.asarray(rows if self.on_device else rows[:0])
         self._rows = sharding.place(whole, kept.shape, kept.__getitem__)
-        take = training.take_from_device if self.on_device else training.take_from_chunk
-        step = training.make_train_step(_gathering(model, mesh), config)
-        run_steps = training.make_run_steps(step, take)
+        take = take_from_device if self.on_device else take_from_chunk
+        step = make_train_step(_gathering(model, mesh), config)
+        run_steps = make_run_steps(step, take)
         jitted = jax.jit(
             run_steps,
             in_shardings=(placed, whole, self._chunk_sharding, whole),
@@ -61,9 +69,7 @@ class Dispatch:
         self._compiled = jitted.lower(*arguments).compile()
         self.memory_bytes = memory_bytes(self._compiled)
 
-    def __call__(
-        self, state: TrainState, step: int, count: int
-    ) -> tuple[TrainState, training.Metrics]:
+    def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
         """Make `count` steps from `step`; `state` is used up.
 
         Returns before the device is done. The caller's next call gathers its batches while
@@ -82,7 +88,7 @@ class Dispatch:
             return sharding.place(self._chunk_sharding, chunk.shape, chunk.__getitem__)
         return sharding.place_rows(self._chunk_sharding, self._host_rows, chunk)
 
-    def records(self, found: training.Metrics) -> list[dict[str, np.ndarray]]:
+    def records(self, found: Metrics) -> list[dict[str, np.ndarray]]:
         """Wait for the metrics of a call: [C] each."""
         return [jax.device_get(found)]
 
@@ -171,13 +177,13 @@ class Validation:
         self._cut, whole = sharding.along_data(mesh), sharding.replicated(mesh)
         placed = sharding.of_tree(mesh, params, config.run.param_sharding)
         self._step = jax.jit(
-            training.make_eval_step(_gathering(model, mesh), config),
+            make_eval_step(_gathering(model, mesh), config),
             in_shardings=(placed, whole, self._cut, self._cut),
             out_shardings=whole,
         )
 
     def __call__(self, state: TrainState, config: Config | None = None) -> dict[str, float]:
-        """Return the means over the rows of `training.example_values`, KL in bits.
+        """Return the means over the rows of `example_values`, KL in bits.
 
         Args:
           state: its parameters and numbers are used.

@@ -25,7 +25,7 @@ from musicvae_jax.config import Config
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.models.variables import params_from_variables, variables_from_params
 from musicvae_jax.tasks import RECIPES, get_task
-from musicvae_jax.training import step as training
+from musicvae_jax.training.step import Batch, make_train_step, state_from_params
 from tests.support import numpy_oracle
 
 GOLDEN = {
@@ -312,10 +312,10 @@ def train_from(golden: Golden, config: Config, num_steps: int) -> tuple[Any, lis
     """Train from the golden step on, with the golden noise at every step."""
     step = jnp.int32(int(golden["grad_step"]))
     params = jax.tree.map(jnp.asarray, golden.params)
-    start = training.state_from_params(params, config, jax.random.key(0))
+    start = state_from_params(params, config, jax.random.key(0))
     state = dataclasses.replace(start, step=step)
-    train_step = jax.jit(training.make_train_step(golden.model, config))
-    batch = training.Batch(golden.tokens, jnp.asarray(golden["eps"]))
+    train_step = jax.jit(make_train_step(golden.model, config))
+    batch = Batch(golden.tokens, jnp.asarray(golden["eps"]))
     records = []
     for _ in range(num_steps):
         state, record = train_step(state, batch)

@@ -11,7 +11,7 @@ import pytest
 
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training import step as training
+from musicvae_jax.training.step import Batch, init_state, make_train_step
 
 SIZES = {"encoder_sizes": (16, 16), "decoder_sizes": (16, 16), "z_size": 8, "batch_size": 16}
 
@@ -26,10 +26,10 @@ def test_remat_changes_memory_and_no_number(task: str, architecture: str) -> Non
         )
         config = config.replace(sampling_schedule="constant", sampling_rate=0.0, transpose=0)
         model = build_model(config)
-        state = training.init_state(model, config)
+        state = init_state(model, config)
         tokens = jax.random.randint(jax.random.key(0), (16, get_task(task).num_steps), 0, 90)
-        batch = training.Batch(tokens, jnp.ones((16, 8)))
-        step = jax.jit(training.make_train_step(model, config)).lower(state, batch).compile()
+        batch = Batch(tokens, jnp.ones((16, 8)))
+        step = jax.jit(make_train_step(model, config)).lower(state, batch).compile()
         sizes: Any = step.memory_analysis()
         memory[remat] = sizes.temp_size_in_bytes
         after, measured = step(state, batch)

@@ -20,8 +20,7 @@ from musicvae_jax.storage import run_folder
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import fine_tuning
-from musicvae_jax.training import step as training
-from musicvae_jax.training.step import Batch
+from musicvae_jax.training.step import Batch, init_state, make_train_step
 from tests.support.synthetic_store import random_rows, write_store
 
 
@@ -76,9 +75,9 @@ def test_what_fits_is_taken_and_the_rest_is_told() -> None:
 def test_a_frozen_part_stays_bit_equal(config: Config, part: str, other: str) -> None:
     config = config.replace(freeze=part, weight_decay=0.1)
     model = build_model(config)
-    first = training.init_state(model, config)
+    first = init_state(model, config)
     step = jax.jit(
-        training.make_train_step(model, config),
+        make_train_step(model, config),
         compiler_options={"xla_backend_optimization_level": 0},
     )
     rows = random_rows(np.random.default_rng(0), get_task(config.task), 8)

@@ -14,8 +14,18 @@ import pytest
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training import step as training
-from musicvae_jax.training.step import Batch, TrainState
+from musicvae_jax.training.step import (
+    Batch,
+    Metrics,
+    TrainState,
+    TrainStep,
+    count_parameters,
+    init_state,
+    make_eval_step,
+    make_run_steps,
+    make_train_step,
+    take_from_device,
+)
 from tests.support.synthetic_store import random_rows
 
 BATCH_SIZE, NUM_ROWS = 8, 40
@@ -54,12 +64,12 @@ def rows(config: Config) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def first(model: Model, config: Config) -> TrainState:
-    return jit(functools.partial(training.init_state, model, config))()
+    return jit(functools.partial(init_state, model, config))()
 
 
 @pytest.fixture(scope="module")
-def step(model: Model, config: Config) -> training.TrainStep:
-    return jit(training.make_train_step(model, config))
+def step(model: Model, config: Config) -> TrainStep:
+    return jit(make_train_step(model, config))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,7 @@ def _is_equal(left: Any, right: Any) -> bool:
 
 
 def test_the_two_forms_of_the_loss_differ_by_beta_tau(
-    step: training.TrainStep, first: TrainState, batch: Batch
+    step: TrainStep, first: TrainState, batch: Batch
 ) -> None:
     state, at_0 = step(first, batch)
     assert at_0["beta"] == 0.0
@@ -93,7 +103,7 @@ def test_the_two_forms_of_the_loss_differ_by_beta_tau(
 
 
 def test_a_step_is_a_function_of_its_inputs(
-    step: training.TrainStep, first: TrainState, batch: Batch
+    step: TrainStep, first: TrainState, batch: Batch
 ) -> None:
     once, again = step(first, batch), step(first, batch)
     _assert_equal(once, again)
@@ -102,7 +112,7 @@ def test_a_step_is_a_function_of_its_inputs(
 
 
 def test_a_value_that_is_not_finite_skips_the_whole_update(
-    step: training.TrainStep, first: TrainState, batch: Batch
+    step: TrainStep, first: TrainState, batch: Batch
 ) -> None:
     good, _ = step(first, batch)
     assert batch.eps is not None
@@ -117,7 +127,7 @@ def test_a_value_that_is_not_finite_skips_the_whole_update(
 
 
 def test_a_large_norm_zeroes_the_gradient_and_adam_still_steps(
-    step: training.TrainStep, first: TrainState, batch: Batch
+    step: TrainStep, first: TrainState, batch: Batch
 ) -> None:
     good, measured = step(first, batch)
     limit = dataclasses.replace(good.hyper, grad_norm_clip_to_zero=jnp.float32(1e-6))
@@ -134,9 +144,9 @@ def test_a_large_norm_zeroes_the_gradient_and_adam_still_steps(
 
 
 def test_accumulation_equals_the_whole_batch(
-    model: Model, config: Config, step: training.TrainStep, first: TrainState, batch: Batch
+    model: Model, config: Config, step: TrainStep, first: TrainState, batch: Batch
 ) -> None:
-    in_parts = jit(training.make_train_step(model, config.replace(accumulation=4)))
+    in_parts = jit(make_train_step(model, config.replace(accumulation=4)))
     whole, whole_measured = step(first, batch)
     parts, parts_measured = in_parts(first, batch)
     for name, value in whole_measured.items():
@@ -148,13 +158,13 @@ def test_accumulation_equals_the_whole_batch(
 
 
 @pytest.fixture(scope="module")
-def run_steps(model: Model, config: Config) -> Callable[..., tuple[TrainState, training.Metrics]]:
-    train_step = training.make_train_step(model, config.replace(transpose=5))
-    return jit(training.make_run_steps(train_step, training.take_from_device))
+def run_steps(model: Model, config: Config) -> Callable[..., tuple[TrainState, Metrics]]:
+    train_step = make_train_step(model, config.replace(transpose=5))
+    return jit(make_run_steps(train_step, take_from_device))
 
 
 def test_steps_are_the_same_however_they_are_cut(
-    run_steps: Callable[..., tuple[TrainState, training.Metrics]],
+    run_steps: Callable[..., tuple[TrainState, Metrics]],
     first: TrainState,
     rows: jax.Array,
 ) -> None:
@@ -172,7 +182,7 @@ def test_steps_are_the_same_however_they_are_cut(
 
 
 def test_noise_and_transposition_are_fresh_at_every_step(
-    run_steps: Callable[..., tuple[TrainState, training.Metrics]],
+    run_steps: Callable[..., tuple[TrainState, Metrics]],
     first: TrainState,
     rows: jax.Array,
 ) -> None:
@@ -188,7 +198,7 @@ def test_noise_and_transposition_are_fresh_at_every_step(
 def test_padding_does_not_change_an_evaluation(
     model: Model, config: Config, first: TrainState, rows: jax.Array
 ) -> None:
-    evaluate = jit(training.make_eval_step(model, config))
+    evaluate = jit(make_eval_step(model, config))
     masked = evaluate(first.params, first.hyper, Batch(rows[:8]), jnp.arange(8) < 5)
     other = Batch(rows[jnp.array([0, 1, 2, 3, 4, 20, 21, 22])])
     again = evaluate(first.params, first.hyper, other, jnp.arange(8) < 5)
@@ -199,4 +209,4 @@ def test_padding_does_not_change_an_evaluation(
 
 
 def test_parameters_are_counted() -> None:
-    assert training.count_parameters({"a": np.zeros((2, 3)), "b": np.zeros(())}) == 7
+    assert count_parameters({"a": np.zeros((2, 3)), "b": np.zeros(())}) == 7
