@@ -44,7 +44,7 @@ from experiments.encoding import shards
 from experiments.encoding.inputs import Corpus, open_corpus
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.devices.mesh import along_data, check_divides, make_mesh, replicated
+from musicvae_jax.devices.sharding import along_data, check_divides, make_mesh, replicated
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_model
 from musicvae_jax.storage import checkpoints

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from musicvae_jax import data, metrics, objectives
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.devices import mesh as sharding
+from musicvae_jax.devices import sharding
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.tasks import Task, get_task
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from musicvae_jax.config import Config
-from musicvae_jax.devices.mesh import make_mesh, replicated
+from musicvae_jax.devices.sharding import make_mesh, replicated
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.training import program
 from musicvae_jax.training.early_stopping import Patience

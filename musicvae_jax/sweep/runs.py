@@ -18,7 +18,7 @@ import jax
 
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.devices.mesh import make_mesh, replicated
+from musicvae_jax.devices.sharding import make_mesh, replicated
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.sweep.program import SweepProgram, most_points, program_key

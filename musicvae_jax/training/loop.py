@@ -18,8 +18,7 @@ from jax.sharding import Mesh
 
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.devices import mesh as sharding
-from musicvae_jax.devices import processes
+from musicvae_jax.devices import processes, sharding
 from musicvae_jax.models.registry import build_model, compute_dtype
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.training import early_stopping

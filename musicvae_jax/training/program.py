@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from musicvae_jax import data, metrics
 from musicvae_jax.config import Config
-from musicvae_jax.devices import mesh as sharding
+from musicvae_jax.devices import sharding
 from musicvae_jax.models.registry import Model
 from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.step import (

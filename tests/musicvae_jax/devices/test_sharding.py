@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from musicvae_jax.config import InputError
-from musicvae_jax.devices import mesh as sharding
+from musicvae_jax.devices import sharding
 from tests.support.synthetic_store import write_store
 
 
@@ -59,7 +59,7 @@ PROGRAM = textwrap.dedent("""
 
     from musicvae_jax import data
     from musicvae_jax.config import InputError
-    from musicvae_jax.devices import mesh as sharding
+    from musicvae_jax.devices import sharding
     from musicvae_jax.tasks import get_task
     from musicvae_jax.training import loop
 
