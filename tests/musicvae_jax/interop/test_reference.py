@@ -144,6 +144,21 @@ def test_unsupported_models_are_refused(name: str, shared: pathlib.Path) -> None
         infer_task(_published(name, shared))
 
 
+def test_published_sizes_do_not_exclude_the_only_task() -> None:
+    cell = "bidirectional_rnn/fw/multi_rnn_cell/cell_0/lstm_cell"
+    decoder = "decoder/multi_rnn_cell/cell_{}/lstm_cell/bias"
+    shapes = {  # those of the small two-bar models, but trios
+        f"encoder/cell_0/{cell}/kernel": (692 + 512, 4 * 512),
+        f"encoder/cell_0/{cell}/bias": (4 * 512,),
+        "encoder/mu/bias": (256,),
+        decoder.format(0): (4 * 256,),
+        decoder.format(1): (4 * 256,),
+        "decoder/output_projection/bias": (692,),
+    }
+    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    assert infer_task(zeros) == "trio_16bar"
+
+
 def _published(name: str, shared: pathlib.Path) -> dict[str, np.ndarray]:
     """Return a published model's variables, of zero memory."""
     spec = json.loads((shared / "spec" / "variables" / f"{name}.json").read_text())
