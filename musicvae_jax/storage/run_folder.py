@@ -78,9 +78,8 @@ def read_config(run_dir: str | pathlib.Path) -> Config:
       InputError: the folder is no run folder, or its configuration is damaged.
     """
     folder = pathlib.Path(run_dir)
-    text = _read(folder, CONFIG)
     try:
-        return config_from_json(text)
+        return config_from_json(_read(folder, CONFIG))
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
