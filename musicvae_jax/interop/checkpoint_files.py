@@ -123,14 +123,15 @@ def _step_in(name: str) -> int:
 
 
 def _unescaped(text: str) -> str:
-    """Undo the C escapes of a quoted string of the text format."""
-    simple = {"n": "\n", "t": "\t", "r": "\r"}
+    """Undo the C escapes of a quoted string of the text format; octal ones are bytes of UTF-8."""
+    simple = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
 
-    def replaced(match: re.Match[str]) -> str:
+    def replaced(match: re.Match[bytes]) -> bytes:
         code = match[1]
-        return chr(int(code, 8)) if code[0] in "01234567" else simple.get(code, code)
+        return bytes([int(code, 8) & 0xFF]) if code[0] in b"01234567" else simple.get(code, code)
 
-    return re.sub(r"\\([0-7]{1,3}|.)", replaced, text)
+    octets = re.sub(rb"\\([0-7]{1,3}|.)", replaced, text.encode())
+    return octets.decode("utf-8", "replace")
 
 
 def _from_prefix(prefix: pathlib.Path) -> CheckpointFiles:

@@ -162,6 +162,16 @@ def test_the_newest_checkpoint_of_a_folder(tmp_path: pathlib.Path) -> None:
         assert bundle.read("step") == 10
 
 
+def test_a_name_with_escaped_letters_is_found(tmp_path: pathlib.Path) -> None:
+    write_bundle(tmp_path / "modèle", {"step": np.array(3)})
+    with TensorBundle(tmp_path) as bundle:
+        assert bundle.read("step") == 3
+    # As TensorFlow writes it: each byte of UTF-8 in octal.
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "mod\\303\\250le"\n')
+    with TensorBundle(tmp_path) as bundle:
+        assert bundle.read("step") == 3
+
+
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])
 def test_tar_files_are_read_without_unpacking(
     compress: Callable[[bytes], bytes], tmp_path: pathlib.Path
