@@ -19,6 +19,7 @@ from experiments.browser_page import add_page
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.interop import jax_export, magentajs, reference, safetensors_file
 from musicvae_jax.interop.bundle_writer import write_bundle
+from musicvae_jax.interop.new_folder import new_folder
 from musicvae_jax.models.registry import Params
 from musicvae_jax.storage import checkpoints
 
@@ -73,9 +74,9 @@ def _write_safetensors(trained: Trained, path: pathlib.Path, options: Options) -
 def _write_tensorflow(trained: Trained, path: pathlib.Path, options: Options) -> None:
     del options
     adam = _read_adam(trained)
-    path.mkdir()
     tensors = reference.tensors(trained.params, trained.step, adam)
-    write_bundle(path / f"model.ckpt-{trained.step}", tensors)
+    with new_folder(path) as partial:
+        write_bundle(partial / f"model.ckpt-{trained.step}", tensors)
 
 
 def _write_magentajs(trained: Trained, path: pathlib.Path, options: Options) -> None:
@@ -140,7 +141,7 @@ def export(options: Options) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         chosen.write(trained, path, options)
-    except InputError:
+    except (InputError, OSError):
         if is_new:
             path.parent.rmdir()
         raise

@@ -57,8 +57,11 @@ def write_bundle(prefix: str | os.PathLike[str], tensors: Mapping[str, Any]) -> 
 
 def _write_whole(path: pathlib.Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _entry(array: np.ndarray, offset: int, size: int, crc: int) -> bytes:

@@ -89,7 +89,7 @@ def read(path: str | os.PathLike[str]) -> SavedModel:
         raise InputError(f"{path}: not a readable safetensors file: {reason}") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{path}: its header has no configuration of this library") from error
     shapes = jax.eval_shape(build_model(config).init, jax.random.key(0))
     expected = {name: leaf.shape for name, leaf in _named(shapes).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pathlib
 import re
 
@@ -12,6 +13,7 @@ import pytest
 from experiments.export import FORMATS, Options, export
 from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError
+from musicvae_jax.interop import bundle_writer
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage.checkpoints import Checkpoints
@@ -84,4 +86,20 @@ def test_a_refused_model_leaves_nothing(tmp_path: pathlib.Path) -> None:
     before = sorted(path.name for path in pathlib.Path(run).iterdir())
     with pytest.raises(InputError, match="no hierdec models"):
         export(Options(run, "magentajs"))
+    assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before
+
+
+def test_a_full_disk_leaves_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, "mel_2bar")
+    before = sorted(path.name for path in pathlib.Path(run).iterdir())
+
+    def fail(entries: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # The data file is complete by then.
+    monkeypatch.setattr(bundle_writer, "table_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        export(Options(run, "tensorflow"))
     assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before

@@ -70,6 +70,10 @@ def test_wrong_files_are_refused(tmp_path: pathlib.Path) -> None:
     save_file({"a": np.zeros(3)}, path, metadata={"musicvae_jax": json.dumps(about)})
     with pytest.raises(InputError, match=r"a has shape \[3\], the configuration needs none"):
         safetensors_file.read(path)
+    about = {"config": known.config.flat(), "step": float("inf")}
+    save_file({"a": np.zeros(3)}, path, metadata={"musicvae_jax": json.dumps(about)})
+    with pytest.raises(InputError, match="no configuration of this library"):
+        safetensors_file.read(path)
     about = {"config": known.config.flat() | {"z_size": 0}, "step": 0}
     save_file({"a": np.zeros(3)}, path, metadata={"musicvae_jax": json.dumps(about)})
     with pytest.raises(InputError, match="bad: z_size: 0 is out of range"):
