@@ -1,1 +1,1 @@
-"""Training: begin with `step`, one update as a pure function, then `loop`, which repeats it."""
+"""Training. Start reading at `step` (one update as a pure function), then `loop`."""

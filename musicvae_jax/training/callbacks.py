@@ -6,18 +6,18 @@ from typing import NamedTuple, Protocol
 
 
 class Summary(NamedTuple):
-    """What is known before the first step.
+    """Facts about a run that are known before its first step.
 
     Attributes:
-      devices: number and kind.
+      devices: number and kind of the devices.
       dtype: type of the matrix products.
-      parameters: numbers in the model.
-      train_rows: rows to train on.
+      parameters: number of model parameters.
+      train_rows: number of training rows.
       validation_rows: rows scored at each validation.
-      steps_per_epoch: steps that see each row once on average.
-      memory_bytes: estimate for each device: arguments, results and temporaries.
-      rows_on: "device" or "host", where the training rows are.
-      first_step: 0, or the step a resumed run goes on from.
+      steps_per_epoch: steps in one pass over the training rows.
+      memory_bytes: estimated memory per device: arguments, results and temporaries.
+      rows_on: where the training rows are kept, "device" or "host".
+      first_step: 0, or the step that a resumed run starts from.
     """
 
     devices: str
@@ -32,14 +32,14 @@ class Summary(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where training stands.
+    """Progress of training.
 
     Attributes:
-      step: optimiser steps done.
-      figures: means of the steps since the last record.
-      examples_per_second: since the last record.
-      seconds_left: until the last step, at that rate.
-      is_record: a multiple of `log_every` or the last step: worth keeping.
+      step: number of optimiser steps done.
+      figures: metrics averaged over the steps since the last record.
+      examples_per_second: speed since the last record.
+      seconds_left: estimated time until the last step, at that speed.
+      is_record: whether to keep these figures: `step` is a multiple of `log_every` or the last.
     """
 
     step: int
@@ -50,16 +50,16 @@ class Progress(NamedTuple):
 
 
 class Observer(Protocol):
-    """Is told what happens during training."""
+    """Callbacks that the training loop calls."""
 
     def started(self, summary: Summary) -> None:
-        """The first step is about to be made."""
+        """Called before the first step."""
 
     def trained(self, progress: Progress) -> None:
-        """Some steps were made."""
+        """Called after some training steps."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
-        """The validation rows were scored."""
+        """Called after a validation."""
 
     def saved(self, step: int) -> None:
-        """A checkpoint was written."""
+        """Called after a checkpoint is written."""

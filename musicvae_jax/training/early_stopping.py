@@ -1,7 +1,7 @@
 """State of plateau learning-rate decay and early stopping.
 
-Host code over a few NumPy scalars. They are part of the training state, so that a checkpoint
-holds them and a resumed run decides as one that never stopped.
+This is host code on a few NumPy scalars. They are part of the training state, so checkpoints
+include them and a resumed run makes the same decisions as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from musicvae_jax.config import Config
 
 
 class Patience(NamedTuple):
-    """Best figures and waiting times; scalars, or [G] for the points of a sweep.
+    """Best scores and validations without improvement; scalars, or [G] for a sweep of G points.
 
     Attributes:
-      rate_scale: what the schedule "plateau" has multiplied the learning rate by, float32.
-      plateau_best: best figure it has seen, float32; a better one is smaller.
-      plateau_waited: validations since then, or since the rate last fell, int32.
-      stop_best: best figure that early stopping has seen, float32; a better one is smaller.
-      stop_waited: validations since then, int32.
+      rate_scale: learning-rate factor accumulated by the schedule "plateau", float32.
+      plateau_best: best score so far for "plateau", float32; smaller is better.
+      plateau_waited: validations since the best score or the last rate decay, int32.
+      stop_best: best score so far for early stopping, float32; smaller is better.
+      stop_waited: validations since that score, int32.
     """
 
     rate_scale: np.ndarray
@@ -34,18 +34,18 @@ class Patience(NamedTuple):
 
 
 def first_patience() -> Patience:
-    """Return what a run knows before its first validation."""
-    nothing, none = np.float32(math.inf), np.int32(0)
-    return Patience(np.asarray(np.float32(1)), *map(np.asarray, (nothing, none, nothing, none)))
+    """Return the state before the first validation."""
+    worst, zero = np.float32(math.inf), np.int32(0)
+    return Patience(np.asarray(np.float32(1)), *map(np.asarray, (worst, zero, worst, zero)))
 
 
 def validated(patience: Patience, config: Config, figures: Mapping[str, float]) -> Patience:
-    """Return what is known after one more validation of one run.
+    """Update the state of one run after a validation.
 
     Args:
-      patience: what was known, scalars.
-      config: whose schedule and early stopping decide.
-      figures: of the validation; one that is not a number counts as no better.
+      patience: state before the validation, scalars.
+      config: configuration of the run.
+      figures: validation scores; NaN counts as no improvement.
     """
     train, run = config.train, config.run
     best, waited = _watch(
@@ -65,27 +65,27 @@ def _watch(
     best: np.ndarray,
     waited: np.ndarray,
 ) -> tuple[np.float32, np.int32]:
-    """Compare a figure with the best so far: (best, validations without a better one)."""
+    """Compare a score with the best so far: (best, validations without improvement)."""
     value = np.float32(-figures[metric] if metric == "accuracy" else figures[metric])
-    # The first figure beats infinity whatever the margin.
+    # The first score always improves on infinity, whatever the margin.
     if value < np.float32(best) - np.float32(min_delta):
         return value, np.int32(0)
     return np.float32(best), np.int32(waited + 1)
 
 
 def is_exhausted(patience: Patience, config: Config) -> bool:
-    """Return whether early stopping ends the run."""
+    """Return whether early stopping should end the run."""
     limit = config.run.stop_patience
     return limit > 0 and int(patience.stop_waited) >= limit
 
 
 def needs_validation(config: Config) -> bool:
-    """Return whether the run depends on validations: a plateau schedule, or early stopping."""
+    """Return whether the run needs validations, for a plateau schedule or early stopping."""
     return config.train.learning_rate_schedule == "plateau" or config.run.stop_patience > 0
 
 
 def waited(patience: Patience, config: Config) -> dict[str, float]:
-    """Return the validations without improvement, as figures of those rules that are in use."""
+    """Return the validations without improvement for each rule in use, as metrics."""
     figures = {}
     if config.train.learning_rate_schedule == "plateau":
         figures["plateau_waited"] = float(patience.plateau_waited)

@@ -1,8 +1,8 @@
-"""Initialise a model from the parameters of another, as far as they fit.
+"""Initialise a model with the parameters of another, where names and shapes match.
 
-An array fits when it has the name and the shape of the new model's. One of as many numbers in
-another shape is reshaped. All else starts as drawn for a new run: rows and columns of an LSTM
-kernel mean other things when a size changes, so that nothing is cut or padded.
+An array whose shape differs only in axes of length 1 is reshaped. All others keep their random
+initial values. Nothing is cropped or padded, because the rows and columns of an LSTM kernel change
+their meaning when a size changes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Tree = Any
 
 
 class Report(NamedTuple):
-    """What became of each array; names are paths in the tree, "encoder/mu/kernel".
+    """How each array was initialised. Names are paths in the tree, such as "encoder/mu/kernel".
 
     Attributes:
-      taken: as they were.
-      reshaped: names with "(old shape) -> (new shape)".
-      new: of the new model alone, or of another shape, with the reason.
-      left: of the old model alone.
+      taken: names of the arrays copied unchanged.
+      reshaped: name to "(old shape) -> (new shape)".
+      new: name to the reason why the array keeps its random values.
+      left: names of the arrays that only the old model has.
     """
 
     taken: tuple[str, ...]
@@ -34,7 +34,7 @@ class Report(NamedTuple):
     left: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Write the report, a line for each array that was not simply taken."""
+        """Return the report as lines: a summary, then each array that was not copied unchanged."""
         found = [
             f"taken {len(self.taken)} arrays, reshaped {len(self.reshaped)}, "
             f"new {len(self.new)}, left {len(self.left)}"
@@ -45,27 +45,27 @@ class Report(NamedTuple):
 
 
 def take_over(params: Tree, old: Tree) -> tuple[Tree, Report]:
-    """Put the old model's arrays into a new model's parameters, where they fit.
+    """Copy the old model's arrays into a new model's parameters, where they fit.
 
     Args:
-      params: of the new model, as drawn.
-      old: of the old one.
+      params: randomly initialised parameters of the new model.
+      old: parameters of the old model.
 
     Returns:
-      the parameters to start from, and what became of each array.
+      the parameters to start from, and a report on each array.
 
     Raises:
       InputError: no array fits.
     """
-    mine, theirs = _flat(params), _flat(old)
+    target, available = _flat(params), _flat(old)
     taken: list[str] = []
     reshaped: dict[str, str] = {}
     new: dict[str, str] = {}
-    for name, value in mine.items():
-        if name not in theirs:
+    for name, value in target.items():
+        if name not in available:
             new[name] = "the old model has none"
             continue
-        source = np.asarray(theirs[name], value.dtype)
+        source = np.asarray(available[name], value.dtype)
         change = f"{source.shape} -> {value.shape}"
         if source.shape == value.shape:
             taken.append(name)
@@ -74,20 +74,20 @@ def take_over(params: Tree, old: Tree) -> tuple[Tree, Report]:
         else:
             new[name] = f"of another shape, {change}"
             continue
-        mine[name] = source.reshape(value.shape)
-    left = tuple(name for name in theirs if name not in mine)
+        target[name] = source.reshape(value.shape)
+    left = tuple(name for name in available if name not in target)
     if not taken and not reshaped:
         raise InputError("init_from: none of its arrays has a shape of this model; give its sizes")
-    return _nested(mine), Report(tuple(taken), reshaped, new, left)
+    return _nested(target), Report(tuple(taken), reshaped, new, left)
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape without its axes of length 1."""
+    """Drop the axes of length 1 from a shape."""
     return tuple(size for size in shape if size != 1)
 
 
 def _flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Name the arrays of a nested dict by their paths."""
+    """Flatten a nested dict: path to array."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         inner = isinstance(value, dict)
@@ -96,7 +96,7 @@ def _flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
 
 
 def _nested(flat: dict[str, Any]) -> Tree:
-    """Undo `_flat`."""
+    """Invert `_flat`."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *outer, name = path.split("/")
@@ -108,7 +108,7 @@ def _nested(flat: dict[str, Any]) -> Tree:
 
 
 def read_start(place: str | pathlib.Path) -> tuple[Config, Tree, int]:
-    """Read the parameters of a run folder's best checkpoint, or of RUN/checkpoints/STEP.
+    """Read the parameters of a run folder's best checkpoint, or those of RUN/checkpoints/STEP.
 
     Returns:
       the old run's configuration, its parameters and their step.

@@ -1,4 +1,4 @@
-"""The training state of a run that another program began."""
+"""Training state of a run that was started with another program."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Tree = Any
 def state_at(
     step: int, params: Tree, config: Config, adam: tuple[Tree, Tree, int] | None = None
 ) -> TrainState:
-    """Return the state of a run that has made `step` steps.
+    """Return the training state after `step` steps.
 
     Args:
-      step: optimiser steps done; schedules go on from here.
+      step: number of optimiser steps done; schedules continue from here.
       params: model parameters, float32.
       config: the run's configuration.
-      adam: first moment, second moment and updates made; None starts Adam anew.
+      adam: first moment, second moment and number of updates; None resets Adam.
     """
     key = split_seed(config.train.seed)[1]
     if adam is None:
         state = state_from_params(params, config, key)
     else:
-        # Without parameters, so that no zeros are made for the moments.
+        # Empty parameters avoid allocating zeros for the moments.
         state = state_from_params({}, config, key)
         first, second, updates = adam
-        memory = AdamState(jnp.int32(updates), first, second)
-        chain = tuple(memory if isinstance(part, AdamState) else part for part in state.optimiser)
+        moments = AdamState(jnp.int32(updates), first, second)
+        chain = tuple(moments if isinstance(part, AdamState) else part for part in state.optimiser)
         state = dataclasses.replace(state, params=params, optimiser=chain)
     return dataclasses.replace(state, step=jnp.int32(step))

@@ -1,6 +1,6 @@
-"""The one training loop: dispatch, record, validate, save, stop, resume.
+"""The training loop: dispatch, record, validate, save, stop, resume.
 
-It prints nothing and knows no file but the checkpoints: an `Observer` is told what happens.
+It prints nothing and writes only checkpoints. An `Observer` receives everything else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from musicvae_jax.training.program import Dispatch, Validation, placed_like
 from musicvae_jax.training.standstill import Standstill
 from musicvae_jax.training.step import Metrics, TrainState, count_parameters, init_state
 
-# A call to the device is cut to about this long, so that a signal is answered soon.
+# Target length of a dispatch, so that the loop responds quickly to signals.
 SECONDS_PER_DISPATCH = 2.0
 
 
@@ -38,11 +38,11 @@ class Outcome(NamedTuple):
     """How training ended.
 
     Attributes:
-      state: the last one.
-      step: its optimiser steps.
-      stopped: it was asked to stop, and more steps are left.
-      exhausted: early stopping ended it.
-      cause: why it was ended because its steps changed no parameter any more, or "".
+      state: final training state.
+      step: number of optimiser steps done.
+      stopped: whether it was stopped on request with steps left.
+      exhausted: whether early stopping ended it.
+      cause: why the run was ended if its steps no longer changed any parameter, or "".
     """
 
     state: TrainState
@@ -53,18 +53,19 @@ class Outcome(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Return whether the run was ended because it stood still."""
+        """Return whether the run was ended because its parameters no longer changed."""
         return bool(self.cause)
 
 
 def check_fits(
     config: Config, store: data.Store, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Check that a run can begin on these devices (all by default); return their mesh.
+    """Check that a run can start on these devices (all by default) and return their mesh.
 
     Raises:
-      InputError: too few rows for a batch, a batch that the devices cannot share, no validation
-        rows for a schedule or early stopping that needs them, or LSTMs that cannot run here.
+      InputError: there are too few rows for a batch, the batch cannot be split evenly over the
+        devices, a schedule or early stopping needs validation rows and there are none, or the
+        LSTM backend is not available.
     """
     mesh = sharding.make_mesh(devices, config.run.model_parallel)
     part = config.train.batch_size // config.train.accumulation
@@ -84,16 +85,17 @@ def fit(
     devices: Sequence[jax.Device] | None = None,
     params: Any = None,
 ) -> Outcome:
-    """Train from the run folder's latest checkpoint, or from the start, to `train_steps`.
+    """Train up to `train_steps`, from the latest checkpoint if there is one.
 
     Args:
-      config: what to train.
-      store: what to train on.
-      run_dir: where the checkpoints are.
-      observer: is told what happens.
-      should_stop: asked between dispatches; when it says yes, the state is saved first.
-      devices: all by default.
-      params: what a new run starts from in place of random parameters; of the same shapes.
+      config: configuration of the run.
+      store: training and validation data.
+      run_dir: run folder, which holds the checkpoints.
+      observer: callbacks.
+      should_stop: called between dispatches; if it returns true, the state is saved and training
+        stops.
+      devices: devices to train on, all by default.
+      params: initial parameters of a new run instead of random ones, with the same shapes.
 
     Raises:
       InputError: see `check_fits`.
@@ -113,16 +115,17 @@ def fit(
         validation = Validation(model, config, store.splits["validation"], mesh, state.params)
         observer.started(summary(config, store, mesh, state, program, validation))
         run = Run(config, observer, checkpoints)
-        # All processes stop at the same step, whichever is asked to.
+        # A stop request to one process stops all of them at the same step.
         stop = processes.agreed(mesh, should_stop)
         return Loop([run], program, validation, stop).train(state, int(state.step))[0]
 
 
 def check_rows(config: Config, store: data.Store) -> None:
-    """Check that a store has the rows that a run needs.
+    """Check that a store has enough rows for a run.
 
     Raises:
-      InputError: too few for a batch, or none to validate on where that decides something.
+      InputError: there are too few rows for a batch, or a schedule or early stopping needs
+        validation rows and there are none.
     """
     data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
     if early_stopping.needs_validation(config) and not len(store.splits["validation"]):
@@ -135,7 +138,7 @@ def check_rows(config: Config, store: data.Store) -> None:
 def restored(
     init: Callable[[], TrainState], config: Config, mesh: Mesh, checkpoints: Checkpoints
 ) -> TrainState | None:
-    """Read the last good checkpoint, if there is one; `init` is for the shapes only."""
+    """Restore the last good checkpoint, if there is one; `init` only provides the shapes."""
     step = checkpoints.last_good_step()
     if step is None:
         return None
@@ -146,7 +149,7 @@ def restored(
         shapes,
         placed,
     )
-    # A state that was saved before some fields existed takes their first values.
+    # Fields that did not exist when the state was saved take their initial values.
     saved = checkpoints.state_names(step)
     wanted = {name: value for name, value in _without_params(shapes).items() if name in saved}
     wanted["hyper"] = {k: v for k, v in vars(shapes.hyper).items() if k in saved["hyper"]}
@@ -158,7 +161,7 @@ def restored(
 
 
 def _without_params(state: TrainState) -> dict[str, Any]:
-    """Return the other fields of a state by name."""
+    """Return all fields of a state except the parameters, by name."""
     return {name: value for name, value in vars(state).items() if name != "params"}
 
 
@@ -170,7 +173,7 @@ def summary(
     program: Program,
     validation: Validation,
 ) -> Summary:
-    """Collect what is known before the first step."""
+    """Collect the facts to report before the first step."""
     device = mesh.devices.flat[0]
     rows = len(store.splits["train"])
     return Summary(
@@ -187,12 +190,12 @@ def summary(
 
 
 class Program(Protocol):
-    """The compiled steps of one run, or of several that go side by side.
+    """The compiled training steps of one run, or of several in parallel.
 
     Attributes:
-      size: most steps of one call.
-      on_device: the rows lie on the devices.
-      memory_bytes: what a call holds on each device.
+      size: largest number of steps per call.
+      on_device: whether the rows are on the devices.
+      memory_bytes: memory of a call on each device.
     """
 
     size: int
@@ -200,23 +203,23 @@ class Program(Protocol):
     memory_bytes: int
 
     def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
-        """Make `count` steps from `step`; `state` is used up."""
+        """Run `count` steps after step `step`; `state` is donated."""
 
     def records(self, found: Metrics) -> list[dict[str, np.ndarray]]:
-        """Wait for the metrics of a call and return those of each run, [C] each."""
+        """Wait for the metrics of a call and return them per run, [C] each."""
 
     def run_state(self, state: TrainState, run: int) -> TrainState:
         """Return the state of one run."""
 
     def with_patience(self, state: TrainState, waiting: Sequence[Patience]) -> TrainState:
-        """Put what validations said of each run into the state."""
+        """Return the state with the updated patience of each run."""
 
     def freeze(self, run: int) -> None:
-        """Make no more steps of a run."""
+        """Stop advancing a run."""
 
 
 class Run(NamedTuple):
-    """What one run has of its own; runs side by side differ in numbers, not in programs."""
+    """A run that is trained, alone or in parallel with others that share its program."""
 
     config: Config
     observer: Observer
@@ -224,14 +227,14 @@ class Run(NamedTuple):
 
 
 class Loop:
-    """Trains one run, or several side by side that validate, record and save at the same steps.
+    """Trains one run, or several in parallel that validate, record and save at the same steps.
 
     Args:
-      runs: the `RunConfig` of all is the same.
-      program: their steps.
+      runs: runs with equal `RunConfig`.
+      program: their compiled steps.
       validation: scores one run.
-      should_stop: asked between dispatches.
-      until: step to stop at, None for the last.
+      should_stop: called between dispatches.
+      until: step to stop at; None for `train_steps`.
     """
 
     def __init__(
@@ -253,7 +256,7 @@ class Loop:
         self._causes = [""] * len(runs)
 
     def train(self, state: TrainState, step: int) -> list[Outcome]:
-        """Make the steps that are left after `step`."""
+        """Run the steps after `step`."""
         window = Window(self._runs[0].config.train.batch_size)
         running: tuple[Metrics, int] | None = None
         states = [self._program.run_state(state, n) for n in range(len(self._runs))]
@@ -266,7 +269,7 @@ class Loop:
             count = self._count(step, window.seconds_per_step)
             state, record = self._program(state, step, count)
             step += count
-            # The next dispatch is under way while the last one's figures are fetched.
+            # The next dispatch runs while the metrics of the previous one are fetched.
             if running:
                 self._add(window, *running, step - count)
                 if window.is_heartbeat_due():
@@ -284,13 +287,13 @@ class Loop:
         return [self._outcome(n, state, step) for n in range(len(self._runs))]
 
     def _outcome(self, n: int, state: TrainState, step: int) -> Outcome:
-        """Tell how a run ended; one that ended before the others did so where it saved."""
+        """Return how a run ended; a run that ended before the others keeps its own last step."""
         mine = self._program.run_state(state, n)
         stopped = self._active[n] and step < self._limits.train_steps
         return Outcome(mine, int(mine.step), stopped, self._exhausted[n], self._causes[n])
 
     def _add(self, window: Window, record: Metrics, count: int, step: int) -> None:
-        """Add the metrics of the `count` steps up to `step`; end the runs that stand still."""
+        """Add the metrics of the `count` steps up to `step`, and detect runs at a standstill."""
         records = self._program.records(record)
         window.add(records, count)
         for n in self._still_active():
@@ -301,45 +304,45 @@ class Loop:
         return [n for n, active in enumerate(self._active) if active]
 
     def _end(self, n: int) -> None:
-        """Make no more steps of a run."""
+        """Stop advancing a run."""
         self._active[n] = False
         self._program.freeze(n)
 
     def _end_still(self) -> None:
-        """End the runs that stand still, without a checkpoint: it would hold nothing learned."""
+        """End the runs at a standstill, without a checkpoint: nothing new was learned."""
         for n in self._still_active():
             if self._causes[n]:
                 self._end(n)
 
     def _end_exhausted(self, waiting: Sequence[Patience]) -> None:
-        """End the runs whose early stopping says so."""
+        """End the runs whose early stopping has run out of patience."""
         for n in self._still_active():
             if early_stopping.is_exhausted(waiting[n], self._runs[n].config):
                 self._exhausted[n] = True
                 self._end(n)
 
     def _count(self, step: int, seconds_per_step: float) -> int:
-        """Return how many steps to make at once: up to the next event, not too long."""
+        """Return the number of steps of the next dispatch, at most up to the next event."""
         left = [self._until - step, *(period - step % period for period in self._periods)]
         in_time = int(min(SECONDS_PER_DISPATCH / max(seconds_per_step, 1e-9), self._program.size))
         if jax.process_count() > 1:
-            # Their clocks differ, and all must make the same steps.
+            # All processes must run the same steps, but their clocks differ.
             in_time = self._program.size
         return min(*left, max(in_time, 1))
 
     def _is_event(self, step: int) -> bool:
-        """Return whether something is due after `step`."""
+        """Return whether a record, validation or checkpoint is due after `step`."""
         return step == self._limits.train_steps or any(step % p == 0 for p in self._periods)
 
     def _report(self, step: int, window: Window, is_record: bool) -> None:
-        """Tell each observer; of a heartbeat the first only."""
+        """Report progress to every observer; a heartbeat goes to the first one only."""
         total = self._limits.train_steps
         for n in self._still_active() if is_record else self._still_active()[:1]:
             progress = window.progress(n, step, total, is_record)
             self._runs[n].observer.trained(progress)
 
     def _handle(self, state: TrainState, step: int, window: Window) -> TrainState:
-        """Record, validate and save, whatever is due; return the state with what that changed."""
+        """Record, validate and save as due; return the updated state."""
         limits, is_last = self._limits, step == self._limits.train_steps
         if is_last or step % limits.log_every == 0:
             self._report(step, window, True)
@@ -352,9 +355,9 @@ class Loop:
         return state
 
     def _validate_and_save(self, state: TrainState, step: int, validates: bool) -> TrainState:
-        """Validate each run, if due, and save it, if due or if it is the best so far."""
+        """Validate each run if due, and save it if due or if it is the best so far."""
         limits, waiting = self._limits, list[Patience]()
-        # The last step's is left out where it is not due: a longer run would not make it.
+        # An extra validation at the last step does not count: a longer run would not have it.
         is_due = validates and step % limits.eval_every == 0
         for n, (config, observer, checkpoints) in enumerate(self._runs):
             mine, loss = self._program.run_state(state, n), math.inf
@@ -364,7 +367,7 @@ class Loop:
                 if is_due:
                     mine = _with_patience(mine, config, figures)
                 observer.validated(step, figures | early_stopping.waited(mine.patience, config))
-            # Parameters that a step has just failed on are no state to resume from.
+            # Do not save parameters whose last step was not finite: resuming there would fail.
             saves = step % limits.save_every == 0 and self._standstills[n].last_is_finite
             waiting.append(jax.device_get(mine.patience))
             saves |= step == limits.train_steps or early_stopping.is_exhausted(waiting[n], config)
@@ -376,7 +379,7 @@ class Loop:
         return state
 
     def _save(self, n: int, state: TrainState, step: int, loss: float) -> None:
-        """Write a checkpoint, unless this step has one."""
+        """Write a checkpoint unless this step already has one."""
         config, observer, checkpoints = self._runs[n]
         if checkpoints.latest_step() == step:
             return
@@ -385,6 +388,6 @@ class Loop:
 
 
 def _with_patience(state: TrainState, config: Config, figures: dict[str, float]) -> TrainState:
-    """Return the state after a validation, the new scalars where the old ones lie."""
+    """Return the state after a validation, with the new scalars placed like the old ones."""
     after = early_stopping.validated(jax.device_get(state.patience), config, figures)
     return dataclasses.replace(state, patience=placed_like(after, state.patience))

@@ -1,4 +1,4 @@
-"""Means and speed of the steps since the last record."""
+"""Average metrics and speed of the steps since the last record."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from musicvae_jax.training.callbacks import Progress
 from musicvae_jax.training.step import LAST_VALUES
 
-# How often an observer hears of steps that are not due for a record, in seconds.
+# Interval between progress reports that are not records, in seconds.
 HEARTBEAT_SECONDS = 10.0
 
 
 class Window:
-    """The metrics of the steps since the last record, of one run or of several side by side.
+    """Metrics of the steps since the last record, of one run or of several in parallel.
 
     Attributes:
-      seconds_per_step: of the last dispatch.
+      seconds_per_step: time per step in the last dispatch.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -29,17 +29,17 @@ class Window:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the steps so far."""
+        """Discard the steps so far."""
         self._records: list[Sequence[dict[str, np.ndarray]]] = []
         self._steps, self._seconds = 0, 0.0
         self.resume_clock()
 
     def resume_clock(self) -> None:
-        """Leave the time since the last step out of the speed."""
+        """Exclude the time since the last step from the speed."""
         self._since = time.monotonic()
 
     def add(self, records: Sequence[dict[str, np.ndarray]], count: int) -> None:
-        """Add the first `count` steps of a dispatch: of each run its metrics, [C] each."""
+        """Add the first `count` steps of a dispatch; `records` are per run, [C] each."""
         self._records.append([{k: v[:count] for k, v in found.items()} for found in records])
         now = time.monotonic()
         self.seconds_per_step = (now - self._since) / count
@@ -47,11 +47,11 @@ class Window:
         self._steps, self._since = self._steps + count, now
 
     def is_heartbeat_due(self) -> bool:
-        """Return whether the last progress was long ago."""
+        """Return whether the last report is older than `HEARTBEAT_SECONDS`."""
         return time.monotonic() - self._reported > HEARTBEAT_SECONDS
 
     def progress(self, run: int, step: int, total: int, is_record: bool) -> Progress:
-        """Average what there is of a run; a figure with no finite value is NaN."""
+        """Average the metrics of a run over their finite values; NaN if there are none."""
         self._reported = time.monotonic()
         figures: dict[str, float] = {}
         for name in self._records[0][run]:

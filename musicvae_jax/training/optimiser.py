@@ -1,7 +1,7 @@
-"""The reference's optimiser as optax transformations whose numbers are arrays.
+"""The reference's optimiser as optax transformations with hyper-parameters as arrays.
 
-What a sweep varies is data: learning rate, decays and limits reach `update` as a
-`Hyperparameters` of float32 arrays, so that many runs can be one `jax.vmap`.
+`update` receives learning rate, decays and limits as a `Hyperparameters` of float32 arrays, so
+`jax.vmap` can train many points of a sweep at once.
 
 Reference: magenta/models/music_vae/music_vae_train.py (clipping) and TensorFlow 1's
 `tf.train.AdamOptimizer`.
@@ -24,9 +24,9 @@ Tree = Any
 
 @flax.struct.dataclass
 class Hyperparameters:
-    """The numbers of a training run that change no shape: float32 scalars, `transpose` int32.
+    """Hyper-parameters that do not affect shapes: float32 scalars, except `transpose`, int32.
 
-    The names are those of `TrainConfig`.
+    The fields have the names of those of `TrainConfig`.
     """
 
     learning_rate: jax.Array
@@ -51,7 +51,7 @@ class Hyperparameters:
 
 
 def hyperparameters(config: TrainConfig) -> Hyperparameters:
-    """Return the numbers of `config` as arrays."""
+    """Return the hyper-parameters of `config` as arrays."""
     names = [field.name for field in dataclasses.fields(Hyperparameters)]
     values = {name: jnp.float32(getattr(config, name)) for name in names}
     values["transpose"] = jnp.int32(config.transpose)
@@ -64,13 +64,13 @@ def learning_rate_at(
     schedule: str = "exponential",
     scale: jax.Array | float = 1.0,
 ) -> jax.Array:
-    """Return the learning rate of a step, counted from 0 before its update, float32 [].
+    """Compute the learning rate of a step, float32 []; the first step is 0.
 
     Args:
       step: int32 [].
-      hyper: the numbers of the schedules.
+      hyper: parameters of the schedules.
       schedule: one of `config.LEARNING_RATE_SCHEDULES`.
-      scale: what "plateau" has multiplied the rate by so far.
+      scale: learning-rate factor accumulated by "plateau".
     """
     n = step.astype(jnp.float32)
     warm = jnp.minimum(n / jnp.maximum(hyper.warmup_steps, 1.0), 1.0)
@@ -90,7 +90,7 @@ def learning_rate_at(
 
 
 def clip_by_norm_or_zero() -> optax.GradientTransformationExtraArgs:
-    """Scale the gradient to global norm `grad_clip`; from `grad_norm_clip_to_zero` on, to 0."""
+    """Clip the gradient to global norm `grad_clip`; from `grad_norm_clip_to_zero` up, zero it."""
 
     def update(
         grads: Tree, state: Tree, params: Tree = None, *, hyper: Hyperparameters, **_: Any
@@ -99,14 +99,14 @@ def clip_by_norm_or_zero() -> optax.GradientTransformationExtraArgs:
         norm = optax.tree.norm(grads)
         scale = hyper.grad_clip / jnp.maximum(norm, hyper.grad_clip)
         small = norm < hyper.grad_norm_clip_to_zero
-        # A selection, not a product with 0: the norm of a huge gradient may be infinite.
+        # Select instead of multiplying by 0: the norm of a huge gradient may be infinite.
         return jax.tree.map(lambda g: jnp.where(small, g * scale, jnp.zeros_like(g)), grads), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def clip_by_value() -> optax.GradientTransformationExtraArgs:
-    """Limit each element of the gradient to +-`grad_clip`."""
+    """Clip each element of the gradient to [-`grad_clip`, `grad_clip`]."""
 
     def update(
         grads: Tree, state: Tree, params: Tree = None, *, hyper: Hyperparameters, **_: Any
@@ -119,7 +119,7 @@ def clip_by_value() -> optax.GradientTransformationExtraArgs:
 
 
 class AdamState(NamedTuple):
-    """Adam's memory: updates made, int32 [], and the two moments, shaped as the parameters."""
+    """Number of updates, int32 [], and the two moments, shaped like the parameters."""
 
     updates: jax.Array
     first_moment: Tree
@@ -127,13 +127,14 @@ class AdamState(NamedTuple):
 
 
 def tf1_adam(decays_weights: bool = False) -> optax.GradientTransformationExtraArgs:
-    """Adam with epsilon added to sqrt(v) before bias correction, as TensorFlow 1 does.
+    """Build Adam with epsilon added to sqrt(v) before bias correction, as in TensorFlow 1.
 
     Its `update` also takes `hyper` and `learning_rate`, float32 [].
 
     Args:
-      decays_weights: also take `learning_rate * hyper.weight_decay` of each kernel away, as AdamW
-        does (Loshchilov and Hutter 2019); biases, the arrays of one axis, stay.
+      decays_weights: also apply decoupled weight decay, `learning_rate * hyper.weight_decay`, to
+        the kernels but not to the biases (arrays with one axis), as in AdamW (Loshchilov and
+        Hutter 2019).
 
     Step t subtracts `lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)`.
 
@@ -171,7 +172,7 @@ def tf1_adam(decays_weights: bool = False) -> optax.GradientTransformationExtraA
 def make_optimiser(
     clip_mode: str, decays_weights: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Chain clipping ("global_norm" or "value") and Adam, with or without decay of the weights.
+    """Chain clipping ("global_norm" or "value") and Adam, with or without weight decay.
 
     The chain's `update` takes the extra arguments `hyper` and `learning_rate`.
     """
@@ -180,10 +181,10 @@ def make_optimiser(
 
 
 def all_finite(tree: Tree) -> jax.Array:
-    """Return whether no element of any leaf is NaN or infinite, bool []."""
+    """Return whether all elements of all leaves are finite, bool []."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def select(keep_new: jax.Array, new: Tree, old: Tree) -> Tree:
-    """Return `new` where `keep_new`, bool [], holds, else `old`, leaf by leaf."""
+    """Return `new` if `keep_new`, bool [], is true, else `old`, leaf by leaf."""
     return jax.tree.map(lambda n, o: jnp.where(keep_new, n, o), new, old)

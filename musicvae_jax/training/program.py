@@ -1,4 +1,4 @@
-"""Compiled programs for several training steps and for a validation, and their input rows."""
+"""Compiled programs for training steps and validation, and the placement of their input rows."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from musicvae_jax.training.step import (
     take_from_device,
 )
 
-# Rows that take no more than this share of the device's memory are kept there.
+# Rows that need at most this share of the device's memory are kept on the device.
 SHARE_FOR_ROWS = 0.25
-# The same for a device that does not tell its memory (a CPU), in bytes.
+# The limit for devices that do not report their memory (CPUs), in bytes.
 BYTES_FOR_ROWS = 2 << 30
 
 
 class Dispatch:
-    """The compiled program of several steps, fed with the batches of those steps.
+    """The compiled program of several training steps, and the batches it consumes.
 
     Attributes:
-      size: most steps of one call.
-      on_device: the rows lie on the devices and batches are gathered there.
-      memory_bytes: what the program holds on each device while it runs.
+      size: largest number of steps per call.
+      on_device: whether the rows are on the devices, where batches are then gathered.
+      memory_bytes: memory of a call on each device.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class Dispatch:
             out_shardings=(placed, whole),
             donate_argnums=0,
         )
-        # Compiled ahead of the first call, so that the memory it takes is known before.
+        # Compile ahead of time to know the memory before the first call.
         arguments = (state, self._rows, self.chunk(0, 1), jnp.int32(1))
         self._compiled = jitted.lower(*arguments).compile()
         self.memory_bytes = memory_bytes(self._compiled)
 
     def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
-        """Make `count` steps from `step`; `state` is used up.
+        """Run `count` steps after step `step`; `state` is donated.
 
-        Returns before the device is done. The caller's next call gathers its batches while
-        these steps run: that is all the prefetching there is, and all that is needed.
+        The call returns before the device has finished, so the next call can gather its batches
+        while these steps run. No other prefetching is needed.
         """
         return self._compiled(state, self._rows, self.chunk(step, count), np.int32(count))
 
     def chunk(self, step: int, count: int) -> jax.Array:
-        """Return the batches of `count` steps, filled up to `size` with the first.
+        """Return the batches of `count` steps, padded to `size` with the first one.
 
-        Rows are read where they go: each process reads its own.
+        Each process reads only the rows that its own devices hold.
         """
         train = self._train
         chunk = batches(train.seed, step, count, self.size, len(self._host_rows), train.batch_size)
@@ -89,24 +89,24 @@ class Dispatch:
         return sharding.place_rows(self._chunk_sharding, self._host_rows, chunk)
 
     def records(self, found: Metrics) -> list[dict[str, np.ndarray]]:
-        """Wait for the metrics of a call: [C] each."""
+        """Wait for the metrics of a call and return them, [C] each."""
         return [jax.device_get(found)]
 
     def run_state(self, state: TrainState, run: int) -> TrainState:
-        """Return the state: there is one run."""
+        """Return the state unchanged, as there is only one run."""
         del run
         return state
 
     def with_patience(self, state: TrainState, waiting: Sequence[Patience]) -> TrainState:
-        """Put what validations said into the state."""
+        """Return the state with the updated patience."""
         return dataclasses.replace(state, patience=placed_like(waiting[0], state.patience))
 
     def freeze(self, run: int) -> None:
-        """Do nothing: the loop ends with its only run."""
+        """Do nothing, as the loop ends with its only run."""
 
 
 def _gathering(model: Model, mesh: Mesh) -> Model:
-    """Let a model bring its parameters together before it uses them."""
+    """Wrap a model so that it gathers its parameters before using them."""
     if mesh.size == 1:
         return model
 
@@ -120,14 +120,14 @@ def _gathering(model: Model, mesh: Mesh) -> Model:
 
 
 def placed_like(new: Any, old: Any) -> Any:
-    """Put the arrays of a tree where those of another lie."""
+    """Place the arrays of `new` on the devices of those of `old`."""
     return jax.tree.map(lambda n, o: jax.device_put(n, o.sharding), new, old)
 
 
 def batches(
     seed: int, step: int, count: int, size: int, num_rows: int, batch_size: int
 ) -> np.ndarray:
-    """Return the row numbers of `count` steps from `step`, filled up to `size` with the first.
+    """Return the row numbers of `count` steps from `step`, padded to `size` with the first.
 
     Returns:
       [size, B] integer.
@@ -137,7 +137,7 @@ def batches(
 
 
 def fits(rows: np.ndarray, placement: str, mesh: Mesh) -> bool:
-    """Decide where the rows go."""
+    """Return whether the rows should be kept on the device."""
     if placement != "auto":
         return placement == "device"
     if mesh.is_multi_process:
@@ -148,7 +148,7 @@ def fits(rows: np.ndarray, placement: str, mesh: Mesh) -> bool:
 
 
 def memory_bytes(compiled: Any) -> int:
-    """Return what a compiled program holds while it runs; donated arguments count once."""
+    """Return the memory of a compiled program; donated arguments count once."""
     sizes = compiled.memory_analysis()
     return (
         sizes.argument_size_in_bytes
@@ -159,10 +159,10 @@ def memory_bytes(compiled: Any) -> int:
 
 
 class Validation:
-    """Scores the validation rows, teacher forced, with the same noise each time.
+    """Scores validation rows with teacher forcing and the same noise every time.
 
     Attributes:
-      chosen: numbers of the rows that are scored.
+      chosen: indices of the rows that are scored.
     """
 
     def __init__(
@@ -183,15 +183,16 @@ class Validation:
         )
 
     def __call__(self, state: TrainState, config: Config | None = None) -> dict[str, float]:
-        """Return the means over the rows of `example_values`, KL in bits.
+        """Return `example_values` averaged over the rows, with the KL in bits.
 
         Args:
-          state: its parameters and numbers are used.
-          config: of the run; it may differ in numbers and seed from the one compiled for.
+          state: provides the parameters and hyper-parameters.
+          config: configuration of the run, if its hyper-parameters or seed differ from those
+            given at construction.
         """
         sums: dict[str, np.ndarray] = {}
         seed, z_size = (config or self._config).train.seed, self._config.model.z_size
-        # Drawn for all rows at once: batch size and devices do not change the noise of a row.
+        # Drawn for all rows at once, so a row's noise does not depend on batch size or devices.
         eps = np.random.default_rng(seed).standard_normal((len(self.chosen), z_size), np.float32)
         for indices, mask in data.padded_batches(len(self.chosen), self._batch_size):
             tokens = sharding.place_rows(self._cut, self._rows, self.chosen[indices])
@@ -204,5 +205,5 @@ class Validation:
         return figures
 
     def _place(self, values: np.ndarray) -> jax.Array:
-        """Place an array that is known as a whole."""
+        """Shard a host array along the data axis."""
         return sharding.place(self._cut, values.shape, values.__getitem__)

@@ -1,4 +1,4 @@
-"""Detects runs that stand still: no recent step has changed a parameter.
+"""Detection of runs whose recent steps changed no parameter.
 
 A step changes nothing while its gradient is zeroed (global norm at or above
 `grad_norm_clip_to_zero`) or skipped (loss or gradient not finite). The next step then meets the
@@ -15,16 +15,16 @@ from musicvae_jax.config import Config
 
 
 class Standstill:
-    """Counts the latest steps of one run that changed no parameter.
+    """Counts the most recent consecutive steps of a run that changed no parameter.
 
     Args:
-      config: of the run; `stop_after_skipped` is the limit.
-      zeroed: steps zeroed before the first one added.
-      skipped: steps skipped before it.
+      config: configuration of the run; `stop_after_skipped` is the limit.
+      zeroed: number of zeroed steps so far.
+      skipped: number of skipped steps so far.
 
     Attributes:
-      steps: steps in a row, up to the last one added, that changed no parameter.
-      last_is_finite: loss and gradient of the last step were finite.
+      steps: number of consecutive steps, up to the last one added, that changed no parameter.
+      last_is_finite: whether loss and gradient of the last step were finite.
     """
 
     def __init__(self, config: Config, zeroed: int, skipped: int) -> None:
@@ -35,7 +35,7 @@ class Standstill:
         self._gradient_norm = 0.0
 
     def add(self, metrics: Mapping[str, np.ndarray]) -> None:
-        """Add the metrics of some steps, [C] each, at least one."""
+        """Add the metrics of C steps, [C] each; C must be at least 1."""
         unused = metrics["zeroed"] + metrics["skipped"]
         before = np.append(self._zeroed + self._skipped, unused[:-1])
         used = np.flatnonzero(unused == before)
@@ -46,10 +46,10 @@ class Standstill:
         self._gradient_norm = float(metrics["gradient_norm"][-1])
 
     def cause(self, step: int) -> str:
-        """Say why the run should end after `step`, "" if it should not.
+        """Return why the run should end after `step`, or "" if it should continue.
 
-        It should when `stop_after_skipped` steps in a row changed no parameter; after the last
-        step of a shorter run, half of its steps are enough.
+        A run should end when `stop_after_skipped` consecutive steps changed no parameter. At the
+        last step of a shorter run, half of its steps are enough.
         """
         train, limit = self._config.train, self._config.run.stop_after_skipped
         if step == self._config.run.train_steps:

@@ -1,10 +1,10 @@
-"""One training step, one evaluation step, and many training steps in one program.
+"""The training step, the evaluation step, and a program of several training steps.
 
     state, batch -> transpose -> encode -> z -> logits -> loss -> gradient -> clip -> Adam
 
-Everything is a pure function of arrays. A run is exactly repeatable: the randomness of a step
-is `fold_in(key, step)`, its batch is a function of (seed, step), and one compiled program
-makes the steps however they are cut into calls.
+Everything is a pure function of arrays. A run is exactly reproducible: the random key of a step is
+`fold_in(key, step)`, its batch is a function of (seed, step), and the same compiled program runs
+the steps however they are divided into calls.
 
 Reference: magenta/models/music_vae/base_model.py::_compute_model_loss and
 music_vae_train.py::train.
@@ -38,7 +38,7 @@ from musicvae_jax.training.optimiser import (
     select,
 )
 
-# Metrics of a step that are no means over its batch: of several steps the last one counts.
+# Metrics that are not batch means; when aggregating steps, keep the last value.
 LAST_VALUES = ("learning_rate", "beta", "sampling_probability", "zeroed", "skipped")
 
 Tree = Any
@@ -47,17 +47,17 @@ Metrics = dict[str, jax.Array]
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training carries from step to step.
+    """Training state carried from step to step.
 
     Attributes:
-      step: optimiser steps done, int32 [].
+      step: number of optimiser steps done, int32 [].
       params: model parameters, float32.
       optimiser: state of the optimiser.
-      hyper: the numbers a sweep may vary.
-      key_data: bits of the run's random key, uint32.
-      zeroed: steps so far whose gradient counted as 0 for its norm, int32 [].
-      skipped: steps so far that changed nothing, for a value was not finite, int32 [].
-      patience: what validations so far did to the learning rate and to early stopping.
+      hyper: hyper-parameters that a sweep may vary.
+      key_data: data of the run's random key, uint32.
+      zeroed: number of steps whose gradient was zeroed because of its norm, int32 [].
+      skipped: number of steps skipped because loss or gradient was not finite, int32 [].
+      patience: state of plateau learning-rate decay and early stopping.
     """
 
     step: jax.Array
@@ -71,11 +71,11 @@ class TrainState:
 
 
 class Batch(NamedTuple):
-    """One batch.
+    """A batch of examples.
 
     Attributes:
       tokens: integer [B, T] or [B, T, K].
-      eps: noise of z, float32 [B, Z]. None: a training step draws it, an evaluation takes
+      eps: noise of z, float32 [B, Z]. If None, training steps draw it and evaluation uses
         z = mu.
     """
 
@@ -87,19 +87,19 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def init_state(model: Model, config: Config) -> TrainState:
-    """Draw the parameters from the configuration's seed and start at step 0."""
+    """Return the state at step 0 with random parameters from the configuration's seed."""
     init_key, run_key = split_seed(config.train.seed)
     return state_from_params(model.init(init_key), config, run_key)
 
 
 def split_seed(seed: int) -> tuple[jax.Array, jax.Array]:
-    """Return a run's two random keys: of its parameters, and of its steps."""
+    """Return the random keys of a run: one for its parameters, one for its steps."""
     init_key, run_key = jax.random.split(jax.random.key(seed))
     return init_key, run_key
 
 
 def state_from_params(params: Tree, config: Config, key: jax.Array) -> TrainState:
-    """Start at step 0 from given parameters; `key` is the run's random key."""
+    """Return the state at step 0 with given parameters; `key` is the run's random key."""
     return TrainState(
         step=jnp.int32(0),
         params=params,
@@ -113,7 +113,7 @@ def state_from_params(params: Tree, config: Config, key: jax.Array) -> TrainStat
 
 
 def count_parameters(params: Tree) -> int:
-    """Count the numbers in a tree of arrays."""
+    """Count the elements of all arrays in a tree."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
@@ -126,21 +126,21 @@ def example_values(
     batch: Batch,
     **logits_options: Any,
 ) -> Metrics:
-    """Compute loss and measures of each example.
+    """Compute the loss and other metrics of each example.
 
     Args:
       model: the model.
-      task: names the tracks.
-      hyper: `free_bits` is used.
+      task: the task, which defines the tracks.
+      hyper: hyper-parameters; only `free_bits` is used.
       beta: weight of the KL term, float32 [].
       params: model parameters.
-      batch: tokens and noise; without noise z = mu.
-      **logits_options: passed to `model.logits` (scheduled sampling, dropped inputs).
+      batch: tokens and noise; without noise, z = mu.
+      **logits_options: passed to `model.logits` (scheduled sampling, input dropout).
 
     Returns:
       [B] each: "loss" is cross-entropy + beta * max(KL, tau) in nats; "loss_reference" is
-      cross-entropy + beta * max(KL - tau, 0), of equal gradient; "reconstruction_nats" the
-      cross-entropy; "kl_nats"; "accuracy" over steps and tracks.
+      cross-entropy + beta * max(KL - tau, 0), which has the same gradient; "reconstruction_nats"
+      is the cross-entropy; "kl_nats" the KL; "accuracy" is over steps and tracks.
     """
     posterior = model.encode(params, batch.tokens)
     z = posterior.mu if batch.eps is None else posterior.mu + posterior.sigma * batch.eps
@@ -160,9 +160,9 @@ def example_values(
 def make_train_step(model: Model, config: Config) -> TrainStep:
     """Build the pure training step `(state, batch) -> (state, metrics)` of a configuration.
 
-    Its metrics are scalars: the means over the batch of `example_values`, with "kl_bits" for
-    "kl_nats", and "gradient_norm", "learning_rate", "beta", "sampling_probability", "zeroed"
-    and "skipped" (both counted from the run's start).
+    The metrics are scalars: `example_values` averaged over the batch, with "kl_bits" instead of
+    "kl_nats", and "gradient_norm", "learning_rate", "beta", "sampling_probability", "zeroed" and
+    "skipped" (the last two counted from the start of the run).
     """
     train, task = config.train, get_task(config.task)
     optimiser = make_optimiser(train.clip_mode, decays_weights=train.weight_decay > 0)
@@ -205,7 +205,7 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
 
 
 def _augment(state: TrainState, batch: Batch, task: Task, z_size: int) -> tuple[Batch, jax.Array]:
-    """Transpose the batch and give it noise: (batch, key for scheduled sampling)."""
+    """Transpose the batch and draw its noise; return it and a key for scheduled sampling."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
     transpose_key, eps_key, sampling_key = jax.random.split(key, 3)
     tokens = transpose_tokens(transpose_key, batch.tokens, state.hyper.transpose, task)
@@ -222,20 +222,20 @@ def _gradient(
     key: jax.Array,
     parts: int,
 ) -> tuple[Tree, Metrics]:
-    """Differentiate a mean over the batch, cut into equal parts one after the other.
+    """Differentiate a mean over the batch, accumulating the gradient over equal parts.
 
-    Part a holds the rows a, a + parts, ...: cut so, each device keeps the rows it has. Noise
-    and transposition are drawn for the whole batch before; only the samples of scheduled
-    sampling are others than those of an uncut batch.
+    Part a holds the rows a, a + parts, ..., so that every row stays on its device. Noise and
+    transposition have been drawn for the whole batch before. Only the samples of scheduled
+    sampling depend on the number of parts.
 
     Returns:
-      the gradient, and the values of each example [B] in another order.
+      the gradient, and the values per example, [B] each, not in the order of the batch.
     """
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
         return gradient(params, batch, key)
 
-    def cut(array: jax.Array) -> jax.Array:
+    def split(array: jax.Array) -> jax.Array:
         return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
 
     def add_part(total: Tree, part: tuple[Batch, jax.Array]) -> tuple[Tree, Metrics]:
@@ -243,14 +243,14 @@ def _gradient(
         return jax.tree.map(jnp.add, total, grads), values
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    cuts = jax.tree.map(cut, batch), jax.random.split(key, parts)
-    total, values = jax.lax.scan(add_part, zeros, cuts)
+    batches = jax.tree.map(split, batch), jax.random.split(key, parts)
+    total, values = jax.lax.scan(add_part, zeros, batches)
     mean = jax.tree.map(lambda leaf: leaf / parts, total)
     return mean, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
 
 
 def _without_part(tree: Tree, part: str) -> Tree:
-    """Put zeros in the place of the encoder's or the decoder's arrays ("none": nothing's)."""
+    """Replace the arrays of `part`, "encoder" or "decoder", by zeros; "none" changes nothing."""
     if part == "none":
         return tree
     return tree | {part: jax.tree.map(jnp.zeros_like, tree[part])}
@@ -259,7 +259,7 @@ def _without_part(tree: Tree, part: str) -> Tree:
 def _update(
     state: TrainState, optimiser: Any, grads: Tree, loss: jax.Array, train: TrainConfig
 ) -> tuple[TrainState, Metrics]:
-    """Make one optimiser step, or none where loss or gradient is not finite, and count."""
+    """Apply one optimiser step, or skip it if loss or gradient is not finite; update the counts."""
     hyper = state.hyper
     norm = optax.tree.norm(grads)
     schedule = train.learning_rate_schedule
@@ -287,7 +287,7 @@ def _update(
 
 
 def take_from_device(rows: jax.Array, chunk: jax.Array, i: jax.Array) -> jax.Array:
-    """Gather batch `i`'s tokens: `rows` [N, T(, K)] of the split, `chunk` [C, B] row numbers."""
+    """Gather batch `i`'s tokens: `rows` are [N, T(, K)], `chunk` [C, B] row numbers."""
     return rows[chunk[i]]
 
 
@@ -302,9 +302,9 @@ def make_run_steps(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Build the program of several steps: `(state, rows, chunk, count) -> (state, record)`.
 
-    `count`, int32 [], is how many of the chunk's batches to use. It is data: the same
-    compiled steps run whatever the count, so that a run cut anywhere stays bit-equal.
-    `record` holds each step's metrics, [C] each; those beyond `count` are 0.
+    `count`, int32 [], is the number of batches of the chunk to use. It is traced, so the same
+    compiled steps run for every count and an interrupted run stays bit-identical. `record` holds
+    the metrics of the steps, [C] each; entries from `count` on are 0.
     """
 
     def run_steps(
@@ -330,8 +330,8 @@ def make_eval_step(
 ) -> Callable[[Tree, Hyperparameters, Batch, jax.Array], Metrics]:
     """Build the evaluation step `(params, hyper, batch, mask) -> sums over the masked rows`.
 
-    Teacher forced, not transposed, with the full `beta`: figures of different steps compare.
-    The sums are those of `example_values` and "examples".
+    It uses teacher forcing, no transposition and the final `beta`, so scores of different steps are
+    comparable. It sums `example_values` and counts "examples".
     """
     task = get_task(config.task)
 
