@@ -95,7 +95,7 @@ def split_segments(unit: NoteArrays, meter: str = "4/4") -> list[Segment]:
         signatures, so that bars of 4/4 are counted from each segment's start.
 
     Returns:
-      Pieces in order of time, also those without notes; none if the unit has no length.
+      Segments in order of time, also those without notes; none if the unit has no length.
 
     Raises:
       InputError: `meter` is neither.

@@ -49,7 +49,8 @@ def write(
       dtype: "float32" or "float16".
 
     Raises:
-      InputError: the type is unknown, or a parameter is too large for float16.
+      InputError: the type is unknown, a parameter is too large for float16, or the file cannot be
+        written.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -66,6 +67,9 @@ def write(
     try:
         numpy.save_file(tensors, partial, metadata={_KEY: about})
         partial.replace(path)
+    except SafetensorError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be written: {reason}") from error
     finally:
         partial.unlink(missing_ok=True)
 

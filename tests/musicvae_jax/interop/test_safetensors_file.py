@@ -52,6 +52,12 @@ def test_float16_refuses_what_it_cannot_hold(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
+    known = case("mel_2bar", "flat")
+    with pytest.raises(InputError, match=r"absent/m: cannot be written: .*No such file"):
+        safetensors_file.write(tmp_path / "absent" / "m", known.config, known.params, 0)
+
+
 def test_wrong_files_are_refused(tmp_path: pathlib.Path) -> None:
     known = case("mel_2bar", "flat")
     good, path = tmp_path / "good", tmp_path / "bad"
