@@ -8,6 +8,7 @@ docs/interop.md says which program reads which format.
 from __future__ import annotations
 
 import pathlib
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -82,7 +83,11 @@ def _write_tensorflow(trained: Trained, path: pathlib.Path, options: Options) ->
 def _write_magentajs(trained: Trained, path: pathlib.Path, options: Options) -> None:
     magentajs.write(path, trained.config, trained.params, options.quantize)
     if options.page:
-        add_page(path)
+        try:
+            add_page(path)
+        except OSError:
+            shutil.rmtree(path)
+            raise
 
 
 def _write_jax(trained: Trained, path: pathlib.Path, options: Options) -> None:
@@ -130,6 +135,8 @@ def export(options: Options) -> pathlib.Path:
             raise InputError("page: only the format magentajs has one")
         if options.quantize != "none":
             raise InputError("quantize: only the format magentajs has it")
+    if options.format != "safetensors" and options.dtype != "float32":
+        raise InputError("dtype: only the format safetensors has it")
     chosen = FORMATS[options.format]
     default = pathlib.Path(options.run_dir) / "exports" / chosen.default_name
     path = pathlib.Path(options.output) if options.output else default

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pathlib
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 from experiments.export import FORMATS, Options, export
 from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError
-from musicvae_jax.interop import bundle_writer
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage.checkpoints import Checkpoints
@@ -72,12 +72,14 @@ def test_a_page_comes_with_its_scripts(tmp_path: pathlib.Path) -> None:
     assert all((path / name).is_file() for name in (*scripts, "vendor/LICENSES.txt"))
 
 
-def test_a_page_is_refused_for_other_formats(tmp_path: pathlib.Path) -> None:
+def test_options_of_other_formats_are_refused(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_2bar")
     with pytest.raises(InputError, match="page: only the format magentajs has one"):
         export(Options(run, "safetensors", page=True))
     with pytest.raises(InputError, match="quantize: only the format magentajs has it"):
         export(Options(run, "safetensors", quantize="uint8"))
+    with pytest.raises(InputError, match="dtype: only the format safetensors has it"):
+        export(Options(run, "jax", dtype="float16"))
     assert not (tmp_path / "run" / "exports").exists()
 
 
@@ -89,17 +91,29 @@ def test_a_refused_model_leaves_nothing(tmp_path: pathlib.Path) -> None:
     assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "module", "name"),
+    [
+        # The data file is complete by then.
+        ({"format": "tensorflow"}, "musicvae_jax.interop.bundle_writer", "table_bytes"),
+        # The model is.
+        ({"format": "magentajs", "page": True}, "experiments.export", "add_page"),
+    ],
+)
 def test_a_full_disk_leaves_nothing(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any],
+    module: str,
+    name: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = make_run(tmp_path, "mel_2bar")
     before = sorted(path.name for path in pathlib.Path(run).iterdir())
 
-    def fail(entries: object) -> bytes:
+    def fail(what: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    # The data file is complete by then.
-    monkeypatch.setattr(bundle_writer, "table_bytes", fail)
+    monkeypatch.setattr(f"{module}.{name}", fail)
     with pytest.raises(OSError, match="No space left"):
-        export(Options(run, "tensorflow"))
+        export(Options(run, **options))
     assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before
