@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.command_line import shell_line
 from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config, InputError, ModelConfig
 from musicvae_jax.interop.task_inference import infer_task
@@ -150,13 +151,13 @@ def _summary(found: ReferenceCheckpoint, run_dir: str, origin: str) -> str:
     sizes = f"z {model.z_size}, encoder {model.encoder_sizes}, decoder {model.decoder_sizes}"
     if model.conductor_sizes:
         sizes += f", conductor {model.conductor_sizes}"
+    arguments = [f"--flagfile={run_dir}/{TRAIN_FLAGS}", f"--run_dir={run_dir}", "--data_dir=DATA"]
     adam = "with Adam's moments" if found.adam else "without Adam's moments: it would start anew"
     return (
         f"{found.source}\n"
         f"{found.config.task}, {model.architecture}: {sizes} ({origin})\n"
         f"step {found.step:,}, {adam}; continue training with\n"
-        f"  python -m experiments.train --flagfile={run_dir}/{TRAIN_FLAGS} --run_dir={run_dir} "
-        "--data_dir=DATA"
+        f"  {shell_line('experiments.train', arguments)}"
     )
 
 

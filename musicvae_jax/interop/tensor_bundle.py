@@ -46,8 +46,8 @@ class TensorBundle:
       entries: tensor name to what the index says of it, in the order of the names' bytes.
 
     Raises:
-      InputError: there is no such checkpoint, its index is damaged, or a data file is missing or
-        too short.
+      InputError: there is no such checkpoint, its index is damaged, or a data file is missing, too
+        short or cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -68,6 +68,9 @@ class TensorBundle:
         except IndexFaultError as fault:
             self.close()
             raise InputError(f"checkpoint: {files.name}: {fault}") from fault
+        except OSError as error:
+            self.close()
+            raise InputError(f"checkpoint: {files.name}: a data file: {error}") from error
         except InputError:
             self.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -65,13 +66,15 @@ def test_a_round_trip_keeps_every_byte(with_adam: bool, tmp_path: pathlib.Path) 
 
 def test_a_safetensors_file_becomes_a_run(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_2bar")
-    file = export(Options(run, "safetensors"))
-    said = import_checkpoint(str(file), str(tmp_path / "again"))
+    file, second = export(Options(run, "safetensors")), tmp_path / "run again"
+    said = import_checkpoint(str(file), str(second))
     assert "mel_2bar, flat: z 4, encoder (8,), decoder (8,) (read from its header)" in said
-    known, found = MusicVAE.restore(run), MusicVAE.restore(tmp_path / "again")
+    words = [f"--flagfile={second}/train.flags", f"--run_dir={second}", "--data_dir=DATA"]
+    assert shlex.split(said.splitlines()[-1])[-4:] == ["experiments.train", *words]
+    known, found = MusicVAE.restore(run), MusicVAE.restore(second)
     assert found.config == known.config
     jax.tree.map(np.testing.assert_array_equal, found.params, known.params)
-    again = export(Options(str(tmp_path / "again"), "safetensors"))
+    again = export(Options(str(second), "safetensors"))
     assert again.read_bytes() == file.read_bytes()
     with pytest.raises(InputError, match="is a model of mel_2bar, not of mel_16bar"):
         import_checkpoint(str(file), str(tmp_path / "third"), "mel_16bar")

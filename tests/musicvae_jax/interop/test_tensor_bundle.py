@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
 import json
 import lzma
+import mmap
 import pathlib
 import shutil
 import struct
@@ -170,6 +172,19 @@ def test_a_name_with_escaped_letters_is_found(tmp_path: pathlib.Path) -> None:
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "mod\\303\\250le"\n')
     with TensorBundle(tmp_path) as bundle:
         assert bundle.read("step") == 3
+
+
+def test_a_data_file_that_cannot_be_opened_is_reported(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(tmp_path / "m", {"step": np.array(3)})
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")  # a file system without memory maps
+
+    monkeypatch.setattr(mmap, "mmap", fail)
+    with pytest.raises(InputError, match=r"m\.index: a data file: .*No such device"):
+        TensorBundle(tmp_path / "m")
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])
