@@ -1,13 +1,12 @@
 """Checkpoints of a run: the latest and the best, each with its configuration.
 
-A run folder's `checkpoints/<step>/` holds `params`, `state` (what training needs beside
-them), `config` (with the validation loss) and the checksums of all that. A step folder appears
-under its name only when it is complete, and counts only with its checksums, which come last.
-One that is damaged or half-written is named in a warning, and the last good one is taken in its
-place.
+The folder `checkpoints/<step>/` of a run holds `params`, `state` (the rest of the training state),
+`config` (with the validation loss) and checksums of all files. A step folder gets its final name
+only when it is complete. The checksums are written last, and a checkpoint without them is invalid.
+If a checkpoint is damaged or half-written, a warning names it and the last good one is used.
 
-Several processes that train one model write one checkpoint together, on a file system that they
-share; the first of them decides which is good.
+Processes that train a model together write each checkpoint together, on a shared file system. The
+first process decides which checkpoints are good.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from orbax import checkpoint as ocp
 from musicvae_jax.config import Config, InputError, config_from_json
 from musicvae_jax.devices import processes
 from musicvae_jax.storage import checksums
-from musicvae_jax.storage.full_disk import DiskFullError, held_stderr, is_disk_full
+from musicvae_jax.storage.full_disk import DiskFullError, buffered_stderr, is_disk_full
 
 Tree = Any
 FOLDER = "checkpoints"
-# Where training puts what it does not go on from.
+# Folder for the damaged checkpoints that training skips.
 ASIDE = "damaged_checkpoints"
 _REMOVED = ".removed_checkpoint"
-# How orbax names a checkpoint until it is complete.
+# Orbax's names for incomplete checkpoints.
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; close it, or use it in a `with` statement.
+    """The checkpoints of one run folder; call `close`, or use a `with` statement.
 
     Attributes:
-      run_dir: the run folder, absolute.
+      run_dir: absolute path of the run folder.
     """
 
     def __init__(self, run_dir: str | pathlib.Path, *, create: bool = False) -> None:
@@ -52,15 +51,15 @@ class Checkpoints:
         if not create and not folder.is_dir():
             raise InputError(f"run_dir: {self.run_dir} holds no checkpoints; train first")
         if create and processes.is_first():
-            # What a process that was killed, or a full disk, left behind.
+            # Remove the leftovers of a killed process or a full disk.
             for path in (self.run_dir / _REMOVED, *folder.glob(_UNFINISHED)):
                 shutil.rmtree(path, ignore_errors=True)
         options = ocp.CheckpointManagerOptions(
-            # Nothing is read of a checkpoint before it is known to be whole, and nothing is
-            # dropped before its successor is: which is best, and what to drop, is decided here.
+            # This class verifies checkpoints before reading them, and their successors before
+            # dropping any, so orbax must neither read metrics nor remove old checkpoints.
             lightweight_initialize=True,
             create=create,
-            # The state is donated to the next step: it is written before that begins.
+            # The next step donates the state, so it must be written before that step starts.
             enable_async_checkpointing=False,
         )
         handlers: dict[str, ocp.CheckpointHandler] = {
@@ -77,27 +76,27 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Release the folder."""
+        """Close the checkpoint manager."""
         self._manager.close()
 
     def latest_step(self) -> int | None:
-        """Return the last saved step, None before the first."""
+        """Return the last saved step, or None if there is none."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Return the step of the lowest validation loss; without validations, the latest."""
+        """Return the step with the lowest validation loss, or the latest without validations."""
         return self._best(self._manager.all_steps())
 
     def best_loss(self) -> float:
-        """Return the lowest validation loss of the saved steps, infinite without one."""
+        """Return the lowest validation loss of the saved steps, or infinity if there is none."""
         best = self.best_step()
         return math.inf if best is None else self._loss(best)
 
     def last_good_step(self) -> int | None:
-        """Return the step to go on from, None for none, and put aside what is not whole.
+        """Return the step to resume from, or None, and set damaged checkpoints aside.
 
-        A later checkpoint that is damaged or half-written goes to `damaged_checkpoints`, with a
-        warning.
+        Later checkpoints that are damaged or half-written are moved to `damaged_checkpoints`, with
+        a warning.
 
         Raises:
           InputError: checkpoints were damaged after they were written, and none is good.
@@ -108,7 +107,7 @@ class Checkpoints:
         return None if step == -1 else step
 
     def _put_aside(self) -> int | None:
-        """Move what is not whole out of the way, latest first; return the first that is."""
+        """Move bad checkpoints aside, latest first, up to the first good one; return its step."""
         faults = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             fault = self._fault(step)
@@ -136,33 +135,33 @@ class Checkpoints:
         return self.run_dir / FOLDER / str(step)
 
     def _fault(self, step: int) -> str | None:
-        """Say what is wrong with a checkpoint; None where nothing is, as far as one can tell."""
+        """Describe what is wrong with a checkpoint, or return None if no fault is found."""
         try:
             about = self._about(step)
         except FileNotFoundError:
             return "half-written, it has no configuration"
         except (OSError, ValueError):
             return "damaged, its configuration cannot be read"
-        # Those of earlier versions have none.
+        # Checkpoints of earlier versions have no checksums.
         return checksums.fault(self._folder(step)) if about.get("checksums") else None
 
     def _about(self, step: int) -> dict[str, Any]:
-        """Read what is saved beside a checkpoint's configuration."""
+        """Read the JSON file with a checkpoint's configuration and validation loss."""
         path = self._folder(step) / "config" / "metadata"
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _is_readable(self, step: int) -> bool:
-        """Return whether what is saved beside the configuration can be read."""
+        """Return whether the JSON file with the configuration can be read."""
         try:
             return bool(self._about(step))
         except (OSError, ValueError):
             return False
 
     def _loss(self, step: int) -> float:
-        """Read the validation loss of a step; infinite where there is none."""
+        """Read the validation loss of a step; infinite if there is none."""
         try:
             about = self._about(step)
-            if "validation_loss" not in about:  # earlier versions kept it in a file of its own
+            if "validation_loss" not in about:  # earlier versions used a separate file
                 path = self._folder(step) / "metrics" / "metrics"
                 about = json.loads(path.read_text(encoding="utf-8"))
             return float(about["validation_loss"])
@@ -170,7 +169,7 @@ class Checkpoints:
             return math.inf
 
     def _best(self, steps: Sequence[int]) -> int | None:
-        """Return the step of the lowest validation loss, the latest of equal ones."""
+        """Return the step with the lowest validation loss; of equal ones, the latest."""
         return min(steps, key=lambda step: (self._loss(step), -step), default=None)
 
     def save(
@@ -184,15 +183,15 @@ class Checkpoints:
         """Write a checkpoint and drop those that are neither the latest nor the best.
 
         Args:
-          step: optimiser steps done; a step that is saved already is left as it is.
+          step: number of optimiser steps done; nothing happens if this step is already saved.
           params: model parameters.
-          state: all else that training needs to go on, any tree of arrays.
+          state: the rest of the training state, any tree of arrays.
           config: the run's configuration.
-          validation_loss: nats per example; infinite for a step that was not validated, which
-            makes it the best only when no other step was.
+          validation_loss: nats per example; infinite for a step that was not validated, which is
+            the best only if no step was validated.
 
         Raises:
-          DiskFullError: the disk is full; the checkpoints there were are still there.
+          DiskFullError: the disk is full; existing checkpoints are kept.
         """
         if step in self._manager.all_steps():
             return
@@ -205,7 +204,7 @@ class Checkpoints:
             ),
         )
         self._check_space(step, (params, state))
-        with held_stderr():
+        with buffered_stderr():
             try:
                 self._manager.save(step, args=items, force=True)
                 if processes.is_first():
@@ -218,13 +217,13 @@ class Checkpoints:
         self._drop_others()
 
     def _check_space(self, step: int, trees: Tree) -> None:
-        """Refuse what would fill the disk before anything is written."""
+        """Raise before anything is written if the checkpoint does not fit on the disk."""
         needed = sum(getattr(leaf, "nbytes", 8) for leaf in jax.tree.leaves(trees))
         if processes.is_first() and shutil.disk_usage(self.run_dir).free < needed:
             raise self._disk_full(step)
 
     def _disk_full(self, step: int) -> DiskFullError:
-        """Say what could not be saved and what still is."""
+        """Return the error that names the unsaved checkpoint and the last one kept."""
         last = self.latest_step()
         kept = "none was saved before" if last is None else f"that of step {last} is kept"
         return DiskFullError(
@@ -233,11 +232,11 @@ class Checkpoints:
         )
 
     def _drop_others(self) -> None:
-        """Remove what is neither the latest nor the best."""
+        """Remove the checkpoints that are neither the latest nor the best."""
         if processes.is_first():
             steps = self._manager.all_steps()
             for step in set(steps) - {max(steps), self._best(steps)}:
-                # Renamed first: half of a checkpoint must not be found under its name.
+                # Rename first, so that a partly removed checkpoint never has a valid name.
                 shutil.rmtree(self.run_dir / _REMOVED, ignore_errors=True)
                 os.replace(self._folder(step), self.run_dir / _REMOVED)
                 shutil.rmtree(self.run_dir / _REMOVED)
@@ -245,12 +244,12 @@ class Checkpoints:
         self._manager.reload()
 
     def _remove_unfinished(self, step: int) -> None:
-        """Give the space of a checkpoint back that did not become complete."""
+        """Remove the files of an incomplete checkpoint to free their space."""
         folder = self.run_dir / FOLDER
         for path in folder.iterdir():
             is_whole = path.name == str(step) and (path / checksums.CHECKSUMS).exists()
             if re.match(rf"{step}(\D|$)", path.name) and not is_whole:
-                # What threads that still write leave there goes when training starts again.
+                # Files that other threads are still writing are removed at the next start.
                 shutil.rmtree(path, ignore_errors=True)
         self._manager.reload()
 
@@ -259,11 +258,11 @@ class Checkpoints:
 
         Args:
           step: a saved step.
-          params: what to read, as `jax.ShapeDtypeStruct` leaves with their shardings.
+          params: tree of `jax.ShapeDtypeStruct` with shardings.
           state: likewise.
 
         Returns:
-          (params, state), shaped and placed as asked.
+          (params, state) with these shapes and shardings.
         """
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(params), state=ocp.args.StandardRestore(state)
@@ -272,12 +271,12 @@ class Checkpoints:
         return found["params"], found["state"]
 
     def state_names(self, step: int) -> dict[str, tuple[str, ...]]:
-        """Return the fields that a saved state has, each with the names of its parts, if any."""
+        """Return the fields of a saved state, each with the names of its subfields, if any."""
         fields = dict(self._manager.item_metadata(step)["state"].items())
         return {k: tuple(v) if isinstance(v, dict) else () for k, v in fields.items()}
 
     def restore_params(self, step: int) -> tuple[Config, Tree]:
-        """Read the configuration and the parameters of a step, whole on one device."""
+        """Read the configuration and the parameters of a step onto one device."""
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(self._saved_shapes(step, "params")),
             config=ocp.args.JsonRestore(),
@@ -286,13 +285,13 @@ class Checkpoints:
         return config_from_json(found["config"]["config"]), found["params"]
 
     def restore_state(self, step: int) -> Tree:
-        """Read what was saved beside the parameters, in dicts and lists, whole on one device."""
+        """Read the rest of the training state onto one device, as dicts and lists."""
         shapes = self._saved_shapes(step, "state")
         items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
         return self._manager.restore(step, args=items)["state"]
 
     def _saved_shapes(self, step: int, item: str) -> Tree:
-        """Return the shapes that an item of a checkpoint was saved with, for one device."""
+        """Return the shapes of a saved item, placed on one device."""
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -300,13 +299,13 @@ class Checkpoints:
         )
 
     def find(self, which: str | int | None) -> int:
-        """Return the step that "best", "latest" (or None) or a number names.
+        """Return the step that `which` names: "best", "latest" (or None), or a number.
 
-        In the place of a best or latest that is damaged or half-written it gives the best or
-        latest of the others, with a warning.
+        If the best or latest checkpoint is damaged or half-written, the next one in that order is
+        chosen, with a warning.
 
         Raises:
-          InputError: there is no such checkpoint, or it is not whole.
+          InputError: there is no such checkpoint, or it is damaged or half-written.
         """
         steps = sorted(self._manager.all_steps())
         if not steps:
@@ -314,7 +313,8 @@ class Checkpoints:
         if which in ("best", "latest", None):
             order = steps[::-1]
             if which == "best":
-                # What cannot be read may have been the best: it comes first, to be named.
+                # An unreadable checkpoint may have been the best, so it comes first and the
+                # warning names it.
                 order.sort(key=lambda step: (self._is_readable(step), self._loss(step)))
             return self._first_good(order)
         if not str(which).isdecimal() or int(which) not in steps:
@@ -330,7 +330,7 @@ class Checkpoints:
         return int(which)
 
     def _first_good(self, order: list[int]) -> int:
-        """Return the first of these steps that is whole, and warn of those before it."""
+        """Return the first of these steps that is good, with a warning about those before it."""
         faults: dict[int, str] = {}
         for step in order:
             fault = self._fault(step)
@@ -347,25 +347,24 @@ class Checkpoints:
 
 
 def _listed(faults: Mapping[int, str]) -> str:
-    """Name checkpoints and what is wrong with each."""
+    """List checkpoints and their faults."""
     return "; ".join(f"checkpoint {step} is {fault}" for step, fault in faults.items())
 
 
 def restore_params(
     run_dir: str | pathlib.Path, which: str | int | None = "best"
 ) -> tuple[Config, Tree, int]:
-    """Read what use after training needs: (configuration, parameters, step).
+    """Read a trained model: (configuration, parameters, step).
 
-    The back end of the LSTMs is "auto": the machine that uses a model may not have the one that
-    it was trained with.
+    The LSTM backend is set to "auto", because the one used for training may not exist on this
+    machine. If the best or latest checkpoint is damaged, another one is read, with a warning.
 
     Args:
       run_dir: a run folder.
       which: "best" (lowest validation loss), "latest" or a saved step.
 
     Raises:
-      InputError: the folder has no such checkpoint, or it is not whole. In the place of a best
-        or latest that is not, another one is read, with a warning.
+      InputError: the folder has no such checkpoint, or it is damaged or half-written.
     """
     with Checkpoints(run_dir) as checkpoints:
         step = checkpoints.find(which)

@@ -1,6 +1,6 @@
 """Checksums of a folder's files, to detect damaged or incomplete ones.
 
-A folder gets `checksums.json` when all else in it is written: the SHA-256 of each file.
+`checksums.json` has the SHA-256 of every other file in a folder and is written last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CHECKSUMS = "checksums.json"
 
 
 def write(folder: pathlib.Path) -> None:
-    """Write the checksums of all files below a folder, under their name when they are complete."""
+    """Write the checksums of all files below a folder atomically."""
     digests = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
     partial = folder / (CHECKSUMS + ".partial")
     with partial.open("w", encoding="utf-8") as stream:
@@ -25,7 +25,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def fault(folder: pathlib.Path) -> str | None:
-    """Say in a few words what is wrong with a folder that has checksums, None if nothing is."""
+    """Describe what is wrong with a folder that has checksums, or return None."""
     try:
         listed = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"].items()
     except FileNotFoundError:
@@ -42,12 +42,12 @@ def fault(folder: pathlib.Path) -> str | None:
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """List the files that have a checksum."""
+    """List the files to compute checksums of."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in files if not path.name.startswith(CHECKSUMS))
 
 
 def _digest(path: pathlib.Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Full disks: recognising the errors, and suppressing what libraries print about them."""
+"""Detection of full-disk errors, and suppression of what libraries print about them."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from collections.abc import Iterator
 
 from musicvae_jax.config import InputError
 
-# What a full disk, a used-up quota and a limit of file sizes answer.
+# Error numbers of a full disk, an exceeded quota and an exceeded file-size limit.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(InputError):
-    """There is no space left for a checkpoint; those there were are still there."""
+    """There is no space left for a checkpoint; existing checkpoints are kept."""
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk is full, or a quota or limit of sizes used up."""
+    """Return whether an error means a full disk, or an exceeded quota or file-size limit."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    # TensorStore's errors have the number in their text.
+    # TensorStore's errors contain the number in their message.
     number = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
     return number is not None and int(number[1] or number[2]) in _FULL
 
 
 @contextlib.contextmanager
-def held_stderr() -> Iterator[None]:
-    """Hold back what orbax and TensorStore's threads print, and drop it if the disk was full.
+def buffered_stderr() -> Iterator[None]:
+    """Buffer what orbax and TensorStore's threads print; discard it if the disk is full.
 
-    They print pages, one for each file, of the error that is raised as well.
+    They print long messages, one per file, about the error that is also raised.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     for logger in loggers:
         logger.addFilter(_is_no_error)
-    held = io.StringIO()
+    buffer = io.StringIO()
     try:
-        with contextlib.redirect_stderr(held):
+        with contextlib.redirect_stderr(buffer):
             yield
     except DiskFullError:
-        held = io.StringIO()
+        buffer = io.StringIO()
         raise
     finally:
-        sys.stderr.write(held.getvalue())
+        sys.stderr.write(buffer.getvalue())
         for logger in loggers:
             logger.removeFilter(_is_no_error)
 

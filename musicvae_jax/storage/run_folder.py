@@ -1,12 +1,12 @@
-"""The run folder: which configuration and which data it belongs to.
+"""The run folder and its files.
 
 RUN/config.json       the configuration
 RUN/data.json         path and fingerprint of the token store (not in an imported run)
 RUN/starts.jsonl      one line per start: command, versions, commit, data hashes, machine
-RUN/init_from.json    where its first parameters came from, if not from a random draw
+RUN/init_from.json    source of the initial parameters, if they are not random
 RUN/metrics.jsonl     one line per record
-RUN/tensorboard/      the same for TensorBoard
-RUN/checkpoints/      latest and best
+RUN/tensorboard/      the same records for TensorBoard
+RUN/checkpoints/      the latest and the best checkpoint
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ DATA = "data.json"
 
 
 def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -> pathlib.Path:
-    """Make the folder of a new run, or check that an existing one is of this run.
+    """Create the folder of a new run, or check that an existing one belongs to this run.
 
     Returns:
-      the folder, absolute.
+      the absolute path of the folder.
 
     Raises:
-      InputError: the folder is no run folder, or it belongs to another configuration (the
+      InputError: the folder is not a run folder, or it belongs to another configuration (the
         message names the fields that differ) or to other data.
     """
     folder = pathlib.Path(run_dir).resolve()
@@ -42,13 +42,13 @@ def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -
     folder.mkdir(parents=True, exist_ok=True)
     data = {"path": str(store.path), "fingerprint": store.fingerprint}
     write_text(folder / DATA, json.dumps(data, indent=1) + "\n")
-    # Last: a folder counts as a run once its configuration is there.
+    # Written last, because its presence marks the folder as a run.
     write_text(folder / CONFIG, config.to_json())
     return folder
 
 
 def _check_same_run(folder: pathlib.Path, config: Config, store: Store) -> None:
-    """Check that configuration and data are those of the folder."""
+    """Check that the folder has this configuration and data."""
     differing = differing_fields(read_config(folder), config)
     if "task" in differing:
         old, new = differing["task"]
@@ -62,7 +62,7 @@ def _check_same_run(folder: pathlib.Path, config: Config, store: Store) -> None:
             f"run_dir: {folder} holds a run with another configuration: {named}; "
             "name another folder, or give those values to resume it"
         )
-    # An imported run has no data before its training is continued.
+    # An imported run has no data until its training is continued.
     has_data = (folder / DATA).is_file()
     if has_data and read_data(folder)["fingerprint"] != store.fingerprint:
         raise InputError(
@@ -75,7 +75,7 @@ def read_config(run_dir: str | pathlib.Path) -> Config:
     """Read a run's configuration.
 
     Raises:
-      InputError: the folder is no run folder, or its configuration is damaged.
+      InputError: the folder is not a run folder, or its configuration is damaged.
     """
     folder = pathlib.Path(run_dir)
     try:
@@ -89,10 +89,10 @@ def read_config(run_dir: str | pathlib.Path) -> Config:
 
 
 def read_data(run_dir: str | pathlib.Path) -> dict[str, str]:
-    """Read where a run's data is: "path" and "fingerprint".
+    """Read the "path" and "fingerprint" of a run's data.
 
     Raises:
-      InputError: the folder is no run folder, or the run was imported and never trained here.
+      InputError: the folder is not a run folder, or the run was imported and not yet trained.
     """
     folder = pathlib.Path(run_dir)
     if (folder / CONFIG).is_file() and not (folder / DATA).is_file():
@@ -115,7 +115,7 @@ def _read(folder: pathlib.Path, name: str) -> str:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text)
