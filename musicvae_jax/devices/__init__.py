@@ -1,1 +1,1 @@
-"""Devices and processes: the mesh that arrays are laid out on, and how processes agree."""
+"""The device mesh and array shardings, and coordination between processes."""

@@ -1,8 +1,8 @@
-"""Several processes, on one machine or many, that train one model: how they start and agree.
+"""Coordination of processes, on one machine or several, that train one model together.
 
-Each process runs the same program on its own devices. What decides how a program goes on (when
-to stop, which checkpoint is good) must be the same in all of them, or they wait for each other
-for ever: such decisions are made here.
+Each process runs the same program on its own devices. Decisions that affect control flow (when to
+stop, which checkpoint is good) must be the same in all processes, or they deadlock. This module
+provides the means to agree on them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from musicvae_jax.config import InputError
 
-# A process that was not heard of for so long counts as lost, in seconds.
+# Seconds without a heartbeat after which a process counts as lost.
 HEARTBEAT_SECONDS = 30
-# How long processes wait for each other at the start, in seconds.
+# Seconds that processes wait for each other at the start.
 START_SECONDS = 300
 
-# What collectives and the coordination service say when another process has ended.
+# Errors of collectives and of the coordination service when another process has ended.
 _LOST = re.compile(
     r"gloo|nccl|coordination service|connection (reset|closed|refused)|heartbeat|socket closed"
     r"|barrier|deadline_exceeded|unavailable",
@@ -39,16 +39,18 @@ def start(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Join the other processes; call it before anything else uses a device.
+    """Connect to the other processes; must be called before any device is used.
+
+    `jax.distributed` reads arguments that are None from the environment of SLURM, Open MPI,
+    Kubernetes or a TPU pod.
 
     Args:
-      coordinator_address: host:port of process 0, which the others can reach.
-      num_processes: how many there are.
-      process_id: number of this one, from 0. What is not given is read from the environment, as
-        `jax.distributed` finds it: SLURM, Open MPI, Kubernetes, or a TPU pod.
+      coordinator_address: host:port of process 0, reachable from the others.
+      num_processes: number of processes.
+      process_id: number of this process, from 0.
 
     Raises:
-      InputError: something is neither given nor in the environment, or the others did not come.
+      InputError: an argument is neither given nor in the environment, or a process is missing.
     """
     try:
         jax.distributed.initialize(
@@ -59,7 +61,7 @@ def start(
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
             initialization_timeout=START_SECONDS,
         )
-        # The processes connect at their first collective; gloo then prints a line per peer.
+        # Processes connect at their first collective, when gloo prints a line per peer.
         with _native_output_discarded():
             wait_for_all("start")
     except (ValueError, RuntimeError, TypeError) as error:
@@ -71,19 +73,19 @@ def start(
 
 
 def is_first() -> bool:
-    """Return whether this process reports and writes for all: process 0, or the only one."""
+    """Return whether this is process 0, which reports and writes for all."""
     return jax.process_index() == 0
 
 
 def broadcast_from_first(number: int) -> int:
-    """Return the number that process 0 gives to this call; all processes must make it."""
+    """Return the `number` of process 0; all processes must make this call."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def wait_for_all(name: str) -> None:
-    """Return when all processes are at the place of this name."""
+    """Wait until all processes have reached the barrier `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -92,7 +94,7 @@ def check_same(text: str, what: str) -> None:
     """Check that all processes were given the same text.
 
     Raises:
-      InputError: they were not; the message says of `what`.
+      InputError: the texts differ; the message names `what`.
     """
     if jax.process_count() == 1:
         return
@@ -102,10 +104,10 @@ def check_same(text: str, what: str) -> None:
 
 
 class AnyProcess:
-    """Whether any process says yes, asked once for each dispatch.
+    """Logical OR of a flag over all processes, evaluated once per dispatch.
 
-    With several processes the answer is that to the question before, so that none waits for its
-    devices.
+    With several processes, each call returns the result of the previous call, so that no process
+    waits for its devices.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -114,28 +116,28 @@ class AnyProcess:
         self._any = jax.jit(
             lambda flags: flags.any(), out_shardings=NamedSharding(mesh, PartitionSpec())
         )
-        self._answer: jax.Array | None = None
+        self._result: jax.Array | None = None
 
     def __call__(self, flag: bool) -> bool:
-        """Ask with this process's flag."""
+        """Contribute this process's flag and return the result."""
         if not self._several:
             return flag
-        before, size = self._answer, self._sharding.mesh.size
+        previous, size = self._result, self._sharding.mesh.size
         given = np.full(size, flag)
-        # Of the same flag for all devices, this process places those of its own.
+        # Each process provides the flag for its own devices only.
         flags = jax.make_array_from_callback((size,), self._sharding, given.__getitem__)
-        self._answer = self._any(flags)
-        return before is not None and bool(before)
+        self._result = self._any(flags)
+        return previous is not None and bool(previous)
 
 
 def agreed(mesh: Mesh, ask: Callable[[], bool]) -> Callable[[], bool]:
-    """Return a question that all processes answer alike: yes once any of them would."""
+    """Wrap `ask` so that all processes get the same result: true if any of them returns true."""
     any_process = AnyProcess(mesh)
     return lambda: any_process(ask())
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Return whether an error means that another process of the run has ended."""
+    """Return whether an error indicates that another process of the run has ended."""
     return jax.process_count() > 1 and bool(_LOST.search(str(error)))
 
 
@@ -146,7 +148,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _native_output_discarded() -> Iterator[None]:
-    """Discard what native code prints on standard output while entered."""
+    """Discard what native code prints on standard output inside the context."""
     kept, c_library = os.dup(1), ctypes.CDLL(None)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -1,19 +1,18 @@
-"""The device mesh and where arrays lie on it. Knows no model.
+"""The device mesh and the sharding of arrays over it, for any model.
 
 The mesh has two axes:
 
 * "data": each position trains on its own rows of the batch.
-* "model": all positions train on the same rows, and each holds a part of every large parameter:
-  of the last axis, which is the gates of an LSTM kernel [inputs + H, 4H] and the units of any
-  other one. A product then gives each device its own columns. Those of a recurrent kernel are
-  brought together at every step, because the kernel's columns go i, j, f, o and a unit needs one
-  of each: this axis is for models that one device cannot hold, not for speed.
+* "model": all positions train on the same rows, and each holds a shard of every large parameter.
+  Parameters are split along their last axis: the gates of an LSTM kernel [inputs + H, 4H], the
+  units of any other kernel. Each device then computes its own columns of a product. A recurrent
+  product is gathered at every step, because the columns are ordered i, j, f, o and each unit needs
+  all four gates. This axis is for models that do not fit on one device, not for speed.
 
-`param_sharding` says what the data axis does with parameters and the optimiser's moments:
-"replicated" keeps a copy at each position; with "fsdp" each keeps a part, and parameters are
-brought together over the data axis for a forward and backward pass (`gathered`), which takes
-the memory of one copy of them while it runs. Whatever is chosen changes the rounding of a run
-and nothing else.
+`param_sharding` determines how parameters and the optimiser's moments use the data axis:
+"replicated" keeps a copy at each position. "fsdp" keeps a shard at each position and gathers the
+parameters for the forward and backward pass (`gathered`), which temporarily takes the memory of one
+copy. The mesh and `param_sharding` affect only the rounding of a run.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from musicvae_jax.config import InputError
 
 DATA_AXIS, MODEL_AXIS = "data", "model"
-# Arrays of fewer numbers (biases, counters) are held whole: cutting them would save nothing.
+# Arrays with fewer elements (biases, counters) are replicated: sharding them would save nothing.
 MIN_CUT = 1024
 
 Tree = Any
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, model_parallel: int = 1) -> Mesh:
-    """Return the mesh [data, model] of all devices (or those given).
+    """Create the mesh [data, model].
 
     Args:
-      devices: neighbours come to lie along the model axis, so that it stays within a machine
-        where it can.
-      model_parallel: length of the model axis; the data axis takes the rest.
+      devices: devices of the mesh, all by default. Neighbours are placed along the model axis, to
+        keep it within one machine if possible.
+      model_parallel: length of the model axis.
 
     Raises:
       InputError: `model_parallel` does not divide the number of devices.
@@ -55,23 +54,23 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, model_parallel: int =
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of an array that every device holds whole."""
+    """Return the sharding of an array that every device holds entirely."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def along_data(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Return the sharding of an array cut along `axis`, one piece per position of "data"."""
+    """Return the sharding of an array split along `axis` over the data axis of the mesh."""
     return NamedSharding(mesh, PartitionSpec(*([None] * axis), DATA_AXIS))
 
 
 def of_tree(mesh: Mesh, tree: Tree, param_sharding: str) -> Tree:
-    """Return where each array of a training state lies, in a tree like `tree`.
+    """Return the shardings of a training state, in a tree like `tree`.
 
-    Moments lie as their parameters do, for the shape alone decides.
+    The sharding depends only on the shape, so moments are sharded like their parameters.
 
     Args:
       mesh: the mesh.
-      tree: anything with a `shape` at its leaves.
+      tree: a tree whose leaves have a `shape`.
       param_sharding: "replicated" or "fsdp".
     """
     return jax.tree.map(
@@ -80,10 +79,10 @@ def of_tree(mesh: Mesh, tree: Tree, param_sharding: str) -> Tree:
 
 
 def spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...], param_sharding: str) -> PartitionSpec:
-    """Say which axes of an array of this shape are cut.
+    """Return which axes of an array of this shape are split.
 
-    "model" cuts the last axis; with "fsdp", "data" cuts the longest of the other axes, or the
-    last one further. What cannot be cut into equal parts stays whole.
+    "model" splits the last axis. With "fsdp", "data" splits the longest of the other axes, or the
+    last one further. Axes that do not divide evenly are not split.
     """
     axes: list[tuple[str, ...]] = [()] * len(shape)
     if math.prod(shape) < MIN_CUT or not shape:
@@ -94,7 +93,7 @@ def spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...], param_sharding: str)
         axes[last] = (MODEL_AXIS,)
         left[last] //= model
     if param_sharding == "fsdp" and data > 1:
-        # An axis that is cut already comes last.
+        # Prefer axes that are not split yet.
         order = sorted(range(len(shape)), key=lambda axis: (len(axes[axis]), -left[axis]))
         cut = next((axis for axis in order if left[axis] % data == 0), None)
         if cut is not None:
@@ -103,10 +102,9 @@ def spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...], param_sharding: str)
 
 
 def gathered(mesh: Mesh, params: Tree) -> Tree:
-    """Bring parameters together over the data axis, inside a compiled program.
+    """Gather parameters over the data axis, inside a compiled program.
 
-    Done once before the recurrences: left to itself, the compiler would do it at each of their
-    steps.
+    This happens once before the recurrences; otherwise the compiler would gather at every step.
     """
     return jax.lax.with_sharding_constraint(params, of_tree(mesh, params, "replicated"))
 
@@ -114,23 +112,23 @@ def gathered(mesh: Mesh, params: Tree) -> Tree:
 def place(
     sharding: NamedSharding, shape: tuple[int, ...], read: Callable[[Any], np.ndarray]
 ) -> jax.Array:
-    """Make an array of which this process reads only what its own devices hold.
+    """Create an array; this process reads only the parts that its own devices hold.
 
     Args:
-      sharding: where it lies.
-      shape: of the whole array.
-      read: is given an index (a slice for each axis) and returns that part.
+      sharding: sharding of the array.
+      shape: global shape.
+      read: called with an index (a slice for each axis); returns that part.
     """
     return jax.make_array_from_callback(shape, sharding, read)
 
 
 def place_rows(sharding: NamedSharding, rows: np.ndarray, numbers: np.ndarray) -> jax.Array:
-    """Make the array of some rows; each process reads those that its own devices hold.
+    """Create an array of selected rows; each process reads those that its own devices hold.
 
     Args:
-      sharding: cuts none of the rows.
-      rows: [N, T(, K)], may be a memory-mapped file.
-      numbers: integer [...], which rows.
+      sharding: sharding that does not split individual rows.
+      rows: [N, T(, K)], possibly memory-mapped.
+      numbers: integer [...], indices of the rows.
 
     Returns:
       [..., T(, K)].
@@ -142,7 +140,7 @@ def place_rows(sharding: NamedSharding, rows: np.ndarray, numbers: np.ndarray) -
 
 
 def check_divides(mesh: Mesh, rows: int, name: str) -> None:
-    """Check that `rows` rows can be shared out evenly along the data axis.
+    """Check that `rows` rows can be split evenly along the data axis.
 
     Raises:
       InputError: they cannot; the message begins with `name`.

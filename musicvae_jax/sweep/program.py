@@ -1,8 +1,8 @@
 """Compiled steps of several runs whose states are stacked on a leading axis, G.
 
 The points of a sweep are distributed over the devices. Each device computes `side_by_side` points
-at a time with `jax.vmap`, one such group after the other. An accelerator that one run does not
-keep busy computes many points in the time of one; on a CPU batched products are not faster.
+at a time with `jax.vmap`, one such group after the other. On an accelerator that one run does not
+fully use, many points take the time of one. On a CPU, batched products are not faster.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from musicvae_jax.training.step import (
 POINT_AXIS = "points"
 # Largest share of a device's memory that a program may use.
 SHARE_FOR_PROGRAM = 0.8
-# Fields that no compiled program depends on, besides those of `Hyperparameters`.
+# Fields besides those of `Hyperparameters` that no compiled program depends on.
 HOST_FIELDS = (
     "seed",
     "plateau_factor",
@@ -54,15 +54,15 @@ RunSteps = Callable[..., tuple[TrainState, Metrics]]
 
 
 def program_key(config: Config) -> tuple[Any, ...]:
-    """Return the fields that configurations must have equal to be trained by one program."""
+    """Return the fields that must be equal for configurations to share a compiled program."""
     numbers = {field.name for field in dataclasses.fields(Hyperparameters)} | set(HOST_FIELDS)
     return tuple((k, v) for k, v in config.flat().items() if k not in numbers)
 
 
 def general_config(configs: Sequence[Config]) -> Config:
-    """Return the configuration whose program serves all points: the largest of each number.
+    """Return a configuration whose program works for all points: the maximum of each field.
 
-    A number of 0 leaves a part of the program out, which a point with a larger number needs.
+    A value of 0 removes a part of the program that points with larger values need.
     """
     names = [field.name for field in dataclasses.fields(Hyperparameters)]
     flat = [config.flat() for config in configs]
@@ -226,16 +226,16 @@ class SweepProgram:
 
 
 def memory_limit(device: jax.Device) -> float:
-    """Return a device's memory in bytes; for a CPU half of the machine's."""
+    """Return a device's memory in bytes; for a CPU, half of the machine's memory."""
     stats = device.memory_stats() or {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return float(stats.get("bytes_limit", machine / 2))
 
 
 def most_points(config: Config, devices: Sequence[jax.Device]) -> int:
-    """Return how many points fit into the devices' memory together, 1 or more."""
+    """Return how many points fit into the memory of all devices together, at least 1."""
     shapes = jax.eval_shape(functools.partial(init_state, build_model(config), config))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    # Arguments, results, and as much again for the gradients.
+    # Arguments, results, and the same again for gradients.
     each = int(memory_limit(devices[0]) * SHARE_FOR_PROGRAM / (3 * size))
     return max(each, 1) * len(devices)

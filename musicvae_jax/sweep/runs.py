@@ -81,7 +81,8 @@ def fit_points(
 ) -> list[loop.Outcome]:
     """Train the points of one program, each from its latest checkpoint, to `train_steps`.
 
-    Points at different steps, as after a kill between two saves, first catch up.
+    If the points are at different steps, for example after a kill between two saves, those behind
+    catch up first.
 
     Args:
       points: points with equal `program_key`.
