@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 IMPORTED = "imported.json"
 TRAIN_FLAGS = "train.flags"
-_SMALL_BYTES = 1 << 26  # so much is read twice rather than reported late
+_SMALL_BYTES = 1 << 26  # up to this size, all is read first, so that damage is reported early
 
 
 def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) -> str:

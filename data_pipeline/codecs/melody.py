@@ -3,7 +3,7 @@
 Reference: note_seq/melodies_lib.py (Melody.from_quantized_sequence) and
 magenta/models/music_vae/data.py (OneHotMelodyConverter).
 
-Differences from the reference, none of which moves a number on its own files:
+Difference from the reference, which changes no result on its own files:
 - Drum notes are left out before a melody's first bar is found; the reference counts a drum
   note's bar. A MIDI file never mixes the two in one instrument.
 """

@@ -77,7 +77,7 @@ def read_variables(folder: pathlib.Path) -> dict[str, np.ndarray]:
                 variables[entry["name"]] = array
             if start != len(content):
                 raise ValueError(f"{len(content) - start} bytes are left over")
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}: not a readable magenta.js checkpoint: {error}") from error
     return variables
 

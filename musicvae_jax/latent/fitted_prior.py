@@ -190,7 +190,7 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             prior = FittedPrior(*(np.asarray(file[name]) for name in FittedPrior._fields))
-        if about.pop("format") != FORMAT:
+        if not isinstance(about, dict) or about.pop("format") != FORMAT:
             raise ValueError(about)
         return Record(prior, about.pop("step"), about)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

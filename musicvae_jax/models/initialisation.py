@@ -18,8 +18,8 @@ Gradients stay bounded as sequences and layers grow, by two rules:
              its input bias loses. With open input gates the cell states grow with the length, and
              the gradient of 256 steps explodes (norms of 14,000 to 800,000 at step 0). The gain
              of mu falls with the square root of the tokens per row, as the loss is their sum.
-    width    The gains are those of 128 units. Beyond, they fall with the square root of the
-             units, for the gradient of a part is a sum over its units.
+    width    The gains are those of 128 units. With more units they fall with the square root of
+             their number, because the gradient of a part is a sum over its units.
 
 Reference: initial values in magenta/models/music_vae/lstm_models.py and lstm_utils.py;
 biases of the gates: Tallec and Ollivier 2018, "Can recurrent neural networks warp time?",

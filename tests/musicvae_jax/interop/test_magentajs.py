@@ -150,6 +150,12 @@ def test_damaged_folders_are_refused(tmp_path: pathlib.Path) -> None:
         shard.write_bytes(damaged)
         with pytest.raises(InputError, match=r"m: not a readable magenta\.js checkpoint"):
             magentajs.read_variables(folder)
-    shard.unlink()
+    shard.write_bytes(content)
+    (folder / "weights_manifest.json").write_text('[{"paths": [], "weights": ["a"]}]')
     with pytest.raises(InputError, match=r"m: not a readable magenta\.js checkpoint"):
+        magentajs.read_variables(folder)
+    magentajs.write(tmp_path / "n", known.config, known.params)
+    folder = tmp_path / "n"
+    (folder / shard.name).unlink()
+    with pytest.raises(InputError, match=r"n: not a readable magenta\.js checkpoint"):
         magentajs.read_variables(folder)

@@ -95,6 +95,7 @@ def test_a_damaged_file_is_named(tmp_path: pathlib.Path, content: bytes) -> None
 
 
 def test_a_file_of_another_format_is_named(tmp_path: pathlib.Path) -> None:
-    np.savez(tmp_path / fitted_prior.FILE, other=np.zeros(3))
-    with pytest.raises(InputError, match=r"fitted_prior\.npz is not of format"):
-        fitted_prior.load(tmp_path)
+    for arrays in ({"other": np.zeros(3)}, {"about": np.array("[1]"), **TWO._asdict()}):
+        np.savez(tmp_path / fitted_prior.FILE, **arrays)
+        with pytest.raises(InputError, match=r"fitted_prior\.npz is not of format"):
+            fitted_prior.load(tmp_path)
