@@ -1,7 +1,7 @@
-"""Frozen, self-checking configurations; every field is also a command-line flag.
+"""Frozen, validated configurations; every field is also a command-line flag.
 
-Field names are unique across the dataclasses, so a flag names one field. Each checkpoint stores its
-configuration, so a trained model is rebuilt without flags.
+Field names are unique across the dataclasses, so each flag sets one field. Checkpoints store their
+configuration, so a trained model can be rebuilt without flags.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
 LEARNING_RATE_SCHEDULES = ("exponential", "constant", "cosine", "plateau")
 BETA_SCHEDULES = ("annealed", "constant", "linear", "cyclical")
-# Scores of a validation; for "accuracy" larger is better, for the others smaller.
+# Validation scores. For "accuracy" larger is better, for the others smaller.
 VALIDATION_METRICS = ("loss", "loss_reference", "reconstruction_nats", "kl_bits", "accuracy")
 DATA_PLACEMENTS = ("auto", "device", "host")
 FREEZES = ("none", "encoder", "decoder")
@@ -28,7 +28,7 @@ PARAM_SHARDINGS = ("replicated", "fsdp")
 
 
 class InputError(ValueError):
-    """Wrong input from the user; the message says what, where and what would be right.
+    """Invalid user input; the message says what is wrong, where, and what would be valid.
 
     Commands print it as one line and exit with code 2.
     """
@@ -41,7 +41,7 @@ def _require(ok: bool, name: str, value: object, allowed: str) -> None:
 
 
 def _check_types(part: object) -> None:
-    """Check that every field of a dataclass has its declared type; NumPy's integers become int.
+    """Check that every field has its declared type, and convert NumPy numbers to Python's.
 
     Raises:
       InputError: a field has another type.
@@ -64,7 +64,7 @@ def _check_types(part: object) -> None:
         if not ok:
             raise InputError(f"{name}: {value!r} has the wrong type, it must be {right}")
         if kind is int:
-            object.__setattr__(part, name, int(value))  # JSON knows no integers of NumPy
+            object.__setattr__(part, name, int(value))  # JSON cannot encode NumPy integers
         elif kind is float and not isinstance(value, int):
             object.__setattr__(part, name, float(value))
 
@@ -120,7 +120,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What a training run computes; a run folder holds one value of each field.
+    """Settings that determine the result of training; they are fixed for a run folder.
 
     Attributes:
       batch_size: rows per optimiser step over all devices, B.

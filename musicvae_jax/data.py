@@ -1,7 +1,6 @@
-"""Token stores: opening them, the batch of a step, transposition, placement on the device.
+"""Token stores: opening and checking them, the batch of a step, transposition.
 
-A batch is a pure function of (seed, step), so that resuming needs nothing but the step
-number.
+A batch is a pure function of (seed, step), so resuming needs only the step number.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from musicvae_jax.tasks import FIRST_NOTE_ON, MELODY_CLASSES, Task, get_task
 
 SPLITS = ("train", "validation", "test")
 STORE_FORMAT = "musicvae-tokens-1"
-# Files up to this size are hashed before training; larger ones are known by shape and meta.json.
+# Files up to this size are hashed before training; larger ones are only checked by shape and type.
 HASHED_BYTES = 1 << 30
-# Limit for the cached permutations; the two that a batch may need are kept in any case.
+# Memory limit for cached permutations; the two that a batch may need are always kept.
 _ORDER_BYTES = 1 << 28
 
 
@@ -33,11 +32,11 @@ class Store(NamedTuple):
     """An opened folder of token rows.
 
     Attributes:
-      path: the folder, absolute.
-      task: what a row means.
+      path: absolute path of the folder.
+      task: the task, which defines the meaning of a row.
       splits: split name to rows [N, T] or [N, T, K], memory-mapped, `task.token_dtype`.
-      meta: what `meta.json` says.
-      fingerprint: hexadecimal digest of the task and of the files' hashes.
+      meta: contents of `meta.json`.
+      fingerprint: hexadecimal digest of the task's name and the files' hashes.
     """
 
     path: pathlib.Path
@@ -48,10 +47,10 @@ class Store(NamedTuple):
 
 
 def open_store(path: str | pathlib.Path) -> Store:
-    """Open a folder that `data_pipeline.prepare` wrote; reads no row.
+    """Open a folder written by `data_pipeline.prepare`, without reading any rows.
 
     Raises:
-      InputError: the folder is no store, or a file is missing or not as meta.json says.
+      InputError: the folder is not a store, or a file is missing or does not match meta.json.
     """
     folder = pathlib.Path(path).resolve()
     meta = _read_meta(folder)
@@ -62,7 +61,7 @@ def open_store(path: str | pathlib.Path) -> Store:
 
 
 def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
-    """Read meta.json and check that it is one of ours."""
+    """Read meta.json and check its format."""
     file = folder / "meta.json"
     advice = "make one with python -m data_pipeline.prepare"
     if not file.is_file():
@@ -85,7 +84,7 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
 def _open_split(
     folder: pathlib.Path, name: str, task: Task, counts: Mapping[str, int]
 ) -> np.ndarray:
-    """Map one split's rows and check their shape and type."""
+    """Memory-map the rows of a split and check their shape and type."""
     file = folder / f"{name}.npy"
     try:
         rows = np.load(file, mmap_mode="r")
@@ -101,10 +100,10 @@ def _open_split(
 
 
 def check_content(store: Store) -> None:
-    """Check the files' bytes against the hashes in meta.json (files up to 1 GiB).
+    """Check the files (up to 1 GiB each) against the hashes in meta.json.
 
     Raises:
-      InputError: a file is not the one that was written.
+      InputError: a file has changed since it was written.
     """
     for name, expected in store.meta["sha256"].items():
         file = store.path / name
@@ -124,7 +123,7 @@ _orders_lock = threading.Lock()
 
 
 def _epoch_order(seed: int, epoch: int, num_rows: int) -> np.ndarray:
-    """Return the order of the rows in one epoch.
+    """Return the permutation of the rows in an epoch.
 
     The most recently used orders are cached: a sweep over seeds needs one per seed at every step.
     """
@@ -141,9 +140,10 @@ def _epoch_order(seed: int, epoch: int, num_rows: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, num_rows: int, batch_size: int) -> np.ndarray:
-    """Return the rows of a step's batch, int32 [B]: one permutation per epoch, end to end.
+    """Return the row indices of a step's batch, int32 [B].
 
-    A batch may span two epochs: over `n` whole epochs each row occurs exactly `n` times.
+    Batches are consecutive parts of the permutations of all epochs, concatenated. A batch may span
+    two epochs, so each row occurs exactly `n` times in `n` epochs.
 
     Raises:
       InputError: there are fewer rows than a batch needs.
@@ -161,7 +161,7 @@ def check_enough_rows(num_rows: int, batch_size: int) -> None:
     """Check that a batch can be filled without repeating a row.
 
     Raises:
-      InputError: it cannot; the message says both numbers.
+      InputError: there are too few rows.
     """
     if num_rows < batch_size:
         raise InputError(
@@ -171,9 +171,9 @@ def check_enough_rows(num_rows: int, batch_size: int) -> None:
 
 
 def padded_batches(num_rows: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut rows 0 to `num_rows` into batches of one size: (indices int32 [B], mask bool [B]).
+    """Split `num_rows` rows into batches of equal size: (indices int32 [B], mask bool [B]).
 
-    The last batch repeats row 0 where `mask` is False.
+    The last batch is padded with row 0, where `mask` is False.
     """
     batches = []
     for start in range(0, num_rows, batch_size):
@@ -184,9 +184,10 @@ def padded_batches(num_rows: int, batch_size: int) -> list[tuple[np.ndarray, np.
 
 
 def spread_rows(num_rows: int, limit: int) -> np.ndarray:
-    """Choose up to `limit` rows evenly over a split (0: all), int64 [N].
+    """Choose up to `limit` evenly spaced rows of a split (0: all), int64 [N].
 
-    Neighbouring rows come from one piece of music, so the first `limit` would be few pieces.
+    Neighbouring rows often come from the same piece, so the first `limit` rows would cover only a
+    few pieces.
     """
     if limit == 0 or limit >= num_rows:
         return np.arange(num_rows)
@@ -196,20 +197,20 @@ def spread_rows(num_rows: int, limit: int) -> np.ndarray:
 def transpose_tokens(
     key: jax.Array, tokens: jax.Array, limit: jax.Array | int, task: Task
 ) -> jax.Array:
-    """Move each example's melodies by one random interval that keeps all notes in range.
+    """Transpose each example's melodies by a random interval that keeps all notes in range.
 
-    Uniform over the shifts in [-limit, limit] that fit every note of the melody tracks (0
-    always does). Melody and bass of a trio move together; drums, "no event" and "note off"
-    stay.
+    The interval is uniform over those in [-limit, limit] that keep every note of the melody tracks
+    in range; 0 always does. Melody and bass of a trio move together. Drums, "no event" and "note
+    off" do not change.
 
     Args:
       key: random key.
       tokens: integer [B, T] or [B, T, K].
-      limit: largest shift, semitones.
-      task: names the melody tracks.
+      limit: largest interval in semitones.
+      task: the task, which defines the melody tracks.
 
     Returns:
-      int32, shaped as `tokens`.
+      int32 tokens with the shape of `tokens`.
     """
     tokens = tokens.astype(jnp.int32)
     melodic = np.array([track.is_pitched for track in task.tracks])

@@ -1,8 +1,8 @@
-"""Scores of a trained model on a split: teacher forced, greedy, sampled, and the ELBO's terms.
+"""Evaluation of a model on a split: teacher-forced, greedy and sampled scores, and the ELBO.
 
-Sampling and greedy decoding see z and their own tokens only. z is the posterior's mean where a
-prediction is scored teacher forced or greedily, and a draw from the posterior where sampling,
-cross-entropy and ELBO ask for one.
+Greedy and sampled decoding depend only on z and the tokens decoded so far. Teacher-forced and
+greedy predictions use z = mu, the posterior mean. Sampled decoding, cross-entropy and ELBO use a z
+sampled from the posterior.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ Track = Callable[[Sequence[Any], str], Iterable[Any]]
 class Evaluation(NamedTuple):
     """Scores of one split.
 
-    Every figure is given by track: {name: {track: value}}; "overall" pools the tracks, and is
-    the only entry for a single track.
+    Scores are given per track, {name: {track: value}}. "overall" pools the tracks; it is the only
+    entry if there is a single track.
 
     Attributes:
-      examples: rows scored, all of the split.
-      draws: how often each row was sampled.
-      teacher_forced: `metrics.scores` of the best token given the true ones before it, z = mu.
-      greedy: the same of greedy decoding, z = mu.
-      sampled: the same of sampling at temperature 1, z drawn; mean over the draws.
-      sampled_error: its standard error over the draws.
-      baselines: `metrics.baselines` of the split's own token frequencies.
-      cross_entropy: nats per step, teacher forced, z drawn; overall sums the tracks.
+      examples: number of rows, all those of the split.
+      draws: number of samples per row.
+      teacher_forced: `metrics.scores` of the most likely next token given the true previous
+        ones, z = mu.
+      greedy: the same scores for greedy decoding, z = mu.
+      sampled: the same scores for sampling at temperature 1, with sampled z; mean over the draws.
+      sampled_error: standard error of `sampled` over the draws.
+      baselines: `metrics.baselines` for the token frequencies of the split itself.
+      cross_entropy: nats per step, teacher forced, with sampled z; "overall" sums the tracks.
       kl_bits: bits per example.
-      elbo_nats: nats per example, z drawn once.
-      active_units: latent units whose mean varies by more than 0.01.
-      z_size: latent units.
+      elbo_nats: nats per example, with one sample of z.
+      active_units: number of latent units whose mean has a variance above 0.01.
+      z_size: number of latent units.
     """
 
     examples: int
@@ -80,11 +81,11 @@ def evaluate(
     """Score every row of a split.
 
     Args:
-      config: of the run.
-      params: its parameters.
+      config: configuration of the run.
+      params: model parameters.
       rows: integer [N, T] or [N, T, K].
-      draws: how often each row is sampled, 2 or more.
-      seed: of the draws.
+      draws: number of samples per row, at least 2.
+      seed: random seed for sampling.
       track: wraps each sequence of batches, to show progress.
 
     Raises:
@@ -94,9 +95,9 @@ def evaluate(
 
 
 class Evaluator:
-    """Scores parameters of one configuration on a split: compiled once for many of them.
+    """Evaluates any number of parameter sets of one configuration with one compilation.
 
-    Takes what `evaluate` takes, and raises what it raises.
+    Arguments and errors are those of `evaluate`.
     """
 
     def __init__(self, config: Config, rows: np.ndarray, *, draws: int = 3, seed: int = 0) -> None:
@@ -111,7 +112,7 @@ class Evaluator:
         self._baselines = _figures(metrics.baselines(histogram, task), task)
 
     def __call__(self, params: Tree, track: Track = _untracked) -> Evaluation:
-        """Score parameters on every row."""
+        """Score every row with these parameters."""
         task, scorer, draws = get_task(self._config.task), self._scorer, self._draws
         scorer.place(params)
         forced, moments = scorer.teacher_forced(track)
@@ -159,16 +160,16 @@ class _Scorer:
         )
 
     def place(self, params: Tree) -> None:
-        """Put the parameters to score on the devices."""
+        """Place the parameters to score on the devices."""
         self._params = jax.device_put(params, self._whole)
 
     def _place(self, draw: int, indices: np.ndarray, mask: np.ndarray) -> list[Any]:
-        """Return the draw's key, row numbers, tokens and mask of a batch on the devices."""
+        """Return the draw's key, and a batch's row indices, tokens and mask on the devices."""
         cut = jax.device_put((indices, self._rows[indices], mask), self._cut)
         return [jax.random.fold_in(self._key, draw), *cut]
 
     def teacher_forced(self, track: Track) -> tuple[Sums, metrics.LatentMoments]:
-        """Sum the scores of all rows, and gather the moments of mu."""
+        """Sum the counts over all rows, and collect the moments of mu."""
         sums: Sums = {}
         moments = metrics.LatentMoments()
         for indices, mask in track(self._batches, "teacher forced"):
@@ -178,7 +179,7 @@ class _Scorer:
         return sums, moments
 
     def decoded(self, temperature: float, draw: int, track: Track) -> Sums:
-        """Sum the scores of decoding all rows; temperature 0 is greedy, from z = mu."""
+        """Decode all rows and sum the counts; temperature 0 is greedy decoding of z = mu."""
         sums: Sums = {}
         label = f"sampled, draw {draw}" if temperature else "greedy"
         for indices, mask in track(self._batches, label):
@@ -188,13 +189,13 @@ class _Scorer:
 
 
 def _batch_size(config: Config, mesh: Mesh, num_rows: int) -> int:
-    """Return as many rows as a training batch has at once, shared evenly by the devices."""
+    """Return the rows of a training micro-batch, rounded up to a multiple of the devices."""
     part = min(config.train.batch_size // config.train.accumulation, num_rows)
     return -(-part // mesh.size) * mesh.size
 
 
 def _row_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
-    """Return a key for each row: its noise depends on neither batch size nor devices."""
+    """Return a key per row, so that noise does not depend on batch size or devices."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
 
 
@@ -212,7 +213,7 @@ def _teacher_forced(
     tokens: jax.Array,
     mask: jax.Array,
 ) -> tuple[metrics.Counts, jax.Array]:
-    """Score one batch teacher forced: (masked sums, mu [B, Z])."""
+    """Score a batch with teacher forcing: (masked sums, mu [B, Z])."""
     posterior = model.encode(params, tokens)
     predicted = metrics.best_tokens(model.logits(params, posterior.mu, tokens))
     noise = _row_noise(_row_keys(key, indices), posterior.mu.shape[1])
@@ -235,7 +236,7 @@ def _decoded(
     tokens: jax.Array,
     mask: jax.Array,
 ) -> metrics.Counts:
-    """Score what one batch's z alone decode to: masked sums."""
+    """Decode the z of a batch and score the result: masked sums."""
     posterior = model.encode(params, tokens)
     z = posterior.mu
     if temperature > 0:
@@ -252,23 +253,23 @@ def _decoded(
 
 
 def _pooled(sums: Sums) -> Sums:
-    """Append the sum over the tracks to each [K] count; leave the rest out."""
+    """Append the sum over the tracks to each [K] count; drop the other entries."""
     return {name: metrics.with_total(value) for name, value in sums.items() if value.ndim == 1}
 
 
 def _figures(values: dict[str, np.ndarray], task: Task) -> Figures:
-    """Name the entries of each figure [K + 1]."""
+    """Name the entries of each score [K + 1] by track."""
     return {name: _by_track(value, task) for name, value in values.items()}
 
 
 def _by_track(values: np.ndarray, task: Task) -> dict[str, float]:
-    """Name the entries of a figure [K + 1], whose last is over all tracks."""
+    """Name the entries of a score [K + 1] by track; the last one is over all tracks."""
     names = [track.name for track in task.tracks] if len(task.tracks) > 1 else []
     return dict(zip([*names, "overall"], values[-len(names) - 1 :].tolist(), strict=True))
 
 
 def _mean_and_error(draws: Sequence[Figures]) -> tuple[Figures, Figures]:
-    """Average figures over the draws; the error is the standard deviation over sqrt(draws)."""
+    """Return the mean of the scores over the draws, and its standard error."""
     mean: Figures = {}
     error: Figures = {}
     for name, tracks in draws[0].items():

@@ -1,9 +1,8 @@
-"""Measures of predicted tokens, per example: counts that are summed and divided once.
+"""Metrics of predicted tokens, as counts per example.
 
-Conventions: tokens are integer [B, T] or [B, T, K]; results keep the tracks apart, [B, K]
-(K is 1 for a single track). A measure is a pair of counts, so that a split of any size, its
-last batch masked, gives the same figure as one batch of all rows. `musicvae_jax.tokens` defines
-where notes start.
+Tokens are integer [B, T] or [B, T, K]. Results are per track, [B, K]; K is 1 for a single track. A
+metric is the ratio of two counts, each summed over all batches first, so it does not depend on the
+batch size or on padding. `musicvae_jax.tokens` defines where notes start.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Counts = dict[str, jax.Array]
 
 
 def track_columns(tokens: jax.Array) -> jax.Array:
-    """View tokens as int32 [B, T, K]: a single track gets K = 1."""
+    """Convert tokens to int32 [B, T, K], with K = 1 for a single track."""
     tokens = tokens.astype(jnp.int32)
     return tokens[:, :, None] if tokens.ndim == 2 else tokens
 
@@ -38,19 +37,19 @@ def best_tokens(logits: Sequence[jax.Array]) -> jax.Array:
 
 
 def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Counts:
-    """Count what accuracy, onset accuracy and the note scores are made of.
+    """Compute the counts for accuracy, onset accuracy and note scores.
 
-    A note of a melody is its onset step and pitch; a note of drums is its step and class, so
-    that one drum token holds up to nine. A true note is found when the prediction has the
-    same note at the same step.
+    A melody note is identified by its onset step and pitch, a drum note by its step and drum class;
+    a drum token has up to nine notes. A true note is found if the prediction has the same note at
+    the same step.
 
     Args:
-      predicted: integer [B, T] or [B, T, K].
-      tokens: the truth, likewise.
-      task: names the tracks.
+      predicted: predicted tokens, integer [B, T] or [B, T, K].
+      tokens: true tokens, likewise.
+      task: the task, which defines the tracks.
 
     Returns:
-      float32 [B, K] each: "steps", "correct"; "onsets" and "onsets_correct", true onset steps
+      float32 [B, K] each: "steps", "correct"; "onsets" and "onsets_correct", the true onset steps
       and those predicted exactly; "true_notes", "predicted_notes", "found_notes".
     """
     truth, guess = track_columns(tokens), track_columns(predicted)
@@ -91,7 +90,7 @@ def _note_counts(guess: jax.Array, truth: jax.Array, track: Track) -> Counts:
 
 
 def masked_sums(values: Mapping[str, jax.Array], mask: jax.Array) -> Counts:
-    """Sum [B, ...] over the examples where `mask`, bool [B], holds."""
+    """Sum [B, ...] over the examples where `mask`, bool [B], is true."""
 
     def total(value: jax.Array) -> jax.Array:
         keep = mask.reshape(mask.shape + (1,) * (value.ndim - 1))
@@ -101,13 +100,13 @@ def masked_sums(values: Mapping[str, jax.Array], mask: jax.Array) -> Counts:
 
 
 def add_sums(total: dict[str, np.ndarray], part: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-    """Add one batch's sums to a running total in float64; an empty total starts it."""
+    """Add the sums of a batch to a running total in float64, which starts as an empty dict."""
     found = {name: np.asarray(value, np.float64) for name, value in part.items()}
     return {name: total.get(name, np.zeros_like(value)) + value for name, value in found.items()}
 
 
 def ratio(numerator: float | np.ndarray, denominator: float | np.ndarray) -> np.ndarray:
-    """Divide, float64; where there is nothing to divide by, NaN."""
+    """Divide in float64; division by 0 gives NaN."""
     numerator, denominator = np.broadcast_arrays(
         np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     )
@@ -116,7 +115,7 @@ def ratio(numerator: float | np.ndarray, denominator: float | np.ndarray) -> np.
 
 
 def scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn summed `prediction_counts` [K] into figures, float64 [K] each.
+    """Compute scores from summed `prediction_counts` [K], float64 [K] each.
 
     Returns:
       "accuracy" over all steps; "onset_accuracy" over steps where a true note starts;
@@ -133,7 +132,7 @@ def scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def token_histogram(tokens: np.ndarray, task: Task) -> list[np.ndarray]:
-    """Count each token value of each track, K arrays int64 [V]."""
+    """Count the occurrences of each token per track: K arrays, int64 [V]."""
     columns = tokens.reshape(*tokens.shape[:2], len(task.tracks))
     return [
         np.bincount(columns[:, :, k].ravel(), minlength=track.num_classes)
@@ -142,14 +141,14 @@ def token_histogram(tokens: np.ndarray, task: Task) -> list[np.ndarray]:
 
 
 def baselines(histograms: list[np.ndarray], task: Task) -> dict[str, np.ndarray]:
-    """Score predictions that know only how often each token occurs.
+    """Compute the scores of baseline predictions that use only token frequencies.
 
     Returns:
-      float64 [K + 1] each, the last over all tracks. "no_event_accuracy": always answering "no
-      event"; "unigram_accuracy": expected accuracy of drawing each step from the frequencies
-      of all tokens; "unigram_onset_accuracy": the same on the steps where a note starts;
-      "onset_unigram_onset_accuracy": on those steps, drawing from the frequencies of onset
-      tokens alone, as if the onsets were known.
+      float64 [K + 1] each, the last over all tracks. "no_event_accuracy": always predicting
+      "no event". "unigram_accuracy": expected accuracy when each token is sampled from the
+      frequencies of all tokens. "unigram_onset_accuracy": the same on steps where a note starts.
+      "onset_unigram_onset_accuracy": on those steps, sampled from the frequencies of onset tokens
+      only, as if the onsets were known.
     """
     steps = np.array([counts.sum() for counts in histograms], np.float64)
     onsets = [
@@ -157,7 +156,7 @@ def baselines(histograms: list[np.ndarray], task: Task) -> dict[str, np.ndarray]
     ]
     num_onsets = np.array([counts.sum() for counts in onsets], np.float64)
     pairs = list(zip(histograms, onsets, strict=True))
-    # Expected hits: counts of what is true times the share of what is answered.
+    # Expected number of hits: count of each true token times the probability of predicting it.
     no_event = np.array([counts[NO_EVENT] for counts in histograms], np.float64)
     unigram = np.array([counts @ _shares(counts) for counts in histograms])
     unigram_onset = np.array([true @ _shares(counts) for counts, true in pairs])
@@ -171,14 +170,14 @@ def baselines(histograms: list[np.ndarray], task: Task) -> dict[str, np.ndarray]
 
 
 def _onset_counts(counts: np.ndarray, track: Track) -> np.ndarray:
-    """Keep the counts [V] of tokens that start a note, 0 for the others."""
+    """Return the counts [V] with those of tokens that do not start a note set to 0."""
     kept = counts.copy()
     kept[: track.first_onset] = 0
     return kept
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
-    """Turn counts into frequencies; all 0 where there is nothing to count."""
+    """Normalise counts to frequencies; all 0 if there are no tokens."""
     return counts / max(counts.sum(), 1)
 
 
@@ -188,7 +187,7 @@ def with_total(values: np.ndarray) -> np.ndarray:
 
 
 class LatentMoments:
-    """Running variance of each latent unit's mean, in float64."""
+    """Running variance of the posterior mean of each latent unit, in float64."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -196,7 +195,7 @@ class LatentMoments:
         self.squares = np.zeros(())
 
     def add(self, mu: np.ndarray) -> None:
-        """Add posterior means, [N, Z], leaving out padding."""
+        """Add posterior means [N, Z], which must not include padding."""
         values = np.asarray(mu, np.float64)
         count, mean = len(values), values.mean(axis=0)
         delta, total = mean - self.mean, self.count + len(values)
@@ -206,7 +205,7 @@ class LatentMoments:
         self.count = total
 
     def active_units(self, threshold: float = 0.01) -> int:
-        """Count units whose mean varies over examples by more than `threshold` (variance).
+        """Count the units whose mean has a variance over examples above `threshold`.
 
         Reference: Burda, Grosse and Salakhutdinov 2016, "Importance Weighted Autoencoders",
         section 5.1.

@@ -1,4 +1,4 @@
-"""What training minimises, part by part, per example.
+"""Terms of the training loss, per example.
 
 Reference: `_compute_model_loss` in magenta/models/music_vae/base_model.py and
 `get_sampling_probability` in lstm_utils.py there.
@@ -21,12 +21,12 @@ from musicvae_jax.config import BETA_SCHEDULES, SAMPLING_SCHEDULES, InputError
 def reconstruction_nats_per_track(
     logits: Sequence[jax.Array], tokens: jax.Array, lengths: jax.Array | None = None
 ) -> jax.Array:
-    """Compute the cross-entropy of each column, summed over the steps that count.
+    """Compute the cross-entropy of each column, summed over the valid steps.
 
     Args:
       logits: K arrays [B, T, V_k] float32.
       tokens: [B, T] or [B, T, K] integer.
-      lengths: int32 steps that count of each example [B] or bar [B, U], or None for all.
+      lengths: number of valid steps per example [B] or per bar [B, U], int32; None for all.
 
     Returns:
       [B, K] float32, nats.
@@ -37,7 +37,7 @@ def reconstruction_nats_per_track(
     )
     if lengths is not None:
         B, T, _ = costs.shape
-        parts = lengths.reshape(B, -1, 1)  # the row is one part, or each bar is
+        parts = lengths.reshape(B, -1, 1)  # one part per row, or one per bar
         counts = (jnp.arange(T // parts.shape[1])[None, None, :] < parts).reshape(B, T)
         costs = jnp.where(counts[..., None], costs, 0.0)
     return costs.sum(axis=1)
@@ -45,7 +45,7 @@ def reconstruction_nats_per_track(
 
 def _cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:
     """Compute -log p of each token: logits [B, T, V], tokens [B, T] -> [B, T] nats."""
-    # A comparison instead of a gather: its gradient is element-wise, not a scatter.
+    # A comparison instead of a gather, because its gradient is element-wise and not a scatter.
     values = jnp.arange(logits.shape[-1])[None, None, :]
     chosen = jnp.where(values == tokens[..., None], logits, 0.0).sum(axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - chosen
@@ -56,7 +56,7 @@ def reconstruction_nats(
 ) -> jax.Array:
     """Compute -log p(tokens | z), summed over steps and columns: [B] float32, nats.
 
-    Takes what `reconstruction_nats_per_track` takes.
+    The arguments are those of `reconstruction_nats_per_track`.
     """
     return reconstruction_nats_per_track(logits, tokens, lengths).sum(axis=-1)
 
@@ -75,7 +75,7 @@ def kl_nats(posterior: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def free_nats(free_bits: jax.Array | float) -> jax.Array | float:
-    """Turn bits into nats."""
+    """Convert bits to nats."""
     return free_bits * math.log(2.0)
 
 
@@ -87,7 +87,7 @@ def free_bits_cost(kl: jax.Array, free_bits: jax.Array | float) -> jax.Array:
 def free_bits_kl(kl: jax.Array, free_bits: jax.Array | float) -> jax.Array:
     """Compute the paper's term max(kl, tau): kl [B] nats, tau in bits -> [B] nats.
 
-    Reference: Roberts et al. 2018, section 2.1; its gradient is that of `free_bits_cost`.
+    It has the same gradient as `free_bits_cost`. Reference: Roberts et al. 2018, section 2.1.
     """
     return jnp.maximum(kl, free_nats(free_bits))
 
@@ -100,7 +100,7 @@ def beta_at(
     A rate of 0 gives 0 at step 0 and `beta` from step 1 on.
 
     Args:
-      step: updates made before this one.
+      step: number of updates before this one.
       beta: largest weight.
       beta_rate: from 0 to 1, rounded to float32 first, as the reference does.
 
@@ -123,19 +123,19 @@ def scheduled_beta(
     """Compute the weight of the KL term under any schedule, in float32.
 
     Args:
-      step: updates made before this one.
+      step: number of updates before this one.
       schedule: "annealed" (`beta_at`), "constant", "linear" (from 0 to `beta` over `steps`) or
-        "cyclical" (in each cycle of `steps` from 0 to `beta` over the share `rise`, then `beta`).
+        "cyclical" (rises from 0 to `beta` over the fraction `rise` of each cycle of `steps`).
       beta: largest weight.
-      rate: of "annealed".
-      steps: of "linear" and "cyclical".
-      rise: of "cyclical".
+      rate: `beta_rate` of "annealed".
+      steps: length of the rise in "linear", or of a cycle in "cyclical".
+      rise: fraction of a cycle in which "cyclical" rises.
 
     Returns:
       A float32 scalar.
 
     Raises:
-      InputError: the schedule is none of the four.
+      InputError: the schedule is unknown.
 
     Reference: Fu et al. 2019, "Cyclical Annealing Schedule", for "cyclical".
     """
@@ -159,7 +159,7 @@ def sampling_probability_at(
     """Compute the probability of feeding back a sample instead of the true token.
 
     Args:
-      step: updates made before this one.
+      step: number of updates before this one.
       schedule: "constant" (`rate`), "inverse_sigmoid" (1 - k / (k + exp(step / k)) with
         k = `rate` steps) or "exponential" (1 - rate**step).
       rate: parameter of the schedule.
@@ -168,7 +168,7 @@ def sampling_probability_at(
       A float32 scalar.
 
     Raises:
-      InputError: the schedule is none of the three.
+      InputError: the schedule is unknown.
     """
     step = jnp.asarray(step, jnp.float32)
     rate = jnp.asarray(rate, jnp.float32)
