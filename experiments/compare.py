@@ -47,8 +47,7 @@ def compare(folders: Sequence[str]) -> str:
     configs = [run_folder.read_config(path).flat() for path in paths]
     facts = [_facts(path) for path in paths]
     figures = [_figures(path) for path in paths]
-    common = len(os.path.commonpath([path.resolve().parent for path in paths])) + 1
-    names = [str(path.resolve())[common:] for path in paths]
+    names = _names([path.resolve() for path in paths])
     parts = []
     for title, found, only_differing in (
         ("configuration, where it differs", configs, True),
@@ -58,6 +57,12 @@ def compare(folders: Sequence[str]) -> str:
         table = _rows(found, only_differing)
         parts.append(_table(title, names, table) if table else f"{title}: nothing\n")
     return "\n".join(parts)
+
+
+def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """Return absolute paths without the part that their parents share."""
+    common = os.path.commonpath([path.parent for path in paths])
+    return [os.path.relpath(path, common) for path in paths]
 
 
 def _rows(columns: Sequence[dict[str, Any]], only_differing: bool) -> Table:

@@ -84,6 +84,14 @@ def test_what_differs_is_named_and_figures_are_side_by_side(
     assert cells["test: ELBO, nats"] == ["-", "-20.25"]
 
 
+def test_names_are_whole_where_only_the_root_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "read_config", lambda _: get_task("mel_2bar").config)
+    monkeypatch.setattr(compare, "_facts", lambda _: {})
+    monkeypatch.setattr(compare, "_figures", lambda path: {"steps": len(path.name)})
+    lines = compare.compare(["/first/run", "/second/run"]).splitlines()
+    assert lines[-2].split() == ["figures", "first/run", "second/run"]
+
+
 def test_equal_runs_differ_in_nothing(store: data.Store, tmp_path: pathlib.Path) -> None:
     runs = [str(_run(tmp_path / name, store, 0.1, [1.0])) for name in "ab"]
     text = compare.compare(runs)
