@@ -14,35 +14,29 @@ Reference: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from data_pipeline import cli
 from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.run_data import open_run_data
+from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
 from experiments.encoding import prior
-from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(RunOptions):
     """What to fit."""
 
-    run_dir: str = option(help="Folder of the run.")
-    checkpoint: str = option("best", help="Checkpoint: best, latest or a saved step.")
-    data_dir: str | None = option(None, help="Token store. Default: the run's own.")
-    allow_changed_data: bool = option(False, help="Accept data that changed since it was used.")
     rows: int = option(prior.MOST_ROWS, help="Training rows to encode at most.")
     seed: int = option(0, help="Random seed.")
 
     def __post_init__(self) -> None:
-        """Check the number of rows."""
-        if self.rows < prior.FEWEST_ROWS:
-            raise InputError(
-                f"rows: {self.rows} is out of range, it must be {prior.FEWEST_ROWS:,} or more"
-            )
+        """Check every field that needs neither model nor data."""
+        check_ranges(self, rows=(prior.FEWEST_ROWS, math.inf), seed=(0, LARGEST_SEED))
 
 
 def main(argv: Sequence[str]) -> None:

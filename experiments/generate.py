@@ -79,7 +79,8 @@ def read_prior(options: Options, step: int) -> FittedPrior | None:
     Raises:
       InputError: --prior=fitted is given and there is none of this checkpoint.
     """
-    if options.prior == "standard" or options.mode not in PRIOR_MODES:
+    walks_inputs = options.mode == "long" and bool(options.inputs or options.data_dir)
+    if options.prior == "standard" or options.mode not in PRIOR_MODES or walks_inputs:
         return None
     found = fitted_prior.load(options.run_dir)
     if found is not None and found.step == step:

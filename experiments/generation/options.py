@@ -29,7 +29,7 @@ NUM_INPUTS = {"interpolate": (2, "two"), "grid": (4, "four")}
 # chain of them fades to silence.
 SAMPLED_MODES = ("sample", "continue", "long")
 PRIORS = ("fitted", "standard")
-# Modes that draw from the prior, unless they are given inputs or as variations of them.
+# Modes that draw from the prior: samples, variations of inputs, long pieces without inputs.
 PRIOR_MODES = ("sample", "similar", "long")
 DEFAULT_AMOUNTS = {"similar": (0.3,), "attribute": (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)}
 

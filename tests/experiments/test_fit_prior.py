@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import generate
+from experiments import fit_prior, generate
 from experiments.encoding import prior
 from experiments.generation.options import Options
 from musicvae_jax import data
@@ -76,7 +76,12 @@ def test_too_few_rows_are_refused(trained: tuple[pathlib.Path, str]) -> None:
     with pytest.raises(InputError, match="999 training rows, at least 1,000 are needed"):
         prior.fit_run(folder, vae, 2, store)
     text = _run("experiments.fit_prior", f"--run_dir={folder / 'run'}", "--rows=10", code=2)
-    assert text == "error: rows: 10 is out of range, it must be 1,000 or more\n"
+    assert text == "error: rows: 10 is out of range, it must be 1000 or more\n"
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="seed: -1 is out of range"):
+        fit_prior.Options(run_dir="run", seed=-1)
 
 
 def test_samples_come_from_the_fitted_prior(trained: tuple[pathlib.Path, str]) -> None:
@@ -109,5 +114,8 @@ def test_a_prior_of_another_checkpoint_is_not_used(
     assert "the fitted prior is of step 2, so N(0, I) is used" in capsys.readouterr().out
     with pytest.raises(InputError, match="has no fitted prior of step 3"):
         generate.read_prior(dataclasses.replace(options, prior="fitted"), 3)
+    assert generate.read_prior(dataclasses.replace(options, mode="long"), 2) is not None
+    walk = dataclasses.replace(options, mode="long", data_dir="store")  # through its rows
+    assert generate.read_prior(walk, 2) is None
     with pytest.raises(InputError, match="--mode=reconstruct does not draw from one"):
         Options(run_dir=run, mode="reconstruct", output="-", prior="fitted", data_dir="-")
