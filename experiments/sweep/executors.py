@@ -29,6 +29,8 @@ from musicvae_jax.sweep import runs
 
 EXECUTORS = ("auto", "vmap", "local", "ray")
 _POLL_SECONDS = 0.2
+# Slot -> the point that it trains, and its process.
+_Running = dict[int, tuple[PointRun, subprocess.Popen[bytes]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,28 +158,40 @@ def _train_in_processes(
 ) -> None:
     """Train each point in a process, `workers` at a time, each on a core of its own."""
     waiting, done = list(tasks), 0
-    running: dict[int, tuple[PointRun, subprocess.Popen[bytes]]] = {}
+    running: _Running = {}
     cores = sorted(os.sched_getaffinity(0))
     asked = False
-    while running or (waiting and not asked):
-        if should_stop() and not asked:
-            asked = True
-            for _, process in running.values():
-                process.terminate()
-        for slot in range(workers):
-            if slot not in running and waiting and not asked:
-                core = cores[slot] if workers <= len(cores) else -1
-                running[slot] = waiting[0], _start(waiting.pop(0), core)
-        time.sleep(_POLL_SECONDS)
-        for slot, (task, process) in list(running.items()):
-            if process.poll() is None:
-                continue
-            del running[slot]
-            if ended(task) is not None:
-                done += 1
-                say(f"{task.point.name} ended, {done} of {len(tasks)}")
-            elif not asked:
-                _failed(task, f"exit code {process.returncode}, see {task.folder / LOG}")
+    try:
+        while running or (waiting and not asked):
+            if should_stop() and not asked:
+                asked = True
+                _terminate(running)
+            for slot in range(workers):
+                if slot not in running and waiting and not asked:
+                    core = cores[slot] if workers <= len(cores) else -1
+                    running[slot] = waiting[0], _start(waiting.pop(0), core)
+            time.sleep(_POLL_SECONDS)
+            for slot, (task, process) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[slot]
+                if ended(task) is not None:
+                    done += 1
+                    say(f"{task.point.name} ended, {done} of {len(tasks)}")
+                elif not asked:
+                    _failed(task, f"exit code {process.returncode}, see {task.folder / LOG}")
+    finally:
+        # After a failure the other points stop too; each saves what it has done.
+        if not asked:
+            _terminate(running)
+        for _, process in running.values():
+            process.wait()
+
+
+def _terminate(running: _Running) -> None:
+    """Ask the processes to save and stop."""
+    for _, process in running.values():
+        process.terminate()
 
 
 def _start(task: PointRun, core: int) -> subprocess.Popen[bytes]:

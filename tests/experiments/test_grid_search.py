@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -18,7 +19,7 @@ from absl import flags
 from data_pipeline import cli
 from experiments import evaluate, grid_search
 from experiments.cli import config_flags
-from experiments.sweep import report
+from experiments.sweep import executors, report
 from experiments.sweep.axes import Axis, make_points, parse_axes
 from experiments.sweep.points import (
     GroupProgress,
@@ -254,6 +255,27 @@ def test_the_end_of_a_point_is_recorded_and_valid_for_its_limits(
         assert (found and found["end"]) == end
     longer = point._replace(config=point.config.replace(train_steps=300_000))
     assert ended(PointRun(longer, tmp_path)) is None
+
+
+def test_when_a_point_fails_the_processes_of_the_others_end(
+    tmp_path: pathlib.Path, base: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [PointRun(p, tmp_path / p.name) for p in make_points(base, parse_axes(["beta=1,2"]))]
+    programs = iter(["import time; time.sleep(600)", "raise SystemExit(1)"])
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(task: PointRun, core: int) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", next(programs)]))
+        return started[-1]
+
+    monkeypatch.setattr(executors, "_start", start)
+    options, store = executors.Options(executor="local", num_workers=2), NO_STATE
+    with pytest.raises(InputError, match="point beta=2 failed: exit code 1"):
+        executors.train(tasks, store, options, lambda: False, lambda _: None)
+    try:
+        assert started[0].poll() == -signal.SIGTERM
+    finally:
+        started[0].kill()
 
 
 def test_a_point_that_diverged_comes_last_and_is_named(
