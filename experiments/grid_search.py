@@ -114,7 +114,9 @@ def show_cost(points: Sequence[Point], store: data.Store) -> None:
         )
         for task in group:
             print(f"  {task.point.name}")
-    print(f"{len(points)} points, {duration(total)} in all, one after the other; nothing was done")
+    print(
+        f"{len(points)} points, {duration(total)} in all, one after the other; nothing was trained"
+    )
 
 
 def main(argv: Sequence[str]) -> None:

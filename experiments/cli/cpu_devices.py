@@ -27,7 +27,6 @@ MOST_UNITS = 192
 FEWEST_ROWS = 32
 FORCED = "xla_force_host_platform_device_count"
 
-
 HELP = (
     "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one "
     f"per core for models of up to {MOST_UNITS} units, one otherwise; a resumed run keeps its "
@@ -66,7 +65,7 @@ def number(choice: str, config: Config, folder: pathlib.Path, cores: int) -> int
       InputError: see `divide`.
     """
     if choice != AUTO and not (choice.isdecimal() and int(choice) >= 1):
-        raise InputError(f"cpu_devices: {choice!r} is neither auto nor a number from 1 on")
+        raise InputError(f"cpu_devices: {choice!r} must be auto or a whole number from 1")
     recorded = _recorded(folder)
     if choice != AUTO:
         if recorded is not None and recorded != int(choice):

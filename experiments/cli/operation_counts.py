@@ -21,18 +21,15 @@ The floor is the larger of operations / matrix rate and bytes / bandwidth.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 
 from data_pipeline import cli
-from experiments.cli import config_flags
+from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
-
-FLAGFILES = pathlib.Path(__file__).resolve().parents[1] / "flagfiles"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,10 +170,9 @@ def count(config: Config) -> Counts:
 
 
 def published() -> dict[str, Config]:
-    """Return every configuration that has a flagfile, by the file's name."""
+    """Return the configuration of every preset by its name."""
     return {
-        path.stem: config_flags.config_from_flagfile(path)
-        for path in sorted(FLAGFILES.glob("*.flags"))
+        name: config_flags.config_from_flagfile(presets.path_of(name)) for name in presets.names()
     }
 
 

@@ -13,7 +13,8 @@ from experiments.cli import operation_counts, presets
 from musicvae_jax.config import Config
 
 LONG_HOURS = 24.0
-# Of the rate of one large product, what training reached in docs/speed.md (0.36 to 0.68).
+# Share of the rate of one product that training is assumed to reach. Of the rate of a larger
+# product it reached 0.25 to 0.47 (experiments/benchmarks/train_step.txt).
 EFFICIENCY = 0.6
 _ROWS, _UNITS = 512, 512
 

@@ -338,7 +338,7 @@ def test_a_wrong_import_is_seen(importer: str, source: str, part: str) -> None:
     [
         ("musicvae_jax.training.step", "from flax import struct"),
         ("musicvae_jax.models.lstm", "from flax import linen"),
-        ("experiments.train", "from data_pipeline import command\nimport jax"),
+        ("experiments.train", "from data_pipeline import cli\nimport jax"),
         ("data_pipeline.extraction.extract", "import note_seq, re, musicvae_jax.tasks"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_run_of_a_gpu_may_resume_on_any_number(tmp_path: pathlib.Path) -> None
 
 @pytest.mark.parametrize("choice", ["0", "-1", "two", ""])
 def test_what_is_no_number_is_refused(choice: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="neither auto nor a number"):
+    with pytest.raises(InputError, match="must be auto or a whole number"):
         cpu_devices.number(choice, _config(), tmp_path, cores=2)
 
 
