@@ -246,7 +246,7 @@ def run(options: Options) -> str:
         print(f"no vector of {name}: {reason}")
     if vectors.about.get("rows_without_match"):
         left_out = vectors.about["rows_without_match"]
-        print(f"match: {left_out:,} rows without a {options.match} are left out")
+        print(f"match: {left_out:,} rows for which {options.match} is undefined are left out")
     path = attributes.save_vectors(folder, vectors)
     matrix = change_matrix(vae, vectors, options)
     write(folder, matrix, vectors, options)

@@ -151,7 +151,7 @@ def test_rows_without_the_matched_attribute_are_counted(
     undefined = np.isnan(attributes.measure(rows, TASK)["syncopation"]).sum()
     text = capsys.readouterr().out
     assert undefined >= 5
-    assert f"match: {undefined} rows without a syncopation are left out" in text
+    assert f"match: {undefined} rows for which syncopation is undefined are left out" in text
 
 
 def test_a_picture_of_what_is_not_known(tmp_path: pathlib.Path) -> None:
