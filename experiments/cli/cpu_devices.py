@@ -31,7 +31,7 @@ HELP = (
     "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one "
     f"per core for models of up to {MOST_UNITS} units, one otherwise; a resumed run keeps its "
     "number. It changes the rounding of a run: give 1 for equal bits on machines with "
-    "different numbers of cores."
+    "different numbers of cores. Ignored with --multihost."
 )
 
 
