@@ -146,27 +146,27 @@ class _Scorer:
         self._rows = rows
         batch_size = _batch_size(config, mesh, len(rows))
         self._batches = data.padded_batches(len(rows), batch_size)
-        self._cut, self._whole = sharding.along_data(mesh), sharding.replicated(mesh)
+        self._data_sharding, self._replicated = sharding.along_data(mesh), sharding.replicated(mesh)
         self._params: Tree = None
         self._key = jax.random.key(seed)
         self._forced = jax.jit(
             functools.partial(_teacher_forced, model, get_task(config.task)),
-            out_shardings=(self._whole, self._cut),
+            out_shardings=(self._replicated, self._data_sharding),
         )
         self._decode = jax.jit(
             functools.partial(_decoded, model, get_task(config.task)),
             static_argnums=0,
-            out_shardings=self._whole,
+            out_shardings=self._replicated,
         )
 
     def place(self, params: Tree) -> None:
         """Place the parameters to score on the devices."""
-        self._params = jax.device_put(params, self._whole)
+        self._params = jax.device_put(params, self._replicated)
 
     def _place(self, draw: int, indices: np.ndarray, mask: np.ndarray) -> list[Any]:
         """Return the draw's key, and a batch's row indices, tokens and mask on the devices."""
-        cut = jax.device_put((indices, self._rows[indices], mask), self._cut)
-        return [jax.random.fold_in(self._key, draw), *cut]
+        batch = jax.device_put((indices, self._rows[indices], mask), self._data_sharding)
+        return [jax.random.fold_in(self._key, draw), *batch]
 
     def teacher_forced(self, track: Track) -> tuple[Sums, metrics.LatentMoments]:
         """Sum the counts over all rows, and collect the moments of mu."""

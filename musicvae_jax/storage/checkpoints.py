@@ -137,15 +137,15 @@ class Checkpoints:
     def _fault(self, step: int) -> str | None:
         """Describe what is wrong with a checkpoint, or return None if no fault is found."""
         try:
-            about = self._about(step)
+            metadata = self._metadata(step)
         except FileNotFoundError:
             return "half-written, it has no configuration"
         except (OSError, ValueError):
             return "damaged, its configuration cannot be read"
         # Checkpoints of earlier versions have no checksums.
-        return checksums.fault(self._folder(step)) if about.get("checksums") else None
+        return checksums.fault(self._folder(step)) if metadata.get("checksums") else None
 
-    def _about(self, step: int) -> dict[str, Any]:
+    def _metadata(self, step: int) -> dict[str, Any]:
         """Read the JSON file with a checkpoint's configuration and validation loss."""
         path = self._folder(step) / "config" / "metadata"
         return json.loads(path.read_text(encoding="utf-8"))
@@ -153,18 +153,18 @@ class Checkpoints:
     def _is_readable(self, step: int) -> bool:
         """Return whether the JSON file with the configuration can be read."""
         try:
-            return bool(self._about(step))
+            return bool(self._metadata(step))
         except (OSError, ValueError):
             return False
 
     def _loss(self, step: int) -> float:
         """Read the validation loss of a step; infinite if there is none."""
         try:
-            about = self._about(step)
-            if "validation_loss" not in about:  # earlier versions used a separate file
+            metadata = self._metadata(step)
+            if "validation_loss" not in metadata:  # earlier versions used a separate file
                 path = self._folder(step) / "metrics" / "metrics"
-                about = json.loads(path.read_text(encoding="utf-8"))
-            return float(about["validation_loss"])
+                metadata = json.loads(path.read_text(encoding="utf-8"))
+            return float(metadata["validation_loss"])
         except (OSError, ValueError, KeyError, TypeError):
             return math.inf
 

@@ -128,12 +128,14 @@ class SweepProgram:
         devices = list(devices)[: len(configs)]
         self._mesh = Mesh(np.asarray(devices), (POINT_AXIS,))
         self._each = -(-len(configs) // len(devices))  # points per device
-        self._cut = NamedSharding(self._mesh, PartitionSpec(POINT_AXIS))
-        self._whole = replicated(self._mesh)
-        self._first = replicated(make_mesh(devices[:1]))
+        self._point_sharding = NamedSharding(self._mesh, PartitionSpec(POINT_AXIS))
+        self._replicated = replicated(self._mesh)
+        self._first_device = replicated(make_mesh(devices[:1]))
         self._active = np.arange(self._each * len(devices)) < len(configs)
         self.on_device = program.fits(rows, config.run.data_placement, self._mesh)
-        self._rows = jax.device_put(np.asarray(rows if self.on_device else rows[:0]), self._whole)
+        self._rows = jax.device_put(
+            np.asarray(rows if self.on_device else rows[:0]), self._replicated
+        )
         self._seeds = [c.train.seed for c in configs]
         self._own_batches = len(set(self._seeds)) > 1
         take = take_from_device if self.on_device else take_from_chunk
@@ -166,7 +168,7 @@ class SweepProgram:
 
     def _stacked_shape(self, leaf: Any) -> jax.ShapeDtypeStruct:
         shape = (len(self._active), *leaf.shape)
-        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=self._cut)
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=self._point_sharding)
 
     def _chunk(self, first: int, count: int) -> jax.Array:
         """Return the batches of `count` steps: [C, B(, T...)], with [G, ...] if seeds differ."""
@@ -177,9 +179,11 @@ class SweepProgram:
             return chunk if self.on_device else self._host_rows[chunk]
 
         if not self._own_batches:
-            return jax.device_put(of(self._seeds[0]), self._whole)
+            return jax.device_put(of(self._seeds[0]), self._replicated)
         found = {seed: of(seed) for seed in set(self._seeds)}
-        return jax.device_put(self._padded([found[seed] for seed in self._seeds]), self._cut)
+        return jax.device_put(
+            self._padded([found[seed] for seed in self._seeds]), self._point_sharding
+        )
 
     def _padded(self, values: Sequence[Any]) -> np.ndarray:
         """Stack one array per point, padded with copies of the first."""
@@ -189,13 +193,13 @@ class SweepProgram:
     def stack(self, states: Sequence[TrainState]) -> TrainState:
         """Stack the states of the points and distribute them over the devices."""
         return jax.tree.map(
-            lambda *leaves: jax.device_put(self._padded(leaves), self._cut),
+            lambda *leaves: jax.device_put(self._padded(leaves), self._point_sharding),
             *[jax.device_get(state) for state in states],
         )
 
     def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, Metrics]:
         """Advance every point that is not frozen by `count` steps after step `step`."""
-        active = jax.device_put(self._active, self._cut)
+        active = jax.device_put(self._active, self._point_sharding)
         chunk = self._chunk(step, count)
         return self._compiled(state, active, self._rows, chunk, np.int32(count))
 
@@ -212,7 +216,7 @@ class SweepProgram:
         def block(leaf: jax.Array) -> jax.Array:
             return next(s.data for s in leaf.addressable_shards if s.device == device)
 
-        return jax.device_put(self._pick(jax.tree.map(block, state), place), self._first)
+        return jax.device_put(self._pick(jax.tree.map(block, state), place), self._first_device)
 
     def with_patience(self, state: TrainState, waiting: Sequence[Patience]) -> TrainState:
         """Return the states with the patience that validations gave each point."""

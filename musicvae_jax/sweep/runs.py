@@ -189,8 +189,8 @@ class _Group:
         rows = self.store.splits["validation"]
         validation = Validation(self.model, config, rows, mesh, states[0].params)
         for run, state in zip(runs, states, strict=True):
-            about = loop.summary(run.config, self.store, mesh, state, program, validation)
-            run.observer.started(about)
+            summary = loop.summary(run.config, self.store, mesh, state, program, validation)
+            run.observer.started(summary)
         step = int(states[0].step)
         trained = loop.Loop(runs, program, validation, should_stop, until=until).train(
             program.stack(states), step

@@ -106,11 +106,11 @@ def fit(
     with Checkpoints(run_dir, create=True) as checkpoints:
         state = restored(init, config, mesh, checkpoints)
         if state is None:
-            placed = sharding.of_tree(mesh, jax.eval_shape(init), config.run.param_sharding)
-            state = jax.jit(init, out_shardings=placed)()
+            shardings = sharding.of_tree(mesh, jax.eval_shape(init), config.run.param_sharding)
+            state = jax.jit(init, out_shardings=shardings)()
             if params is not None:
-                taken = placed_like(params, state.params)
-                state = dataclasses.replace(state, params=taken)
+                placed = placed_like(params, state.params)
+                state = dataclasses.replace(state, params=placed)
         program = Dispatch(model, config, store.splits["train"], mesh, state)
         validation = Validation(model, config, store.splits["validation"], mesh, state.params)
         observer.started(summary(config, store, mesh, state, program, validation))
@@ -143,11 +143,11 @@ def restored(
     if step is None:
         return None
     shapes = jax.eval_shape(init)
-    placed = sharding.of_tree(mesh, shapes, config.run.param_sharding)
+    shardings = sharding.of_tree(mesh, shapes, config.run.param_sharding)
     shapes = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
-        placed,
+        shardings,
     )
     # Fields that did not exist when the state was saved take their initial values.
     saved = checkpoints.state_names(step)
@@ -260,10 +260,10 @@ class Loop:
         window = Window(self._runs[0].config.train.batch_size)
         running: tuple[Metrics, int] | None = None
         states = [self._program.run_state(state, n) for n in range(len(self._runs))]
-        self._end_exhausted(jax.device_get([mine.patience for mine in states]))
+        self._end_exhausted(jax.device_get([run_state.patience for run_state in states]))
         self._standstills = [
-            Standstill(run.config, int(mine.zeroed), int(mine.skipped))
-            for run, mine in zip(self._runs, states, strict=True)
+            Standstill(run.config, int(run_state.zeroed), int(run_state.skipped))
+            for run, run_state in zip(self._runs, states, strict=True)
         ]
         while step < self._until and any(self._active) and not self._should_stop():
             count = self._count(step, window.seconds_per_step)
@@ -288,9 +288,9 @@ class Loop:
 
     def _outcome(self, n: int, state: TrainState, step: int) -> Outcome:
         """Return how a run ended; a run that ended before the others keeps its own last step."""
-        mine = self._program.run_state(state, n)
+        run_state = self._program.run_state(state, n)
         stopped = self._active[n] and step < self._limits.train_steps
-        return Outcome(mine, int(mine.step), stopped, self._exhausted[n], self._causes[n])
+        return Outcome(run_state, int(run_state.step), stopped, self._exhausted[n], self._causes[n])
 
     def _add(self, window: Window, record: Metrics, count: int, step: int) -> None:
         """Add the metrics of the `count` steps up to `step`, and detect runs at a standstill."""
@@ -360,19 +360,21 @@ class Loop:
         # An extra validation at the last step does not count: a longer run would not have it.
         is_due = validates and step % limits.eval_every == 0
         for n, (config, observer, checkpoints) in enumerate(self._runs):
-            mine, loss = self._program.run_state(state, n), math.inf
+            run_state, loss = self._program.run_state(state, n), math.inf
             if self._active[n] and validates:
-                figures = self._validation(mine, config)
+                figures = self._validation(run_state, config)
                 loss = figures["loss"]
                 if is_due:
-                    mine = _with_patience(mine, config, figures)
-                observer.validated(step, figures | early_stopping.waited(mine.patience, config))
+                    run_state = _with_patience(run_state, config, figures)
+                observer.validated(
+                    step, figures | early_stopping.waited(run_state.patience, config)
+                )
             # Do not save parameters whose last step was not finite: resuming there would fail.
             saves = step % limits.save_every == 0 and self._standstills[n].last_is_finite
-            waiting.append(jax.device_get(mine.patience))
+            waiting.append(jax.device_get(run_state.patience))
             saves |= step == limits.train_steps or early_stopping.is_exhausted(waiting[n], config)
             if self._active[n] and (saves or loss < checkpoints.best_loss()):
-                self._save(n, mine, step, loss)
+                self._save(n, run_state, step, loss)
         if is_due:
             state = self._program.with_patience(state, waiting)
             self._end_exhausted(waiting)

@@ -50,18 +50,18 @@ class Dispatch:
         self._train = config.train
         self._host_rows = rows
         self._chunk_sharding = sharding.along_data(mesh, axis=1)
-        whole = sharding.replicated(mesh)
-        placed = sharding.of_tree(mesh, state, config.run.param_sharding)
+        replicated = sharding.replicated(mesh)
+        shardings = sharding.of_tree(mesh, state, config.run.param_sharding)
         self.on_device = fits(rows, config.run.data_placement, mesh)
         kept = np.asarray(rows if self.on_device else rows[:0])
-        self._rows = sharding.place(whole, kept.shape, kept.__getitem__)
+        self._rows = sharding.place(replicated, kept.shape, kept.__getitem__)
         take = take_from_device if self.on_device else take_from_chunk
         step = make_train_step(_gathering(model, mesh), config)
         run_steps = make_run_steps(step, take)
         jitted = jax.jit(
             run_steps,
-            in_shardings=(placed, whole, self._chunk_sharding, whole),
-            out_shardings=(placed, whole),
+            in_shardings=(shardings, replicated, self._chunk_sharding, replicated),
+            out_shardings=(shardings, replicated),
             donate_argnums=0,
         )
         # Compile ahead of time to know the memory before the first call.
@@ -174,12 +174,12 @@ class Validation:
         parts = mesh.shape[sharding.DATA_AXIS]
         whole_batches = -(-len(self.chosen) // parts) * parts
         self._batch_size = max(min(part, whole_batches), parts)
-        self._cut, whole = sharding.along_data(mesh), sharding.replicated(mesh)
-        placed = sharding.of_tree(mesh, params, config.run.param_sharding)
+        self._data_sharding, replicated = sharding.along_data(mesh), sharding.replicated(mesh)
+        shardings = sharding.of_tree(mesh, params, config.run.param_sharding)
         self._step = jax.jit(
             make_eval_step(_gathering(model, mesh), config),
-            in_shardings=(placed, whole, self._cut, self._cut),
-            out_shardings=whole,
+            in_shardings=(shardings, replicated, self._data_sharding, self._data_sharding),
+            out_shardings=replicated,
         )
 
     def __call__(self, state: TrainState, config: Config | None = None) -> dict[str, float]:
@@ -195,7 +195,7 @@ class Validation:
         # Drawn for all rows at once, so a row's noise does not depend on batch size or devices.
         eps = np.random.default_rng(seed).standard_normal((len(self.chosen), z_size), np.float32)
         for indices, mask in data.padded_batches(len(self.chosen), self._batch_size):
-            tokens = sharding.place_rows(self._cut, self._rows, self.chosen[indices])
+            tokens = sharding.place_rows(self._data_sharding, self._rows, self.chosen[indices])
             batch = Batch(tokens, self._place(eps[indices]))
             found = self._step(state.params, state.hyper, batch, self._place(mask))
             sums = metrics.add_sums(sums, found)
@@ -206,4 +206,4 @@ class Validation:
 
     def _place(self, values: np.ndarray) -> jax.Array:
         """Shard a host array along the data axis."""
-        return sharding.place(self._cut, values.shape, values.__getitem__)
+        return sharding.place(self._data_sharding, values.shape, values.__getitem__)
