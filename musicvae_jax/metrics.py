@@ -158,9 +158,9 @@ def baselines(histograms: list[np.ndarray], task: Task) -> dict[str, np.ndarray]
     pairs = list(zip(histograms, onsets, strict=True))
     # Expected number of hits: count of each true token times the probability of predicting it.
     no_event = np.array([counts[NO_EVENT] for counts in histograms], np.float64)
-    unigram = np.array([counts @ _shares(counts) for counts in histograms])
-    unigram_onset = np.array([true @ _shares(counts) for counts, true in pairs])
-    onset_unigram = np.array([true @ _shares(true) for true in onsets])
+    unigram = np.array([counts @ _frequencies(counts) for counts in histograms])
+    unigram_onset = np.array([true @ _frequencies(counts) for counts, true in pairs])
+    onset_unigram = np.array([true @ _frequencies(true) for true in onsets])
     return {
         "no_event_accuracy": ratio(with_total(no_event), with_total(steps)),
         "unigram_accuracy": ratio(with_total(unigram), with_total(steps)),
@@ -176,7 +176,7 @@ def _onset_counts(counts: np.ndarray, track: Track) -> np.ndarray:
     return kept
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
+def _frequencies(counts: np.ndarray) -> np.ndarray:
     """Normalise counts to frequencies; all 0 if there are no tokens."""
     return counts / max(counts.sum(), 1)
 

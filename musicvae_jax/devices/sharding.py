@@ -29,7 +29,7 @@ from musicvae_jax.config import InputError
 
 DATA_AXIS, MODEL_AXIS = "data", "model"
 # Arrays with fewer elements (biases, counters) are replicated: sharding them would save nothing.
-MIN_CUT = 1024
+MIN_SHARDED_SIZE = 1024
 
 Tree = Any
 
@@ -85,7 +85,7 @@ def spec(mesh: Mesh | AbstractMesh, shape: tuple[int, ...], param_sharding: str)
     last one further. Axes that do not divide evenly are not split.
     """
     axes: list[tuple[str, ...]] = [()] * len(shape)
-    if math.prod(shape) < MIN_CUT or not shape:
+    if math.prod(shape) < MIN_SHARDED_SIZE or not shape:
         return PartitionSpec()
     left, last = list(shape), len(shape) - 1
     model, data = mesh.shape[MODEL_AXIS], mesh.shape[DATA_AXIS]
@@ -122,20 +122,20 @@ def place(
     return jax.make_array_from_callback(shape, sharding, read)
 
 
-def place_rows(sharding: NamedSharding, rows: np.ndarray, numbers: np.ndarray) -> jax.Array:
+def place_rows(sharding: NamedSharding, rows: np.ndarray, indices: np.ndarray) -> jax.Array:
     """Create an array of selected rows; each process reads those that its own devices hold.
 
     Args:
       sharding: sharding that does not split individual rows.
       rows: [N, T(, K)], possibly memory-mapped.
-      numbers: integer [...], indices of the rows.
+      indices: integer [...], indices of the rows.
 
     Returns:
       [..., T(, K)].
     """
-    axes = numbers.ndim
+    axes = indices.ndim
     return place(
-        sharding, numbers.shape + rows.shape[1:], lambda index: rows[numbers[index[:axes]]]
+        sharding, indices.shape + rows.shape[1:], lambda index: rows[indices[index[:axes]]]
     )
 
 

@@ -69,7 +69,7 @@ def take_over(params: Tree, old: Tree) -> tuple[Tree, Report]:
         change = f"{source.shape} -> {value.shape}"
         if source.shape == value.shape:
             taken.append(name)
-        elif _without_ones(source.shape) == _without_ones(value.shape):
+        elif _squeezed(source.shape) == _squeezed(value.shape):
             reshaped[name] = change
         else:
             new[name] = f"of another shape, {change}"
@@ -81,7 +81,7 @@ def take_over(params: Tree, old: Tree) -> tuple[Tree, Report]:
     return _nested(target), Report(tuple(taken), reshaped, new, left)
 
 
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Drop the axes of length 1 from a shape."""
     return tuple(size for size in shape if size != 1)
 

@@ -127,7 +127,7 @@ def placed_like(new: Any, old: Any) -> Any:
 def batches(
     seed: int, step: int, count: int, size: int, num_rows: int, batch_size: int
 ) -> np.ndarray:
-    """Return the row numbers of `count` steps from `step`, padded to `size` with the first.
+    """Return the row indices of `count` steps from `step`, padded to `size` with the first.
 
     Returns:
       [size, B] integer.

@@ -287,7 +287,7 @@ def _update(
 
 
 def take_from_device(rows: jax.Array, chunk: jax.Array, i: jax.Array) -> jax.Array:
-    """Gather batch `i`'s tokens: `rows` are [N, T(, K)], `chunk` [C, B] row numbers."""
+    """Gather batch `i`'s tokens: `rows` are [N, T(, K)], `chunk` [C, B] row indices."""
     return rows[chunk[i]]
 
 
