@@ -194,7 +194,10 @@ def _full_disk_reported(folder: pathlib.Path) -> Iterator[None]:
 def _fit_prior(folder: pathlib.Path, store: data.Store) -> None:
     """Fit a prior to the run's best checkpoint, unless that was done; say what was fitted."""
     trained, params, step = checkpoints.restore_params(folder, "best")
-    known = fitted_prior.load(folder)
+    try:
+        known = fitted_prior.load(folder)
+    except InputError:  # damaged: made again
+        known = None
     if known is not None and known.step == step:
         return
     try:

@@ -100,6 +100,7 @@ TOOLS = {
     "mypy": "make test runs it",
     "pytest-xdist": "pytest -n",
     "ruff": "make test runs it",
+    "setuptools": "a test builds a wheel without a network",
     "types-tqdm": "mypy reads it",
 }
 # Modules whose distribution has another name.
