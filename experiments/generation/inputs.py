@@ -63,7 +63,8 @@ def _read(
     rows = store.splits[match["split"]]
     number = int(match["row"])
     if number >= len(rows):
-        raise InputError(f"input: {name}: the split has rows 0 to {len(rows) - 1}")
+        there = f"rows 0 to {len(rows) - 1}" if len(rows) else "no rows"
+        raise InputError(f"input: {name}: the split has {there}")
     return np.asarray(rows[number]), f"{match['store']}: {match['split']} row {number}", None
 
 

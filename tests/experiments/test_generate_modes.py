@@ -288,6 +288,11 @@ def test_what_the_model_cannot_do_is_refused(
         )
     with pytest.raises(InputError, match=r"test:24: the split has rows 0 to 23"):
         generate.read_inputs(options("similar", inputs=(f"{store}:test:24",)), TASK)
+    empty_split = write_store(
+        tmp_path / "empty_split", "mel_2bar", {"train": 1, "validation": 1, "test": 0}
+    )
+    with pytest.raises(InputError, match=r"test:0: the split has no rows"):
+        generate.read_inputs(options("similar", inputs=(f"{empty_split}:test:0",)), TASK)
     with pytest.raises(InputError, match="is a row of a store, which has no bars to choose"):
         generate.read_inputs(options("similar", inputs=(f"{store}:test:2",), start_bars=(2,)), TASK)
     with pytest.raises(InputError, match=r"input: .* holds rows of mel_2bar, the model is of drum"):
