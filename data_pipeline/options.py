@@ -89,8 +89,11 @@ class Options:
         """Check every field."""
         for task in self.tasks:
             get_task(task)
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise InputError(f"task: name each once: {', '.join(TASKS)}, or all")
+        known = f"{', '.join(TASKS)}, or all"
+        if not self.tasks:
+            raise InputError(f"task: --task is needed: one or more of {known}")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise InputError(f"task: name each once: {known}")
         cli.check_choices(self)
         if self.programs is not None:
             parse_programs(self.programs)

@@ -19,10 +19,9 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
-from experiments.cli.run_data import open_run_data
+from experiments.cli.run_data import open_run_data, split_rows
 from experiments.cli.run_options import RunOptions
 from musicvae_jax import data, evaluation
-from musicvae_jax.config import InputError
 from musicvae_jax.evaluation import Evaluation
 from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.tasks import get_task
@@ -70,12 +69,7 @@ def evaluate(options: Options) -> str:
     config, params, step = checkpoints.restore_params(folder, options.checkpoint)
     task = get_task(config.task)
     store = open_run_data(folder, options.data_dir, task, options.allow_changed_data)
-    rows = store.splits[options.split]
-    if len(rows) == 0:
-        filled = ", ".join(name for name in data.SPLITS if len(store.splits[name]))
-        raise InputError(
-            f"split: {store.path} has no {options.split} rows; splits with rows: {filled}"
-        )
+    rows = split_rows(store, options.split)
     found = evaluation.evaluate(
         config, params, rows, draws=options.draws, seed=options.seed, track=show_progress
     )

@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 
 from data_pipeline.cli import check_choices, option
-from experiments.cli.run_data import open_run_data
+from experiments.cli.run_data import open_run_data, split_rows
 from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, latent
@@ -105,7 +105,7 @@ def open_rows(options: Options, task: Task) -> tuple[data.Store, np.ndarray]:
       InputError: there is no such store, it is of another task, or it holds no such rows.
     """
     store = open_run_data(options.run_dir, options.data_dir, task, options.allow_changed_data)
-    held_out = store.splits[options.split]
+    held_out = split_rows(store, options.split)
     comparison.rows_per_side(len(held_out))
     if not len(store.splits["train"]):
         raise InputError(f"data_dir: {store.path} has no train rows to compare with")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+import numpy as np
+
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.storage import run_folder
@@ -55,3 +57,16 @@ def open_checked(
         except InputError as error:
             raise InputError(f"{error}, or give --allow_changed_data") from error
     return store
+
+
+def split_rows(store: data.Store, split: str) -> np.ndarray:
+    """Return the rows of a split, [N, *task.row_shape].
+
+    Raises:
+      InputError: it has none; the message names the splits that have rows.
+    """
+    rows = store.splits[split]
+    if not len(rows):
+        filled = ", ".join(name for name in data.SPLITS if len(store.splits[name]))
+        raise InputError(f"split: {store.path} has no {split} rows; splits with rows: {filled}")
+    return rows

@@ -270,7 +270,7 @@ def test_meter_any_keeps_tunes_of_other_meters(collection: pathlib.Path) -> None
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"tasks": ()}, "task: name each once: mel_2bar, "),
+        ({"tasks": ()}, "task: --task is needed: one or more of mel_2bar, "),
         ({"tasks": ("mel_2bar", "mel_2bar")}, "task: name each once"),
         ({"tasks": ("mel_3bar",)}, "task: 'mel_3bar' is not one of mel_2bar, "),
         ({"engine": "slow"}, "engine: 'slow' is not one of fast, note_seq"),
