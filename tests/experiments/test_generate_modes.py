@@ -79,7 +79,7 @@ def test_the_corners_of_a_grid_are_the_reconstructions(
     assert (music.columns, len(music.tokens)) == (4, 12)
     np.testing.assert_array_equal(music.tokens[[0, 3, 8, 11]], again)
     assert (music.titles[3], music.names[3]) == ("row 1, column 4", "grid_01_04")
-    assert len({row.tobytes() for row in music.tokens}) > 4
+    assert len({z.tobytes() for z in music.z}) == 12
 
 
 @pytest.mark.parametrize("path", ["slerp", "linear"])

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -404,7 +405,9 @@ def test_signals_save_first_and_the_same_command_resumes(
             rest, _ = process.communicate(timeout=240)
         assert process.returncode == code
         assert f"{number.name}: saving" in rest
-        assert "the same command resumes:\n  python -m experiments.train --data_dir=" in rest
+        # `python`, or the path of this one where that is another.
+        resumes = r"the same command resumes:\n  \S*python\S* -m experiments\.train --data_dir="
+        assert re.search(resumes, rest), rest
         stopped = checkpoints.restore_params(tmp_path / "run", "latest")[2]
         assert f"stopped after step {stopped:,}" in rest
         assert stopped > 0

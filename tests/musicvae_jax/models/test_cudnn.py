@@ -262,7 +262,7 @@ def test_points_in_one_program_are_refused(tmp_path: pathlib.Path) -> None:
     write_store(tmp_path, "mel_2bar")
     point = runs.Point(config, str(tmp_path / "run"), Silent())
     with pytest.raises(
-        InputError, match=r"^lstm_backend: cudnn cannot train points in one program.*$"
+        InputError, match=r"^lstm_backend: cudnn cannot train several points in one program.*$"
     ):
         runs.fit_points([point], data.open_store(tmp_path))
 
