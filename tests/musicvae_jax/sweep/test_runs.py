@@ -130,7 +130,7 @@ def _close(found: Listener, expected: Listener) -> None:
         for mine, other in zip(ours, theirs, strict=True):
             for name, value in other.items():
                 # Batched products round differently, and 200 steps of training amplify it.
-                np.testing.assert_allclose(mine[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+                np.testing.assert_allclose(mine[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("side_by_side", [0, 1])
