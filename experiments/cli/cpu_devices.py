@@ -25,6 +25,8 @@ AUTO = "auto"
 MOST_UNITS = 192
 # ... and leaves each device at least this many rows of a batch.
 FEWEST_ROWS = 32
+# More cores are untried: training on several devices is tested with up to 8.
+MOST_DEVICES = 8
 FORCED = "xla_force_host_platform_device_count"
 
 HELP = (
@@ -84,7 +86,7 @@ def suitable(config: Config, cores: int) -> int:
     model, run = config.model, config.run
     rows = config.train.batch_size // config.train.accumulation
     widest = max(*model.encoder_sizes, *model.decoder_sizes, *model.conductor_sizes)
-    fits = rows % cores == 0 and rows // cores >= FEWEST_ROWS
+    fits = cores <= MOST_DEVICES and rows % cores == 0 and rows // cores >= FEWEST_ROWS
     small = widest <= MOST_UNITS and run.model_parallel == 1
     return cores if small and fits else 1
 

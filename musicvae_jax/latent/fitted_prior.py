@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pathlib
 import warnings
@@ -88,7 +89,8 @@ def fit(
     Args:
       z: [N, Z], one draw from the posterior of each training row.
       held_out: [M, Z], likewise of rows that decide how many components to take.
-      components: numbers of components to try.
+      components: numbers of components to try, in rising order; the first that makes
+        `held_out` less likely than the one before is the last.
       seed: random seed of the initial assignment (k-means).
 
     Returns:
@@ -105,14 +107,23 @@ def fit(
             f"dimensions: {2 * Z} and 1 are needed"
         )
     candidates = {STANDARD: standard(Z)}
+    scores = {STANDARD: _score(candidates[STANDARD], held_out)}
+    last = -math.inf
     for count in components:
         if count * 2 * Z > N:
             continue
-        candidates[str(count)] = _fitted(z, count, seed)
-    scores = {
-        name: float(np.mean(log_density(prior, held_out))) for name, prior in candidates.items()
-    }
+        name = str(count)
+        candidates[name] = _fitted(z, count, seed)
+        scores[name] = _score(candidates[name], held_out)
+        if scores[name] < last:
+            break
+        last = scores[name]
     return candidates[max(scores, key=lambda name: scores[name])], scores
+
+
+def _score(prior: FittedPrior, held_out: np.ndarray) -> float:
+    """Return the mean log-likelihood, nats per row."""
+    return float(np.mean(log_density(prior, held_out)))
 
 
 def _fitted(z: np.ndarray, count: int, seed: int) -> FittedPrior:
