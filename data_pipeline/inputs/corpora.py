@@ -50,6 +50,22 @@ _FOLK = Corpus(
 )
 
 
+# The tunebooks among the folk tunes, without the collection for non-commercial use: what models
+# that are published may be trained on.
+_TUNEBOOKS = Corpus(
+    name="tunebooks",
+    folders=("airdsAirs", "oneills1850", "ryansMammoth"),
+    package="music21",
+    extra="demo",
+    licence="tunes of 1778 to 1903; no terms stated by the transcribers",
+    citation=(
+        "O'Neill's Music of Ireland, 1903; Ryan's Mammoth Collection, 1883 (ABC by R. Davies); "
+        "J. Aird, Airs, 1778-1801 (ABC by J. Campin); M. S. Cuthbert and C. Ariza, music21, "
+        "ISMIR 2010"
+    ),
+)
+
+
 def _lakh(name: str, file: str, size: int, sha256: str) -> Corpus:
     """Describe one archive of https://colinraffel.com/projects/lmd/."""
     return Corpus(
@@ -67,6 +83,7 @@ def _lakh(name: str, file: str, size: int, sha256: str) -> Corpus:
 # independent projects state (muspy, resolv-data); that of clean_midi stands in the second only.
 _ALL = (
     _FOLK,
+    _TUNEBOOKS,
     _lakh(
         "lakh_full",
         "lmd_full.tar.gz",
