@@ -125,7 +125,7 @@ def _first_with_rows(
         segments = split_segments(arrays, meter)
         found = [p for segment in segments for p in excerpts(segment, task)]
         if not found and pad:
-            found = _shorter(segments, task, at_end)
+            found = shorter_excerpts(segments, task, at_end=at_end)
         if found:
             return [dataclasses.replace(excerpt, name=unit.name) for excerpt in found]
         reasons.append(extract.rows_from_notes(arrays, task.name, meter=meter).why_empty or "")
@@ -169,7 +169,7 @@ def file_excerpts(
     return found, empty
 
 
-def _shorter(segments: list[Segment], task: Task, at_end: bool) -> list[Excerpt]:
+def shorter_excerpts(segments: list[Segment], task: Task, *, at_end: bool) -> list[Excerpt]:
     """List the longest excerpts shorter than a row, padded with silence."""
     for num_bars in range(task.num_bars - 1, 0, -1):
         shorter = dataclasses.replace(task, num_bars=num_bars)

@@ -92,6 +92,23 @@ def grid(corners: jax.Array, rows: int, columns: int, kind: str = "slerp") -> ja
         if size < 2:
             raise InputError(f"{name}: {size!r} is out of range, it must be 2 or more")
     across, down = jnp.linspace(0.0, 1.0, columns), jnp.linspace(0.0, 1.0, rows)
+    return grid_at(corners, across, down, kind)
+
+
+def grid_at(
+    corners: jax.Array, across: jax.Array, down: jax.Array, kind: str = "slerp"
+) -> jax.Array:
+    """Fill a grid like `grid`, at given fractions.
+
+    Args:
+      corners: [4, Z] float32: upper left, upper right, lower left, lower right.
+      across: [C] float32, fractions of the way from left to right.
+      down: [R] float32, fractions of the way from the upper to the lower edge.
+      kind: "slerp" or "linear".
+
+    Returns:
+      [R, C, Z] float32.
+    """
     upper = between(corners[0], corners[1], across, kind)
     lower = between(corners[2], corners[3], across, kind)
     return jax.vmap(lambda a, b: between(a, b, down, kind), out_axes=1)(upper, lower)

@@ -1,0 +1,146 @@
+"""All that one file offers to a task: its tracks with their rows, and what cannot be used, and why.
+
+For a user who chooses among the tracks and bars of a file. `excerpts` chooses by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_pipeline.codecs.codec import encode
+from data_pipeline.extraction.excerpts import Excerpt, excerpts, shorter_excerpts
+from data_pipeline.reading import notes
+from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT
+from data_pipeline.reading.segments import Segment, split_segments
+from musicvae_jax.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from note_seq import NoteSequence
+
+NOT_IN_BAND = "not a melody, bass or drums that play together"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfferedTrack:
+    """The rows of one track, or of one group of tracks for a trio.
+
+    Attributes:
+      title: its instruments, for the user.
+      excerpts: its rows in order of time, one or more.
+    """
+
+    title: str
+    excerpts: tuple[Excerpt, ...]
+
+    @property
+    def num_kept(self) -> int:
+        """Notes in all rows; a note in several rows counts in each."""
+        return sum(excerpt.num_kept for excerpt in self.excerpts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Offers:
+    """What a file offers.
+
+    Attributes:
+      tracks: in the order of the file.
+      dropped: (what, why) of everything that gave no row.
+    """
+
+    tracks: tuple[OfferedTrack, ...]
+    dropped: tuple[tuple[str, str], ...]
+
+
+def read_offers(name: str, data: bytes, task_name: str, *, meter: str = "4/4") -> Offers:
+    """List everything that a file offers to a task.
+
+    Args:
+      name: the file's name.
+      data: its bytes.
+      task_name: key of `TASKS`.
+      meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
+
+    Returns:
+      The offers; music shorter than a row is padded with silence if there is no other.
+
+    Raises:
+      ReadError: the file cannot be read.
+    """
+    task = get_task(task_name)
+    tracks: list[OfferedTrack] = []
+    dropped: list[tuple[str, str]] = []
+    for unit in notes.read_units(name, data):
+        if unit.sequence is None:
+            dropped.append((unit.name, str(unit.error)))
+            continue
+        segments = split_segments(notes.notes_from_sequence(unit.sequence), meter)
+        titles = instrument_titles(unit.sequence)
+        found = [excerpt for segment in segments for excerpt in excerpts(segment, task)]
+        found = found or shorter_excerpts(segments, task, at_end=False)
+        tracks += _grouped([dataclasses.replace(e, name=unit.name) for e in found], titles)
+        if not segments:
+            dropped.append((unit.name, NO_NOTES))
+        for segment in segments:
+            dropped += _dropped(segment, task, found, titles)
+    return Offers(tuple(tracks), tuple(dict.fromkeys(dropped)))
+
+
+def instrument_titles(sequence: NoteSequence) -> dict[int, str]:
+    """Name the instruments of a sequence: number, program or "drums", and the track's own name."""
+    import pretty_midi
+
+    own = {info.instrument: info.name for info in sequence.instrument_infos if info.name.strip()}
+    titles = {}
+    for note in sequence.notes:
+        if note.instrument not in titles:
+            known = 0 <= note.program <= 127
+            sound = pretty_midi.program_to_instrument_name(note.program) if known else "unknown"
+            words = "drums" if note.is_drum else sound
+            name = "".join(c for c in own.get(note.instrument, "") if c.isprintable())[:60]
+            quoted = f' "{name.strip()}"' if name.strip() else ""
+            titles[note.instrument] = f"instrument {note.instrument}: {words}{quoted}"
+    return titles
+
+
+def _grouped(found: list[Excerpt], titles: dict[int, str]) -> list[OfferedTrack]:
+    """Gather excerpts by segment and instruments."""
+    groups: dict[tuple[float, tuple[int, ...]], list[Excerpt]] = {}
+    for excerpt in found:
+        groups.setdefault((excerpt.start_seconds, excerpt.instruments), []).append(excerpt)
+    tracks = []
+    for (seconds, instruments), own in groups.items():
+        title = ", ".join(titles.get(i, f"instrument {i}") for i in instruments) or "all drums"
+        since = f", from {seconds:.1f} s" if seconds else ""
+        tracks.append(OfferedTrack(title + since, tuple(own)))
+    return tracks
+
+
+def _dropped(
+    segment: Segment, task: Task, found: list[Excerpt], titles: dict[int, str]
+) -> list[tuple[str, str]]:
+    """List the instruments of a segment that gave no row, each with the reason."""
+    since = f" from {segment.start_seconds:.1f} s" if segment.start_seconds else ""
+    if segment.reason is not None:
+        return [(f"the part{since or ' at the beginning'}", segment.reason)]
+    own = [e for e in found if e.start_seconds == segment.start_seconds]
+    used = {number for excerpt in own for number in excerpt.instruments}
+    takes_all = any(not excerpt.instruments for excerpt in own)
+    dropped = []
+    for number in np.unique(segment.notes["instrument"]).tolist():
+        only = segment.notes[segment.notes["instrument"] == number]
+        if number in used or (takes_all and only["is_drum"].all()):
+            continue
+        reason = _reason(dataclasses.replace(segment, notes=only), task)
+        dropped.append((titles.get(number, f"instrument {number}") + since, reason))
+    return dropped
+
+
+def _reason(segment: Segment, task: Task) -> str:
+    """Return why a segment of one instrument gives no row."""
+    if len(task.tracks) > 1:
+        return NOT_IN_BAND
+    found = encode(segment, task)
+    return found if isinstance(found, str) else TOO_SHORT

@@ -1,0 +1,160 @@
+"""Play a model's latent space in a browser, on this machine.
+
+Example:
+  python -m experiments.studio --run_dir=runs/drums_2bar --open_browser
+
+Prints the address of the page. The page and the server talk to each other only; nothing is stored
+and nothing leaves this machine. Programs are compiled in the background after the start, so that
+the first requests are slower. Ctrl-C ends it at once.
+
+The server listens on this machine only. --host=0.0.0.0 lets others on the network in: whoever has
+the address that is printed, which holds a token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import ipaddress
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Sequence
+
+from data_pipeline import cli
+from data_pipeline.cli import option
+from experiments.cli import compile_cache
+from experiments.cli.run_options import check_ranges
+from experiments.studio import static_files, uploads, warm_up
+from experiments.studio.models import StudioModel, load
+from experiments.studio.safety import LOOPBACK_NAMES, Access
+from experiments.studio.worker import Worker
+from musicvae_jax.config import InputError
+
+LOOPBACK = "127.0.0.1"
+PORTS_TO_TRY = 20
+BACKLOG = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which models to play, and where to listen."""
+
+    run_dirs: tuple[str, ...] = option(
+        (), flag="run_dir", help="Run folder of a model; may be repeated."
+    )
+    port: int = option(8765, help="Port to listen on; 0 takes a free one.")
+    host: str = option(LOOPBACK, help="Address to listen on; others than the default need a token.")
+    open_browser: bool = option(False, help="Open the page in the browser.")
+
+    def __post_init__(self) -> None:
+        """Check what needs no model."""
+        check_ranges(self, port=(0, 65535))
+        if not self.run_dirs:
+            raise InputError("run_dir: --run_dir is needed, the run folder of a model")
+
+
+def check_extra() -> None:
+    """Check that the web server is installed.
+
+    Raises:
+      InputError: it is not.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn")):
+        raise InputError(
+            "the studio needs starlette and uvicorn: pip install 'musicvae-jax[studio]', or "
+            "pip install -e '.[studio]' in a clone"
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket.
+
+    Raises:
+      InputError: the port is taken, the message names one that is free; or the address is not
+        this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except socket.gaierror:
+        raise InputError(f"host: {host!r} is not an address of this machine") from None
+    except PermissionError:
+        raise InputError(f"port: {port} needs the rights of an administrator; try 8765") from None
+    except OSError as error:
+        for other in range(port + 1, min(port + 1 + PORTS_TO_TRY, 65536)):
+            try:
+                socket.create_server((host, other), family=family).close()
+            except OSError:
+                continue
+            raise InputError(f"port: {port} is in use; try --port={other}") from None
+        raise InputError(f"host: {host} port {port}: {error.strerror}") from None
+
+
+def access_of(host: str, port: int) -> Access:
+    """Decide who may ask: on loopback everyone, beyond it whoever has a new token."""
+    if is_loopback(host):
+        return Access(names=(*LOOPBACK_NAMES, host))
+    names = (*LOOPBACK_NAMES, host, socket.gethostname().lower())
+    return Access(names, True, secrets.token_urlsafe(24), f"studio_{port}")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def address(host: str, port: int, token: str | None) -> str:
+    """Return the address to open."""
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")
+
+
+def load_models(options: Options, worker: Worker) -> dict[str, StudioModel]:
+    """Load all models, and print a line for each."""
+    models: dict[str, StudioModel] = {}
+    for run_dir in options.run_dirs:
+        model = load(run_dir, worker, list(models))
+        models[model.name] = model
+        about = model.describe()
+        prior = "fitted prior" if model.prior is not None else "prior N(0, I)"
+        print(
+            f"{model.name}: {about['title']}, {about['parameters'] / 1e6:.2f} million parameters, "
+            f"{prior}, {len(model.vectors)} attribute vectors",
+            flush=True,
+        )
+    return models
+
+
+def main(argv: Sequence[str]) -> None:
+    """Load the models and serve the page."""
+    del argv
+    options = cli.options_from_flags(Options)
+    check_extra()
+    compile_cache.switch_on()
+    with listen(options.host, options.port) as listening:
+        port = listening.getsockname()[1]
+        access = access_of(options.host, port)
+        models = load_models(options, Worker())
+        from experiments.studio import app
+
+        application = app.make_app(models, static_files.load(), access)
+        if access.token is not None:
+            print("warning: others on the network can use the studio with this address")
+        where = address(options.host, port, access.token)
+        print(f"studio: {where}  (Ctrl-C ends it)", flush=True)
+        threading.Thread(target=uploads.warm_up, daemon=True).start()
+        warm_up.start(models.values())
+        if options.open_browser:
+            threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
+        app.serve(application, listening)
+
+
+if __name__ == "__main__":
+    cli.define_flags(Options)
+    cli.run(main)
