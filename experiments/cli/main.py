@@ -24,7 +24,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def commands() -> dict[str, str]:
     """Return the module of every sub-command by its name."""
-    names = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
+    folder = ROOT / "experiments"
+    packages = [path.parent.name for path in folder.glob("*/__main__.py")]
+    names = sorted([path.stem for path in folder.glob("[!_]*.py")] + packages)
     return {"prepare": "data_pipeline.prepare"} | {name: f"experiments.{name}" for name in names}
 
 
@@ -34,7 +36,9 @@ def usage() -> str:
     width = max(map(len, found))
     lines = []
     for name, module in found.items():
-        source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+        path = ROOT / module.replace(".", "/")
+        file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        source = file.read_text(encoding="utf-8")
         first_line = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
         lines.append(f"  {name:{width}}  {first_line}")
     return "\n".join([(__doc__ or "").strip(), "", "Commands:", *lines])

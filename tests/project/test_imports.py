@@ -74,6 +74,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "note_seq": ("data_pipeline",),
     "music21": ("data_pipeline",),
     "ray": ("data_pipeline.conversion.cluster",),
+    "starlette": ("experiments.studio.app",),
+    "uvicorn": ("experiments.studio.app",),
     "jinja2": ("data_pipeline.reporting.html_pages",),
     "matplotlib": ("data_pipeline.render", "data_pipeline.reporting"),
     "absl": ("data_pipeline", "experiments"),
@@ -86,16 +88,20 @@ IN_EXTRA = {
     "music21": "demo",
     "pyfluidsynth": "sound",
     "ray": "cluster",
+    "starlette": "studio",
     "torch": "bench",
+    "uvicorn": "studio",
     "verovio": "score",
 }
 # Modules that are only ever imported inside a function, so that they may import an extra.
 BEHIND_A_FUNCTION = (
     "experiments.benchmarks.support.torch_lean",
     "experiments.benchmarks.support.torch_model",
+    "experiments.studio.app",
 )
 # Distributions of `dev` that no test imports, and why they are there.
 TOOLS = {
+    "httpx": "starlette's test client",
     "ipykernel": "runs the cells of docs/quickstart.ipynb",
     "mypy": "make test runs it",
     "pytest-xdist": "pytest -n",

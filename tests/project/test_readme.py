@@ -84,7 +84,8 @@ def test_the_readme_links_every_page_of_docs() -> None:
 @each_page
 def test_named_commands_exist(page: pathlib.Path) -> None:
     for module in set(re.findall(r"python -m ([\w.]+)", page.read_text(encoding="utf-8"))):
-        path = ROOT / f"{module.replace('.', '/')}.py"
+        path = ROOT / module.replace(".", "/")
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
         assert '__name__ == "__main__"' in path.read_text(encoding="utf-8"), module
     named = re.findall(r"\bmusicvae ([a-z_]+) ", page.read_text(encoding="utf-8"))
     assert set(named) - set(main.commands()) == set()
