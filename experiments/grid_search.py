@@ -34,7 +34,15 @@ from experiments.cli.run_options import check_ranges
 from experiments.cli.signals import StopSignal
 from experiments.sweep import executors, report
 from experiments.sweep.axes import Axis, Point, make_points, parse_axes, shown
-from experiments.sweep.points import PointRun, Scoring, ended, groups_of, open_folders, score
+from experiments.sweep.points import (
+    STOOD_STILL,
+    PointRun,
+    Scoring,
+    ended,
+    groups_of,
+    open_folders,
+    score,
+)
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.sweep import runs
@@ -145,6 +153,21 @@ def main(argv: Sequence[str]) -> None:
         if should_stop():
             _say(f"stopped; the same command resumes:\n  {command}")
             sys.exit(signal.exit_code)
+    compare(options, store, axes, tasks, command)
+
+
+def compare(
+    options: Options,
+    store: data.Store,
+    axes: Sequence[Axis],
+    tasks: Sequence[PointRun],
+    command: str,
+) -> None:
+    """Score the trained points, write the results and print their table.
+
+    Raises:
+      SystemExit: no point is left to compare, each was ended as its steps changed no parameter.
+    """
     rows = report.results(tasks, score(tasks, store, options.scoring, _say))
     about = {
         "command": command,
@@ -152,9 +175,14 @@ def main(argv: Sequence[str]) -> None:
         "fingerprint": store.fingerprint,
         "axes": {axis.name: [shown(value) for value in axis.values] for axis in axes},
     } | options.scoring._asdict()
-    report.write(folder, rows, about, report.report(rows, axes, tasks, about))
+    page = report.report(rows, axes, tasks, about)
+    report.write(pathlib.Path(options.run_dir), rows, about, page)
     _say(report.table(rows, options.scoring))
     _say(f"written: results.csv, results.json and report.html in {options.run_dir}")
+    if all(row["end"] == STOOD_STILL for row in rows):
+        text = "error: every point was ended because its steps changed no parameter"
+        print(f"{text}; report.html has the causes", file=sys.stderr)
+        sys.exit(train.STOOD_STILL)
 
 
 def _say(message: str) -> None:

@@ -129,7 +129,7 @@ def _train_in_one_program(
             recorder.close()
     for task, outcome in zip(group, outcomes, strict=True):
         write_end(task.folder, task.config, outcome)
-        if outcome.diverged:
+        if outcome.cause:
             say(f"{task.point.name} was ended after step {outcome.step:,}: {outcome.cause}")
 
 

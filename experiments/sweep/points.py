@@ -18,6 +18,8 @@ from musicvae_jax.sweep.program import program_key
 from musicvae_jax.training import callbacks, loop
 
 POINTS, END, SCORES, LOG = "points", "end.json", "scores.json", "log.txt"
+# How a point ended whose steps changed no parameter.
+STOOD_STILL = "stood still"
 
 
 class PointRun(NamedTuple):
@@ -50,14 +52,14 @@ def open_folders(
 
 def write_end(folder: pathlib.Path, config: Config, outcome: loop.Outcome) -> None:
     """Record how a point ended, unless steps are left."""
-    if outcome.stopped and not outcome.diverged:
+    if outcome.stopped and not outcome.cause:
         return
     end = "finished"
     if outcome.exhausted:
         end = "stopped early"
-    if outcome.diverged:
-        end = "diverged"
-    about = {"end": end, "step": outcome.step} | _limits(config)
+    if outcome.cause:
+        end = STOOD_STILL
+    about = {"end": end, "step": outcome.step, "cause": outcome.cause} | _limits(config)
     write_json(folder / END, about)
 
 
@@ -74,6 +76,8 @@ def ended(task: PointRun) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found: dict[str, Any] = json.loads(path.read_text())
+    if found["end"] == "diverged":  # the name that earlier versions wrote
+        found["end"] = STOOD_STILL
     limits = _limits(task.config)
     return found if limits == {name: found.get(name) for name in limits} else None
 
@@ -181,7 +185,7 @@ def score(
     """Score the best checkpoint of each point that has ended; earlier scores are reused.
 
     Returns:
-      Scores by point name, without points that diverged.
+      Scores by point name, without points that stood still.
     """
     rows = store.splits[scoring.split]
     rows = rows[data.spread_rows(len(rows), scoring.examples)]
@@ -190,7 +194,7 @@ def score(
         evaluator: evaluation.Evaluator | None = None
         for task in group:
             end = ended(task)
-            if end is None or end["end"] == "diverged":
+            if end is None or end["end"] == STOOD_STILL:
                 continue
             about = scoring._asdict() | {"data": store.fingerprint, "last_step": end["step"]}
             scores = _kept(task.folder / SCORES, about)

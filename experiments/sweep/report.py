@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def results(tasks: Sequence[PointRun], scores: dict[str, dict[str, Any]]) -> list[Row]:
-    """Return a row for each point, the best sampled accuracy first, those that diverged last."""
+    """Return a row for each point, the best sampled accuracy first, points without one last."""
     rows = []
     for task in tasks:
         end = ended(task) or {"end": "not finished", "step": 0}
@@ -120,13 +120,24 @@ def report(
             [row["point"], row["rank"], *_cells(row), row["end"], f"{row['steps']:,}"]
             for row in rows
         ],
-        warnings=[f"{r['point']}: {r['end']}" for r in rows if r["sampled_accuracy"] is None],
+        warnings=_warnings(rows, tasks),
         map_names=f"{down.name} and {across.name}" if down.name else across.name,
         maps=_maps(rows, axes),
         num_hidden_maps=max(0, math.prod(len(a.values) for a in _others(axes)) - _MOST_PANELS),
         rate_distortion=_rate_distortion(rows, axes),
         curves=_curves(tasks),
     )
+
+
+def _warnings(rows: Sequence[Row], tasks: Sequence[PointRun]) -> list[str]:
+    """Say of each point without scores how it ended, and why."""
+    causes = {task.point.name: (ended(task) or {}).get("cause") for task in tasks}
+    found = []
+    for row in rows:
+        if row["sampled_accuracy"] is None:
+            cause = causes[row["point"]]
+            found.append(f"{row['point']}: {row['end']}" + (f"; {cause}" if cause else ""))
+    return found
 
 
 def _map_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis]:

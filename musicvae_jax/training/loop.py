@@ -51,11 +51,6 @@ class Outcome(NamedTuple):
     exhausted: bool = False
     cause: str = ""
 
-    @property
-    def diverged(self) -> bool:
-        """Return whether the run was ended because its parameters no longer changed."""
-        return bool(self.cause)
-
 
 def check_fits(
     config: Config, store: data.Store, devices: Sequence[jax.Device] | None = None

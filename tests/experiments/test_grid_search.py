@@ -22,6 +22,7 @@ from experiments.cli import config_flags
 from experiments.sweep import executors, report
 from experiments.sweep.axes import Axis, make_points, parse_axes
 from experiments.sweep.points import (
+    END,
     GroupProgress,
     PointRun,
     Scoring,
@@ -29,6 +30,7 @@ from experiments.sweep.points import (
     groups_of,
     write_end,
 )
+from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import get_task
@@ -248,11 +250,17 @@ def test_the_end_of_a_point_is_recorded_and_valid_for_its_limits(
         (loop.Outcome(NO_STATE, 4, True), None),
         (loop.Outcome(NO_STATE, 9, False), "finished"),
         (loop.Outcome(NO_STATE, 9, False, exhausted=True), "stopped early"),
-        (loop.Outcome(NO_STATE, 9, False, cause="not finite"), "diverged"),
+        (loop.Outcome(NO_STATE, 9, False, cause="not finite"), "stood still"),
     ):
         write_end(tmp_path, point.config, outcome)
         found = ended(task)
         assert (found and found["end"]) == end
+    # Earlier versions had another name for it.
+    path = tmp_path / END
+    path.write_text(path.read_text().replace("stood still", "diverged"))
+    earlier = ended(task)
+    assert earlier is not None
+    assert earlier["end"] == "stood still"
     longer = point._replace(config=point.config.replace(train_steps=300_000))
     assert ended(PointRun(longer, tmp_path)) is None
 
@@ -278,7 +286,7 @@ def test_when_a_point_fails_the_processes_of_the_others_end(
         started[0].kill()
 
 
-def test_a_point_that_diverged_comes_last_and_is_named(
+def test_a_point_that_stood_still_comes_last_with_its_cause(
     tmp_path: pathlib.Path, base: Config
 ) -> None:
     axes = [Axis("beta", (0.5, 1.0)), Axis("seed", (0, 1))]
@@ -306,8 +314,30 @@ def test_a_point_that_diverged_comes_last_and_is_named(
     scoring = Scoring("validation", 0, 3)
     lines = report.table(rows, scoring).splitlines()
     assert "0.3000 ± 0.0100" in lines[1]
-    assert lines[4].endswith("diverged")
+    assert lines[4].endswith("stood still")
     about = {"command": "c <&>", "data": "d"} | scoring._asdict()
     page = report.report(rows, axes, tasks, about)
-    assert "beta=0.5,seed=0: diverged" in page
+    assert "beta=0.5,seed=0: stood still; not finite" in page
     assert "c &lt;&amp;&gt;" in page
+
+
+def test_a_sweep_whose_points_all_stood_still_has_exit_code_3(
+    tmp_path: pathlib.Path,
+    store_dir: pathlib.Path,
+    base: Config,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    axes = parse_axes(["beta=0.5,1"])
+    tasks = [PointRun(point, tmp_path / point.name) for point in make_points(base, axes)]
+    cause = "the last 100 steps changed no parameter"
+    for task in tasks:
+        task.folder.mkdir()
+        write_end(task.folder, task.config, loop.Outcome(NO_STATE, 100, False, cause=cause))
+    options = grid_search.Options(data_dir="data", run_dir=str(tmp_path))
+    store = data.open_store(store_dir)
+    with pytest.raises(SystemExit, match=r"^3$"):
+        grid_search.compare(options, store, axes, tasks, "command")
+    printed = capsys.readouterr()
+    assert printed.out.count("  stood still\n") == 2
+    assert printed.err.startswith("error: every point was ended because its steps changed no")
+    assert (tmp_path / "report.html").read_text().count(f"stood still; {cause}") == 2

@@ -147,7 +147,7 @@ def test_every_point_equals_its_single_run(
     last = len(fields)
     points, heard = _points(config, tmp_path, [*fields, DIVERGING])
     outcomes = runs.fit_points(points, store, side_by_side=side_by_side)
-    assert [o.diverged for o in outcomes] == [False] * last + [True]
+    assert [bool(o.cause) for o in outcomes] == [False] * last + [True]
     for n, (expected, outcome) in enumerate(singles[:last]):
         _close(heard[n], expected)
         assert heard[n].saves == expected.saves == [100, 200]
