@@ -7,11 +7,14 @@ import pathlib
 import signal
 import tempfile
 
-# Commands under test keep compiled programs; not in the home folder of who runs the tests.
 # Set before jax reads it; pytest-xdist's workers and child processes inherit it.
+# Compiled programs are shared, in a folder that is not in the home of whoever runs the tests.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="musicvae-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Tests compile many programs and run each a few times, so that compiling is what takes long.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
