@@ -9,6 +9,7 @@ interval, next to the same distance between two halves of the real rows.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from data_pipeline import cli
@@ -16,29 +17,30 @@ from experiments.analysis import page as analysis_page
 from experiments.analysis.material import Options, gather, look_at_latents
 from experiments.analysis.report import as_json, table
 from experiments.cli import compile_cache
-from experiments.cli.outputs import check_writable
+from experiments.cli.run_options import choose_prior, open_model, output_folder
 from musicvae_jax.analysis import comparison, originality, sets
-from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import run_folder
 
 
 def analyze(options: Options) -> str:
-    """Analyse a run, write both files, and return the summary.
+    """Analyse a model, write both files, and return the summary.
 
     Raises:
-      InputError: there is no such run, checkpoint or data, or the output cannot be written.
+      InputError: there is no such model, checkpoint or data, or the output cannot be written.
     """
-    folder = check_writable(options.output or options.run_dir, "output")
-    vae = MusicVAE.restore(options.run_dir, options.checkpoint)
+    folder = output_folder(options)
+    vae = open_model(options)
+    options = dataclasses.replace(options, prior=choose_prior(options, vae))
     material = gather(vae, options)
     known = originality.know(material.train, vae.task)
     analysis = sets.analyse(material.real, material.others, known, vae.task, options.seed)
     latents = look_at_latents(vae, material, analysis, options.seed)
     about = {
         "task": vae.task.name,
-        "checkpoint": options.checkpoint,
+        "checkpoint": options.model or options.checkpoint,
         "split": options.split,
         "samples": options.num,
+        "prior": options.prior,
         "held_out_rows": len(material.real.tokens),
         "train_rows": len(material.train),
         "temperature": options.temperature,

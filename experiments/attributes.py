@@ -6,10 +6,11 @@ Example:
 The vector of an attribute (note density, syncopation, ...) is the mean z of the training rows in
 the top quartile of the attribute minus that of the rows in the bottom quartile. The vectors are
 stored in the run folder for `experiments.generate --mode=attribute`. Then each is added to and
-subtracted from --num samples from the prior, and the table shows by what percentage each
-attribute of the decoded rows changes, with standard errors: attribute_matrix.json and .png. All
-rows are decoded with the same random numbers. Tokens are sampled (--temperature=1), because
-greedy decoding with a small model gives too few notes for percentages to mean much.
+subtracted from --num samples from the prior (the fitted one, where the model has it), and the table
+shows by what percentage each attribute of the decoded rows changes, with standard errors:
+attribute_matrix.json and .png. All rows are decoded with the same random numbers. Tokens are
+sampled (--temperature=1), because greedy decoding with a small model gives too few notes for
+percentages to mean much.
 
 Attributes are correlated in music, and so are their vectors: syncopated rows have fewer notes.
 With --match=note_density the quartiles of the other attributes are computed within strata of
@@ -36,23 +37,30 @@ from data_pipeline.cli import option
 from data_pipeline.reporting.charts import percent_heatmaps_png
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
-from experiments.cli.outputs import check_writable
 from experiments.cli.run_data import open_run_data
-from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
+from experiments.cli.run_options import (
+    LARGEST_SEED,
+    DataOptions,
+    PriorOptions,
+    check_ranges,
+    choose_prior,
+    name_prior,
+    open_model,
+    output_folder,
+)
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.attributes import Vectors
 from musicvae_jax.latent.batches import MAX_BATCH
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.storage import checkpoints
 
 MATRIX = "attribute_matrix"
 SIGNS = {"subtracted": -1.0, "added": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(RunOptions):
+class Options(PriorOptions, DataOptions):
     """What to measure."""
 
     rows: int = option(50_000, help="Number of training rows, evenly spaced; 0: all.")
@@ -62,6 +70,7 @@ class Options(RunOptions):
     match: str | None = option(
         None, help="Attribute that the vectors of the others should leave unchanged."
     )
+    output: str | None = option(None, help="Folder to write into. Default: the run folder.")
 
     def __post_init__(self) -> None:
         """Check every field that needs neither model nor data."""
@@ -137,7 +146,7 @@ def change_matrix(vae: MusicVAE, vectors: Vectors, options: Options) -> Matrix:
     All are decoded with the same random numbers, so that differences are due to the vector.
     """
     z_key, token_key = jax.random.split(jax.random.key(options.seed))
-    z = np.asarray(jax.random.normal(z_key, (options.num, vae.z_size)))
+    z = vae.draw(options.num, z_key, options.prior)
     names = list(vectors.vectors)
 
     def measured(points: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,7 +175,8 @@ def largest_on_diagonal(percent: np.ndarray) -> list[bool]:
 def table(matrix: Matrix, options: Options) -> str:
     """Format both matrices; a star marks the largest change of each row."""
     width = max(map(len, matrix.names)) + 2
-    lines = [f"{options.num} samples from the prior, temperature {options.temperature:g}"]
+    source = name_prior(str(options.prior))
+    lines = [f"{options.num} samples from {source}, temperature {options.temperature:g}"]
     means = "".join(f"{matrix.before[name]:>20.3f}" for name in matrix.names)
     for sign in SIGNS:
         lines += ["", f"{'vector ' + sign:{width}}" + "".join(f"{n:>20}" for n in matrix.names)]
@@ -202,6 +212,7 @@ def write(folder: pathlib.Path, matrix: Matrix, vectors: Vectors, options: Optio
         "num": options.num,
         "temperature": options.temperature,
         "seed": options.seed,
+        "prior": options.prior,
         "attributes": matrix.names,
         "before": matrix.before,
     }
@@ -225,28 +236,28 @@ def run(options: Options) -> str:
     """Compute vectors and table, store both in the run folder, and return the table.
 
     Raises:
-      InputError: there is no such run or checkpoint, the store is of another task or has no
-        training rows, or the run folder cannot be written.
+      InputError: there is no such model or checkpoint, the store is of another task or has no
+        training rows, or the output cannot be written.
     """
-    folder = check_writable(options.run_dir, "run_dir")
-    config, params, step = checkpoints.restore_params(folder, options.checkpoint)
-    vae = MusicVAE(config, params)
-    store = open_run_data(folder, options.data_dir, vae.task, options.allow_changed_data)
+    folder = output_folder(options)
+    vae = open_model(options)
+    options = dataclasses.replace(options, prior=choose_prior(options, vae))
+    store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
     rows = store.splits["train"]
     if not len(rows):
         raise InputError(f"data_dir: {store.path} has no training rows")
     if options.match is not None:
         attributes.check_name(options.match, vae.task, "match")
     chosen = np.asarray(rows[data.spread_rows(len(rows), options.rows)])
-    print(
-        f"{config.task}, step {step:,}: {len(chosen):,} of {len(rows):,} training rows", flush=True
-    )
-    vectors = find_vectors(vae, step, chosen, options.match)
+    found = f"{len(chosen):,} of {len(rows):,} training rows"
+    print(f"{vae.task.name}, step {vae.step:,}: {found}", flush=True)
+    vectors = find_vectors(vae, vae.step, chosen, options.match)
     for name, reason in vectors.about["missing"].items():
         print(f"no vector of {name}: {reason}")
     if vectors.about.get("rows_without_match"):
         left_out = vectors.about["rows_without_match"]
         print(f"match: {left_out:,} rows for which {options.match} is undefined are left out")
+    folder.mkdir(parents=True, exist_ok=True)
     path = attributes.save_vectors(folder, vectors)
     matrix = change_matrix(vae, vectors, options)
     write(folder, matrix, vectors, options)

@@ -38,7 +38,7 @@ from data_pipeline.cli import option
 from data_pipeline.reading.segments import METERS
 from experiments.cli import compile_cache
 from experiments.cli.outputs import check_writable
-from experiments.cli.run_options import ModelOptions, check_ranges
+from experiments.cli.run_options import ModelOptions, check_ranges, open_model
 from experiments.cli.signals import StopSignal
 from experiments.encoding import shards
 from experiments.encoding.inputs import Corpus, open_corpus
@@ -47,8 +47,6 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices.sharding import along_data, check_divides, make_mesh, replicated
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_model
-from musicvae_jax.storage import checkpoints
-from musicvae_jax.tasks import get_task
 
 Encode = Callable[[np.ndarray], shards.Latents]
 
@@ -132,28 +130,27 @@ def run(options: Options) -> str:
     """Encode the input; return a summary.
 
     Raises:
-      InputError: there is no such run or input, they do not fit, or the output is something else.
+      InputError: there is no such model or input, they do not fit, or the output is something else.
       SystemExit: a signal stopped it; the exit code is that of a shell.
     """
-    config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
-    task = get_task(config.task)
+    vae = open_model(options)
     corpus = open_corpus(
-        options.inputs, options.split, options.meter, task, options.allow_changed_data
+        options.inputs, options.split, options.meter, vae.task, options.allow_changed_data
     )
     folder = check_writable(options.output, "output")
     identity = {
         "format": shards.FORMAT,
-        "task": config.task,
-        "step": step,
-        "model": _digest(params),
+        "task": vae.task.name,
+        "step": vae.step,
+        "model": _digest(vae.params),
         "input": corpus.fingerprint,
-        "z_size": config.model.z_size,
+        "z_size": vae.z_size,
         "shard_rows": options.shard_rows,
         "batch_size": options.batch_size,
     }
     if shards.open_output(folder, identity):
         return f"{folder}: found finished"
-    encode = make_encode(config, params, options.batch_size)
+    encode = make_encode(vae.config, vae.params, options.batch_size)
     start = time.perf_counter()
     with StopSignal() as stop:
         encoded = encode_corpus(corpus, encode, folder, options.shard_rows, stop)
@@ -164,7 +161,7 @@ def run(options: Options) -> str:
     record = shards.finish(folder, identity)
     if not record["rows"]:
         shards.discard(folder)
-        raise InputError(f"input: no row of {config.task} found: {_counted(record['skipped'])}")
+        raise InputError(f"input: no row of {vae.task.name} found: {_counted(record['skipped'])}")
     return (
         f"{folder}: {record['rows']:,} rows in {record['shards']} shards; now {encoded:,} in "
         f"{seconds:.1f} s, {encoded / seconds:,.0f} examples/s"

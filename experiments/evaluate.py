@@ -1,6 +1,7 @@
 """Score a trained model on a split; print a table and write JSON and CSV to the run folder.
 
 python -m experiments.evaluate --run_dir=runs/demo --split=test
+python -m experiments.evaluate --model=drums_2bar --data_dir=data/drums_2bar
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import csv
 import dataclasses
 import io
 import math
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,11 +20,10 @@ from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
 from experiments.cli.run_data import open_run_data, split_rows
-from experiments.cli.run_options import RunOptions
+from experiments.cli.run_options import DataOptions, open_model, output_folder
 from musicvae_jax import data, evaluation
 from musicvae_jax.evaluation import Evaluation
-from musicvae_jax.storage import checkpoints, run_folder
-from musicvae_jax.tasks import get_task
+from musicvae_jax.storage import run_folder
 
 SCORES = {
     "accuracy": "accuracy",
@@ -45,7 +44,7 @@ COLUMNS = ("teacher forced", "greedy", "sampled", "no event", "unigram", "onset 
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(RunOptions):
+class Options(DataOptions):
     """What to evaluate."""
 
     split: str = option(
@@ -53,6 +52,9 @@ class Options(RunOptions):
     )
     draws: int = option(3, help="Samples per row.")
     seed: int = option(0, help="Random seed for sampling.")
+    output: str | None = option(
+        None, help="Folder for JSON and CSV. Default: the run folder; with --model, none."
+    )
 
     def __post_init__(self) -> None:
         """Check the split."""
@@ -63,25 +65,27 @@ def evaluate(options: Options) -> str:
     """Score the split, write `evaluation_<split>.json` and `.csv`, and return the table.
 
     Raises:
-      InputError: there is no such run, checkpoint or split, or the split is empty.
+      InputError: there is no such model, checkpoint or split, or the split is empty.
     """
-    folder = pathlib.Path(options.run_dir)
-    config, params, step = checkpoints.restore_params(folder, options.checkpoint)
-    task = get_task(config.task)
-    store = open_run_data(folder, options.data_dir, task, options.allow_changed_data)
+    vae = open_model(options)
+    store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
     rows = split_rows(store, options.split)
+    writes = bool(options.output or options.run_dir)
+    folder = output_folder(options) if writes else None
     found = evaluation.evaluate(
-        config, params, rows, draws=options.draws, seed=options.seed, track=show_progress
+        vae.config, vae.params, rows, draws=options.draws, seed=options.seed, track=show_progress
     )
     about = {
-        "task": config.task,
+        "task": vae.task.name,
         "split": options.split,
         "data": str(store.path),
-        "checkpoint": options.checkpoint,
-        "step": step,
+        "checkpoint": options.model or options.checkpoint,
+        "step": vae.step,
     }
-    write_json(folder / f"evaluation_{options.split}.json", about | found._asdict())
-    run_folder.write_text(folder / f"evaluation_{options.split}.csv", as_csv(found))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"evaluation_{options.split}.json", about | found._asdict())
+        run_folder.write_text(folder / f"evaluation_{options.split}.csv", as_csv(found))
     return table(found, about)
 
 

@@ -1,6 +1,7 @@
 """Write a trained model in a format that other programs read.
 
 python -m experiments.export --run_dir=runs/mel --format=safetensors --output=mel.safetensors
+python -m experiments.export --model=drums_2bar --format=magentajs --page --output=page
 
 docs/interop.md says which program reads which format.
 """
@@ -17,6 +18,7 @@ from absl import flags
 
 from data_pipeline import cli
 from experiments.browser_page import add_page
+from experiments.cli.run_options import check_model, open_model
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.interop import jax_export, magentajs, reference, safetensors_file
 from musicvae_jax.interop.bundle_writer import write_bundle
@@ -29,22 +31,24 @@ class Options(NamedTuple):
     """What to export.
 
     Attributes:
-      run_dir: folder of the run.
+      run_dir: folder of the run; None with `model`.
       format: a key of `FORMATS`.
       output: file, folder or prefix to write; None: in the run folder, under `exports`.
       checkpoint: "best", "latest" or a saved step.
       dtype: "float32" or "float16", for safetensors.
       quantize: "none", "float16", "uint16" or "uint8", for magentajs.
       page: whether to add a page that samples and plays the model, for magentajs.
+      model: model of this package, instead of a run.
     """
 
-    run_dir: str
+    run_dir: str | None
     format: str
     output: str | None = None
     checkpoint: str = "best"
     dtype: str = "float32"
     quantize: str = "none"
     page: bool = False
+    model: str | None = None
 
 
 class Trained(NamedTuple):
@@ -53,7 +57,7 @@ class Trained(NamedTuple):
     config: Config
     params: Params
     step: int
-    run_dir: str
+    run_dir: str | None
 
 
 class Format(NamedTuple):
@@ -98,6 +102,8 @@ def _write_jax(trained: Trained, path: pathlib.Path, options: Options) -> None:
 def _read_adam(trained: Trained) -> reference.Adam | None:
     """Read Adam's state, if the run has it and the reference's optimiser could use it."""
     train = trained.config.train
+    if trained.run_dir is None:
+        return None
     with checkpoints.Checkpoints(trained.run_dir) as saved:
         optimiser = saved.restore_state(trained.step).get("optimiser") or []
     memory = next((part for part in optimiser if part and "first_moment" in part), None)
@@ -125,7 +131,7 @@ def export(options: Options) -> pathlib.Path:
     """Write the model and return where.
 
     Raises:
-      InputError: no such run, checkpoint or format, the format cannot hold this model, or the
+      InputError: no such model, checkpoint or format, the format cannot hold this model, or the
         output exists.
     """
     if options.format not in FORMATS:
@@ -138,12 +144,9 @@ def export(options: Options) -> pathlib.Path:
     if options.format != "safetensors" and options.dtype != "float32":
         raise InputError("dtype: only the format safetensors has it")
     chosen = FORMATS[options.format]
-    default = pathlib.Path(options.run_dir) / "exports" / chosen.default_name
-    path = pathlib.Path(options.output) if options.output else default
-    if path.exists():
-        raise InputError(f"output: {path} exists; remove it or name another")
-    restored = checkpoints.restore_params(options.run_dir, options.checkpoint)
-    trained = Trained(*restored, options.run_dir)
+    path = _output(options, chosen)
+    vae = open_model(options)
+    trained = Trained(vae.config, vae.params, vae.step, options.run_dir)
     is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -155,9 +158,21 @@ def export(options: Options) -> pathlib.Path:
     return path
 
 
+def _output(options: Options, chosen: Format) -> pathlib.Path:
+    """Return the path to write, which does not exist."""
+    if not options.output and check_model(options) == options.model:
+        raise InputError("output: needed with --model: the file or folder to write, --output=PATH")
+    default = pathlib.Path(str(options.run_dir)) / "exports" / chosen.default_name
+    path = pathlib.Path(options.output) if options.output else default
+    if path.exists():
+        raise InputError(f"output: {path} exists; remove it or name another")
+    return path
+
+
 def define_flags() -> None:
     """Define this entry point's flags."""
     flags.DEFINE_string("run_dir", None, "Folder of the run.")
+    flags.DEFINE_string("model", None, "Model of this package, instead of --run_dir.")
     flags.DEFINE_enum("format", None, list(FORMATS), "Format to write.")
     text = "File or folder to write. Default: RUN/exports/ and a name for the format."
     flags.DEFINE_string("output", None, text)
@@ -173,8 +188,8 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Export and say where the model is."""
     del argv
-    if not flags.FLAGS.run_dir or not flags.FLAGS.format:
-        raise InputError("--run_dir and --format are needed")
+    if not (flags.FLAGS.run_dir or flags.FLAGS.model) or not flags.FLAGS.format:
+        raise InputError("--run_dir (or --model) and --format are needed")
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
     print(export(Options(**values)))
 

@@ -21,16 +21,18 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.run_data import open_run_data
-from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
+from experiments.cli.run_options import LARGEST_SEED, CheckpointOptions, check_ranges
 from experiments.encoding import prior
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(RunOptions):
+class Options(CheckpointOptions):
     """What to fit."""
 
+    run_dir: str = option(help="Run folder of the model.")
+    data_dir: str | None = option(None, help="Token store. Default: the run's own.")
     rows: int = option(prior.MOST_ROWS, help="Training rows to encode at most.")
     seed: int = option(0, help="Random seed.")
 

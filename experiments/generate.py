@@ -4,7 +4,7 @@ Example:
   python -m experiments.generate --run_dir=runs/mel_2bar --mode=sample --num=8 --output=music
 
 Modes:
-  sample       --num rows from the prior: the one fitted to training rows where the run has it,
+  sample       --num rows from the prior: the one fitted to training rows where the model has it,
                otherwise N(0, I)
   reconstruct  each input through the model and back; also one file per input, original first
   interpolate  --steps rows from a first input to a second one
@@ -34,74 +34,52 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline import cli
-from data_pipeline.command_line import shell_line
 from experiments.cli import compile_cache
 from experiments.cli.outputs import check_writable
+from experiments.cli.run_options import choose_prior, name_prior, open_model
 from experiments.generation.files import write
 from experiments.generation.inputs import read_inputs
 from experiments.generation.modes import make
-from experiments.generation.options import PRIOR_MODES, Options
+from experiments.generation.options import Options
 from musicvae_jax.config import InputError
-from musicvae_jax.latent import attributes, fitted_prior
-from musicvae_jax.latent.fitted_prior import FittedPrior
+from musicvae_jax.latent import attributes
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.storage import checkpoints
-from musicvae_jax.tasks import Task
 
 
-def read_vector(options: Options, task: Task, step: int) -> np.ndarray | None:
-    """Read the vector of the attribute to change; None in other modes.
+def read_vector(options: Options, vae: MusicVAE) -> np.ndarray | None:
+    """Return the vector of the attribute to change; None in other modes.
 
     Raises:
-      InputError: the task has no such attribute, or the run no vectors of this checkpoint.
+      InputError: the task has no such attribute, or the model no vector of it.
     """
-    if options.attribute is None:
+    name, task = options.attribute, vae.task.name
+    if name is None:
         return None
-    attributes.check_name(options.attribute, task)
+    attributes.check_name(name, vae.task)
+    if name in vae.attributes:
+        return vae.attributes[name]
+    if options.run_dir is None:
+        known = ", ".join(vae.attributes) or "none"
+        raise InputError(f"attribute: {options.model} has no vector of {name}; it has: {known}")
     found = attributes.load_vectors(options.run_dir)
-    advice = "run python -m experiments.attributes again"
-    if (found.task, found.step) != (task.name, step):
+    if (found.task, found.step) != (task, vae.step):
         raise InputError(
             f"attribute: the vectors in {options.run_dir} are of {found.task}, step {found.step}, "
-            f"the model is of {task.name}, step {step}; {advice}"
+            f"the model is of {task}, step {vae.step}; run python -m experiments.attributes again"
         )
-    if options.attribute not in found.vectors:
-        reason = found.about.get("missing", {}).get(options.attribute, "it was not computed")
-        raise InputError(f"attribute: there is no vector of {options.attribute}: {reason}")
-    return found.vectors[options.attribute]
-
-
-def read_prior(options: Options, step: int) -> FittedPrior | None:
-    """Read the fitted prior if the mode draws from one and the run has it; None for N(0, I).
-
-    A prior of another checkpoint is not used; without --prior=fitted a line says so.
-
-    Raises:
-      InputError: --prior=fitted is given and there is none of this checkpoint.
-    """
-    walks_inputs = options.mode == "long" and bool(options.inputs or options.data_dir)
-    if options.prior == "standard" or options.mode not in PRIOR_MODES or walks_inputs:
-        return None
-    found = fitted_prior.load(options.run_dir)
-    if found is not None and found.step == step:
-        return found.prior
-    advice = shell_line("experiments.fit_prior", [f"--run_dir={options.run_dir}"])
-    if options.prior == "fitted":
-        raise InputError(
-            f"prior: {options.run_dir} has no fitted prior of step {step}; make it with {advice}"
-        )
-    if found is not None:
-        print(f"the fitted prior is of step {found.step}, so N(0, I) is used; new: {advice}")
-    return None
+    reason = found.about.get("missing", {}).get(name, "it was not computed")
+    raise InputError(f"attribute: there is no vector of {name}: {reason}")
 
 
 def generate(options: Options) -> list[pathlib.Path]:
     """Generate music and write it; return the files."""
     check_writable(options.output, "output")
-    config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
-    vae = MusicVAE(config, params)
-    vector = read_vector(options, vae.task, step)
-    prior = read_prior(options, step)
+    vae = open_model(options)
+    vector = read_vector(options, vae)
+    source = ""
+    if options.draws_from_prior:
+        options = dataclasses.replace(options, prior=choose_prior(options, vae))
+        source = f", prior: {name_prior(str(options.prior))}"
     rows = None
     if options.inputs or options.data_dir:
         rows, origins, qpm = read_inputs(options, vae.task)
@@ -109,9 +87,9 @@ def generate(options: Options) -> list[pathlib.Path]:
         if options.qpm is None and qpm is not None:
             options = dataclasses.replace(options, qpm=qpm)
             print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the input")
-    source = ", fitted prior" if prior is not None else ""
-    print(f"{options.mode}: {vae.task.name}, {options.run_dir}, step {step}{source}", flush=True)
-    return write(make(vae, options, rows, vector, prior), vae.task, options)
+    where = options.run_dir or options.model
+    print(f"{options.mode}: {vae.task.name}, {where}, step {vae.step}{source}", flush=True)
+    return write(make(vae, options, rows, vector), vae.task, options)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -31,9 +31,14 @@ from data_pipeline.reporting import charts
 from data_pipeline.reporting.charts import Line, Panel
 from experiments.analysis.material import decode
 from experiments.cli import compile_cache
-from experiments.cli.outputs import check_writable
 from experiments.cli.run_data import open_run_data
-from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
+from experiments.cli.run_options import (
+    LARGEST_SEED,
+    DataOptions,
+    check_ranges,
+    open_model,
+    output_folder,
+)
 from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
 from musicvae_jax.config import InputError
@@ -48,7 +53,7 @@ LATENT, DATA = "latent space", "data space"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(RunOptions):
+class Options(DataOptions):
     """What to compare."""
 
     num: int = option(256, help="Largest number of pairs of held-out rows.")
@@ -217,10 +222,10 @@ def run(options: Options) -> str:
     """Run the experiment, write both files, and return the table.
 
     Raises:
-      InputError: there is no such run, checkpoint or data, or the output cannot be written.
+      InputError: there is no such model, checkpoint or data, or the output cannot be written.
     """
-    folder = check_writable(options.output or options.run_dir, "output")
-    vae = MusicVAE.restore(options.run_dir, options.checkpoint)
+    folder = output_folder(options)
+    vae = open_model(options)
     store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
     ends = draw_pairs(store.splits[options.split], options.num, options.seed)
     train = store.splits["train"]
@@ -232,7 +237,7 @@ def run(options: Options) -> str:
         "pairs": len(ends[0]),
         "train_rows": len(train),
         "temperature": options.temperature,
-        "checkpoint": options.checkpoint,
+        "checkpoint": options.model or options.checkpoint,
         "seed": options.seed,
     }
     folder.mkdir(parents=True, exist_ok=True)

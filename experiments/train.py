@@ -39,9 +39,11 @@ from experiments.encoding import prior
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices import processes
+from musicvae_jax.interop import safetensors_file
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import build_model
+from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.training import fine_tuning, loop
 from musicvae_jax.training.step import init_state
@@ -66,8 +68,9 @@ class Options(FolderOptions, MachineOptions):
 
     init_from: str | None = option(
         None,
-        help="Start from the parameters of this run folder (its best checkpoint) or checkpoint "
-        "(RUN/checkpoints/STEP), as far as they fit; see also --freeze.",
+        help="Start from the parameters of this run folder (its best checkpoint), checkpoint "
+        "(RUN/checkpoints/STEP) or model of this package (which also gives the sizes), as far as "
+        "they fit; see also --freeze.",
     )
     fit_prior: bool = option(
         True, help="Fit a prior to the encoded training rows at the end, see experiments.fit_prior."
@@ -86,13 +89,15 @@ def first_params(config: Config, folder: pathlib.Path, init_from: str | None) ->
     has_steps = (folder / checkpoints.FOLDER).is_dir() and any(
         place.name.isdecimal() for place in (folder / checkpoints.FOLDER).iterdir()
     )
-    place = str(pathlib.Path(init_from).resolve()) if init_from else None
+    place = init_from
+    if init_from and not _is_packaged(init_from):
+        place = str(pathlib.Path(init_from).resolve())
     if (has_steps or known) and place != known:
         began = f"started from {known}" if known else "started from random parameters"
         raise InputError(f"init_from: {folder} {began}; give that again, or another run_dir")
     if place is None or has_steps:
         return None
-    _, old, step = fine_tuning.read_start(place)
+    old, step = _read_start(place)
     drawn = init_state(build_model(config), config).params
     params, report = fine_tuning.take_over(drawn, old)
     if processes.is_first():
@@ -103,8 +108,27 @@ def first_params(config: Config, folder: pathlib.Path, init_from: str | None) ->
     return jax.device_get(params)
 
 
-def checked_inputs(data_dir: str, values: flags.FlagValues) -> tuple[data.Store, Config]:
+def _is_packaged(init_from: str) -> bool:
+    """Tell whether this names a model of the package, not a folder."""
+    return init_from in packaged.names() and not pathlib.Path(init_from).exists()
+
+
+def _read_start(place: str) -> tuple[Any, int]:
+    """Read the parameters to start from, and their step."""
+    if _is_packaged(place):
+        saved = safetensors_file.read(packaged.path_of(place))
+        return saved.params, saved.step
+    _, params, step = fine_tuning.read_start(place)
+    return params, step
+
+
+def checked_inputs(
+    data_dir: str, values: flags.FlagValues, init_from: str | None = None
+) -> tuple[data.Store, Config]:
     """Open the data, build the configuration from its flags and check that they fit.
+
+    Architecture and sizes that no flag gives are those of the model of the package that
+    `init_from` names, if it does.
 
     Raises:
       InputError: a flag is out of range, or the data is no store, of another task, too small for
@@ -113,6 +137,10 @@ def checked_inputs(data_dir: str, values: flags.FlagValues) -> tuple[data.Store,
     store = data.open_store(data_dir)
     task = config_flags.task_name(values) or store.task.name
     config = config_flags.config_for(task, values)
+    if init_from and _is_packaged(init_from):
+        sizes = vars(safetensors_file.read(packaged.path_of(init_from)).config.model)
+        own = config_flags.given(values)
+        config = config.replace(**{name: v for name, v in sizes.items() if name not in own})
     if task != store.task.name:
         raise InputError(
             f"task: {store.path} holds rows of {store.task.name}, not of {task}; give "
@@ -143,7 +171,7 @@ def train(options: Options, values: flags.FlagValues) -> None:
       InputError: the input does not fit, or the disk is full.
     """
     compile_cache.switch_on()
-    store, config = checked_inputs(options.data_dir, values)
+    store, config = checked_inputs(options.data_dir, values, options.init_from)
     if not options.multihost:
         cpu_devices.divide(options.cpu_devices, config, pathlib.Path(options.run_dir))
     loop.check_fits(config, store)  # with the devices, before anything is written

@@ -12,7 +12,7 @@ import tqdm
 
 from data_pipeline.cli import check_choices, option
 from experiments.cli.run_data import open_run_data, split_rows
-from experiments.cli.run_options import LARGEST_SEED, RunOptions, check_ranges
+from experiments.cli.run_options import LARGEST_SEED, DataOptions, PriorOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, latent
 from musicvae_jax.analysis.sets import Analysis, Rows
@@ -30,7 +30,7 @@ _MAPPED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(RunOptions):
+class Options(PriorOptions, DataOptions):
     """What to analyse."""
 
     num: int = option(1000, help="Number of samples, and largest number of held-out rows.")
@@ -119,7 +119,7 @@ def gather(vae: MusicVAE, options: Options) -> Material:
     chosen = data.spread_rows(len(train), options.train_rows)
     real = np.asarray(store.splits[options.split][stored])
     z_key, sample_key, again_key = jax.random.split(jax.random.key(options.seed), 3)
-    z = np.asarray(jax.random.normal(z_key, (options.num, vae.z_size)))
+    z = vae.draw(options.num, z_key, options.prior)
     samples = decode(vae, z, sample_key, options.temperature, "samples")
     mu, sigma = (np.asarray(part) for part in vae.encode(real))
     again = decode(vae, mu, again_key, options.temperature, "reconstructions")

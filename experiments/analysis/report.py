@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.analysis.material import Latents
 from experiments.cli.json_files import without_nan
+from experiments.cli.run_options import name_prior
 from musicvae_jax.analysis import comparison, sets
 from musicvae_jax.analysis.sets import Analysis
 
@@ -64,7 +65,8 @@ def table(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:
     """Summarise: a line for each family, and how many measures are as close as real rows."""
     names = list(analysis.weights)
     lines = [
-        f"{about['task']}, {about['samples']:,} samples at temperature {about['temperature']:g}, "
+        f"{about['task']}, {about['samples']:,} samples from "
+        f"{name_prior(about['prior'])} at temperature {about['temperature']:g}, "
         f"{about['held_out_rows']:,} {about['split']} rows, {about['train_rows']:,} train rows, "
         f"checkpoint {about['checkpoint']}",
         f"distances between {analysis.rows_per_side:,} rows and {analysis.rows_per_side:,}",

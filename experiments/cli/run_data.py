@@ -13,12 +13,15 @@ from musicvae_jax.tasks import Task
 
 
 def open_run_data(
-    run_dir: str | pathlib.Path, data_dir: str | None, task: Task, allow_changed: bool = False
+    run_dir: str | pathlib.Path | None,
+    data_dir: str | None,
+    task: Task,
+    allow_changed: bool = False,
 ) -> data.Store:
     """Open the given store, or the one the run was trained on.
 
     Args:
-      run_dir: the run folder.
+      run_dir: the run folder; None for a model of the package, which comes without its data.
       data_dir: token store; None opens the run's own.
       task: the task of the run.
       allow_changed: accept a store that was edited or prepared again.
@@ -28,6 +31,11 @@ def open_run_data(
     """
     if data_dir:
         return open_checked(data_dir, task, "data_dir", allow_changed)
+    if run_dir is None:
+        raise InputError(
+            "data_dir: a model of the package comes without its data; `make data` prepares the "
+            f"store of {task.name} (docs/data.md), then give --data_dir"
+        )
     known = run_folder.read_data(run_dir)
     store = open_checked(known["path"], task, "data_dir", allow_changed)
     if not allow_changed and store.fingerprint != known["fingerprint"]:

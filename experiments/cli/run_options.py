@@ -1,22 +1,27 @@
-"""Options shared by the commands that use a trained model."""
+"""Options shared by the commands that use a trained model, and how they open it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 from typing import Any
 
 from data_pipeline.cli import option
+from data_pipeline.command_line import shell_line
+from experiments.cli.outputs import check_writable
 from musicvae_jax.config import InputError
+from musicvae_jax.latent import fitted_prior
+from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
+from musicvae_jax.latent.musicvae import MusicVAE
 
 LARGEST_SEED = 2**31 - 1
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """Which trained model to use."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """Which checkpoint of a run to use, and whether its data may have changed."""
 
-    run_dir: str = option(help="Run folder of the model.")
     checkpoint: str = option("best", help="Checkpoint: best, latest or a saved step.")
     allow_changed_data: bool = option(
         False, help="Accept a token store that has changed since it was written or trained on."
@@ -24,10 +29,103 @@ class ModelOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions(ModelOptions):
+class ModelOptions(CheckpointOptions):
+    """Which trained model to use."""
+
+    run_dir: str | None = option(None, help="Run folder of the model.")
+    model: str | None = option(
+        None, help="Model of this package, instead of --run_dir; `musicvae models` lists them."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions(ModelOptions):
     """Which trained model to use, and on which data."""
 
     data_dir: str | None = option(None, help="Token store. Default: the run's own.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PriorOptions:
+    """Which prior samples come from."""
+
+    prior: str | None = option(
+        None,
+        choices=PRIORS,
+        is_enum=True,
+        help="Prior to draw from: the one fitted to training rows (experiments.fit_prior) or "
+        "N(0, I). Default: fitted, where the model has one.",
+    )
+
+
+def open_model(options: Any) -> MusicVAE:
+    """Load the model that --run_dir or --model names; see `ModelOptions`.
+
+    Raises:
+      InputError: not exactly one of the two is given, or there is no such run, checkpoint or
+        model.
+    """
+    check_model(options)
+    if options.run_dir:
+        return MusicVAE.restore(options.run_dir, options.checkpoint)
+    return MusicVAE.from_pretrained(str(options.model))
+
+
+def check_model(options: Any) -> str:
+    """Return what names the model: a run folder, or a model of this package.
+
+    Raises:
+      InputError: not exactly one of --run_dir and --model is given, or a checkpoint of a model.
+    """
+    if bool(options.run_dir) == bool(options.model):
+        given = "both" if options.model else "neither"
+        raise InputError(f"run_dir: give --run_dir or --model, one of the two; {given} given")
+    if options.model and options.checkpoint != "best":
+        raise InputError("checkpoint: a model of the package has one only; give --run_dir with it")
+    return str(options.run_dir or options.model)
+
+
+def output_folder(options: Any) -> pathlib.Path:
+    """Return the folder to write results into: --output, or else the run folder.
+
+    Raises:
+      InputError: it cannot be written, or --model is given without --output.
+    """
+    if not (options.output or check_model(options) == options.run_dir):
+        raise InputError("output: needed with --model: the folder to write into, --output=DIR")
+    return check_writable(options.output or options.run_dir, "output")
+
+
+def choose_prior(options: Any, vae: MusicVAE) -> str:
+    """Return which prior to draw from, "fitted" or "standard".
+
+    If the run has a fitted prior of another checkpoint, it is not used, and a line says so.
+
+    Args:
+      options: `ModelOptions` with `PriorOptions`.
+      vae: their model.
+
+    Raises:
+      InputError: --prior=fitted is given, and there is none of this checkpoint.
+    """
+    if options.prior == STANDARD:
+        return STANDARD
+    if vae.prior is not None:
+        return FITTED
+    advice = shell_line("experiments.fit_prior", [f"--run_dir={options.run_dir}"])
+    if options.prior == FITTED:
+        where = options.run_dir or options.model
+        hint = f"; make it with {advice}" if options.run_dir else ""
+        raise InputError(f"prior: {where} has no fitted prior of step {vae.step}{hint}")
+    other = fitted_prior.load(options.run_dir) if options.run_dir else None
+    if other is not None:
+        print(f"the fitted prior is of step {other.step}, so N(0, I) is used; new: {advice}")
+    return STANDARD
+
+
+def name_prior(prior: str) -> str:
+    """Name a prior in a sentence."""
+    return "the fitted prior" if prior == FITTED else "N(0, I)"
 
 
 def check_ranges(options: Any, **limits: tuple[float, float]) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 import tqdm
 
 from experiments.generation.options import Options
-from musicvae_jax.latent import batches, fitted_prior, operations, paths
-from musicvae_jax.latent.fitted_prior import FittedPrior
+from musicvae_jax.latent import batches, operations, paths
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.tasks import STEPS_PER_BAR
 
@@ -51,11 +50,7 @@ class Points(NamedTuple):
 
 
 def make(
-    vae: MusicVAE,
-    options: Options,
-    rows: np.ndarray | None,
-    vector: np.ndarray | None = None,
-    prior: FittedPrior | None = None,
+    vae: MusicVAE, options: Options, rows: np.ndarray | None, vector: np.ndarray | None = None
 ) -> Music:
     """Run the model.
 
@@ -64,7 +59,6 @@ def make(
       options: mode and its settings.
       rows: inputs [N, *task.row_shape]; None to start from the prior.
       vector: attribute vector [Z]; None in other modes.
-      prior: fitted prior of samples and variations; None for N(0, I).
     """
     z_key, token_key = jax.random.split(jax.random.key(options.seed))
     ends = None if rows is None else np.asarray(vae.encode(rows).mu)
@@ -72,9 +66,9 @@ def make(
         return _continue(vae, options, rows)
     if ends is None:
         num = options.waypoints if options.mode == "long" else options.num
-        ends = np.asarray(draw(prior, z_key, num, vae.z_size))
+        ends = vae.draw(num, z_key, options.prior)
     if options.mode == "similar":
-        points = _similar(options, jnp.asarray(ends), z_key, prior)
+        points = _similar(vae, options, jnp.asarray(ends), z_key)
     else:
         points = _POINTS[options.mode](options, jnp.asarray(ends), z_key, vector)
     z = np.asarray(points.z)
@@ -86,13 +80,6 @@ def make(
         piece = operations.join_windows(jnp.asarray(tokens)[None], vae.task)
         return music._replace(pieces=np.asarray(piece))
     return music
-
-
-def draw(prior: FittedPrior | None, key: jax.Array, num: int, z_size: int) -> jax.Array:
-    """Draw z [num, Z] from a fitted prior, or from N(0, I) without one."""
-    if prior is None:
-        return jax.random.normal(key, (num, z_size))
-    return fitted_prior.sample(prior, key, num)
 
 
 def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
@@ -111,7 +98,8 @@ def _continue(vae: MusicVAE, options: Options, rows: np.ndarray) -> Music:
     windows = -(-num_steps // task.num_steps)
     z = np.asarray(vae.encode(rows).mu)
     key = jax.random.key(options.seed)
-    made = vae.continuation(z, windows, key, options.drift, options.sampling_temperature)
+    temperature = options.sampling_temperature
+    made = vae.continuation(z, windows, key, options.drift, temperature, options.prior)
     made = made.astype(task.token_dtype).reshape(len(rows), windows, *task.row_shape)
     whole = jnp.asarray(np.concatenate([rows[:, None], made], axis=1))
     pieces = np.asarray(operations.join_windows(whole, task))[:, : task.num_steps + num_steps]
@@ -155,14 +143,12 @@ def _grid(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray 
     return Points(z.reshape(-1, z.shape[-1]), titles, names, options.columns)
 
 
-def _similar(
-    options: Options, ends: jax.Array, key: jax.Array, prior: FittedPrior | None
-) -> Points:
+def _similar(vae: MusicVAE, options: Options, ends: jax.Array, key: jax.Array) -> Points:
     amounts, num = options.all_amounts, options.num
     shape = (len(ends), len(amounts), num)
     made = list(np.ndindex(*shape))
     index: np.ndarray = np.array(made)
-    noise = draw(prior, key, len(made), ends.shape[-1])
+    noise = jnp.asarray(vae.draw(len(made), key, options.prior))
     amount = jnp.asarray([amounts[a] for _, a, _ in made], jnp.float32)
     z = paths.similar(ends[index[:, 0]], noise, amount)
     titles = [f"{_of(e, ends)}amount {amounts[a]:g}, variation {n + 1}" for e, a, n in made]

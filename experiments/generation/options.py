@@ -8,7 +8,7 @@ import math
 from data_pipeline.cli import check_choices, option
 from data_pipeline.reading.segments import DEFAULT_QPM, METERS
 from data_pipeline.render.files import FORMATS, check_formats, check_sound
-from experiments.cli.run_options import LARGEST_SEED, ModelOptions, check_ranges
+from experiments.cli.run_options import LARGEST_SEED, ModelOptions, PriorOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import paths
@@ -28,9 +28,8 @@ NUM_INPUTS = {"interpolate": (2, "two"), "grid": (4, "four")}
 # Modes that start from samples of the prior. The best tokens of such a z have too few notes, and a
 # chain of them fades to silence.
 SAMPLED_MODES = ("sample", "continue", "long")
-PRIORS = ("fitted", "standard")
-# Modes that draw from the prior: samples, variations of inputs, long pieces without inputs.
-PRIOR_MODES = ("sample", "similar", "long")
+# Modes that draw from the prior; a long piece only without inputs.
+PRIOR_MODES = ("sample", "similar", "continue", "long")
 DEFAULT_AMOUNTS = {"similar": (0.3,), "attribute": (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)}
 
 
@@ -39,7 +38,7 @@ def _split_at_commas(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(ModelOptions):
+class Options(PriorOptions, ModelOptions):
     """What to generate, and how it sounds."""
 
     mode: str = option(choices=MODES, is_enum=True, help="What to generate.")
@@ -76,13 +75,6 @@ class Options(ModelOptions):
     waypoints: int = option(3, help="Samples that a long piece without inputs visits.")
     temperature: float | None = option(
         None, help="0 is greedy. Default: 0.5 for sample, continue and long, else 0."
-    )
-    prior: str | None = option(
-        None,
-        choices=PRIORS,
-        is_enum=True,
-        help="Prior that sample, similar and long draw from: the one fitted to training rows "
-        "(experiments.fit_prior) or N(0, I). Default: fitted, where the run has one.",
     )
     seed: int = option(0, help="Random seed for sampling.")
     formats: tuple[str, ...] = option(
@@ -184,6 +176,12 @@ class Options(ModelOptions):
         if self.mode == "long":
             return self.waypoints
         return 1 if self.mode == "similar" else self.num
+
+    @property
+    def draws_from_prior(self) -> bool:
+        """Whether any z is drawn from the prior."""
+        walks_inputs = self.mode == "long" and bool(self.inputs or self.data_dir)
+        return self.mode in PRIOR_MODES and not walks_inputs
 
     @property
     def tempo(self) -> float:

@@ -232,7 +232,23 @@ def load_vectors(run_dir: str | pathlib.Path) -> Vectors:
         found = {name: np.array(v, np.float32) for name, v in record["vectors"].items()}
         return Vectors(record["task"], record["step"], found, record["about"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"attribute: {path} is not of format {FORMAT}; {advice}") from error
+        raise InputError(
+            f"attribute: {path} is not of format {FORMAT}; remove it and {advice}"
+        ) from error
+
+
+def vectors_of_step(
+    run_dir: str | pathlib.Path, task_name: str, step: int
+) -> dict[str, np.ndarray]:
+    """Read the vectors of a run folder if it has them of this task and step; else none.
+
+    Raises:
+      InputError: the file has another format.
+    """
+    if not (pathlib.Path(run_dir) / VECTORS).is_file():
+        return {}
+    found = load_vectors(run_dir)
+    return found.vectors if (found.task, found.step) == (task_name, step) else {}
 
 
 def _prefix(track: Track, task: Task) -> str:

@@ -31,7 +31,8 @@ from musicvae_jax.config import InputError
 FILE = "fitted_prior.npz"
 FORMAT = "musicvae-prior-1"
 COMPONENTS = (1, 2, 5, 10, 20, 50)
-STANDARD = "standard"
+FITTED, STANDARD = "fitted", "standard"
+PRIORS = (FITTED, STANDARD)
 # Added to the variances, so that a component cannot shrink to a point.
 SMALLEST_VARIANCE = 1e-4
 # An iteration that gains less than this, in nats per row, is the last.
@@ -170,6 +171,13 @@ def sample(prior: FittedPrior, key: jax.Array, num: int) -> jax.Array:
 
     # One at a time: a batched product would copy a [Z, Z] factor for every draw.
     return jax.lax.map(lambda pair: draw(*pair), (chosen, noise))
+
+
+def draw(prior: FittedPrior | None, key: jax.Array, num: int, z_size: int) -> jax.Array:
+    """Draw z [num, Z] float32 from a fitted prior, or from N(0, I) without one."""
+    if prior is None:
+        return jax.random.normal(key, (num, z_size))
+    return sample(prior, key, num)
 
 
 def save(run_dir: str | pathlib.Path, record: Record) -> pathlib.Path:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.latent import operations, paths
+from musicvae_jax.latent import attributes, fitted_prior, operations, paths
 from musicvae_jax.latent.batches import (
     Key,
     Rows,
@@ -38,9 +38,11 @@ from musicvae_jax.latent.batches import (
     check_sampling,
     in_parts,
 )
+from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD, FittedPrior
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_model
 from musicvae_jax.models.variables import params_from_variables
+from musicvae_jax.pretrained import packaged
 from musicvae_jax.tasks import get_task
 
 
@@ -53,10 +55,23 @@ class MusicVAE:
       config: the configuration.
       task: what a row of tokens means.
       params: parameters, a nested dict of float32 arrays.
+      prior: the prior fitted to training rows, None where there is none. Samples come from it
+        unless a method is given prior="standard", which takes N(0, I).
+      attributes: attribute vectors [Z] by name; empty where none were computed.
+      step: optimiser steps done.
     """
 
-    def __init__(self, config: Config, params: Params) -> None:
+    def __init__(
+        self,
+        config: Config,
+        params: Params,
+        *,
+        prior: FittedPrior | None = None,
+        attributes: Mapping[str, np.ndarray] | None = None,
+        step: int = 0,
+    ) -> None:
         self.config = config
+        self.prior, self.attributes, self.step = prior, dict(attributes or {}), step
         self.task = get_task(config.task)
         self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
         model = build_model(config)
@@ -72,9 +87,9 @@ class MusicVAE:
             static_argnums=4,
         )
         self._chain_windows = jax.jit(
-            lambda params, z, key, num, drift, temperature, greedy: (
+            lambda params, z, key, num, drift, temperature, greedy, fitted: (
                 operations.continuation(
-                    model, params, z, num, drift, key, 0.0 if greedy else temperature
+                    model, params, z, num, drift, key, 0.0 if greedy else temperature, fitted
                 ).tokens
             ),
             static_argnums=(3, 6),
@@ -84,19 +99,22 @@ class MusicVAE:
     def restore(
         cls, run_dir: str | pathlib.Path, checkpoint: str | int | None = "best"
     ) -> MusicVAE:
-        """Load a trained model.
+        """Load a trained model, with the fitted prior and attribute vectors of that checkpoint.
 
         Args:
           run_dir: run folder that `experiments.train` wrote.
           checkpoint: "best" (lowest validation loss), "latest" or a saved step.
 
         Raises:
-          InputError: the folder has no such checkpoint.
+          InputError: the folder has no such checkpoint, or its prior or vectors are damaged.
         """
         from musicvae_jax.storage import checkpoints  # orbax takes seconds to import
 
-        config, params, _ = checkpoints.restore_params(run_dir, checkpoint)
-        return cls(config, params)
+        config, params, step = checkpoints.restore_params(run_dir, checkpoint)
+        record = fitted_prior.load(run_dir)
+        prior = None if record is None or record.step != step else record.prior
+        vectors = attributes.vectors_of_step(run_dir, config.task, step)
+        return cls(config, params, prior=prior, attributes=vectors, step=step)
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, np.ndarray], task: str) -> MusicVAE:
@@ -141,6 +159,15 @@ class MusicVAE:
 
         saved = safetensors_file.read(path)
         return cls(saved.config, saved.params)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> MusicVAE:
+        """Load a model of this package, such as "drums_2bar".
+
+        Raises:
+          InputError: there is no such model; the message lists those there are.
+        """
+        return cls.from_file(packaged.path_of(name))
 
     @property
     def z_size(self) -> int:
@@ -215,19 +242,43 @@ class MusicVAE:
         tracks = tuple(t[0, :steps] if is_single else t[:, :steps] for t in tracks)
         return tracks[0] if len(tracks) == 1 else tracks
 
-    def sample(self, n: int, key: Key, temperature: float = 1.0) -> np.ndarray:
+    def sample(
+        self, n: int, key: Key, temperature: float = 1.0, prior: str | None = None
+    ) -> np.ndarray:
         """Draw n rows from the prior: [n, T] or [n, T, K] int32.
 
+        Args:
+          n: number of rows.
+          key: random key.
+          temperature: divides the logits; 0 takes the best token.
+          prior: see `draw`.
+
         Raises:
-          InputError: n is below 1, there is no key, or the temperature is negative.
+          InputError: n is below 1, there is no key, the temperature is negative, or there is no
+            such prior.
+        """
+        if key is None:
+            raise InputError("key: None; drawing from the prior needs a random key or a seed")
+        z_key, token_key = jax.random.split(check_sampling(key, temperature))
+        return self._decode(self.draw(n, z_key, prior), token_key, temperature)
+
+    def draw(self, n: int, key: Key, prior: str | None = None) -> np.ndarray:
+        """Draw n points from the prior: z [n, Z] float32.
+
+        Args:
+          n: number of points.
+          key: random key.
+          prior: "fitted" (to training rows), "standard" (N(0, I)), or None for the fitted prior
+            where the model has one and N(0, I) otherwise.
+
+        Raises:
+          InputError: n is below 1, there is no key, or there is no such prior.
         """
         if n < 1:
             raise InputError(f"n: {n!r} is out of range, it must be 1 or more")
         if key is None:
             raise InputError("key: None; drawing from the prior needs a random key or a seed")
-        z_key, token_key = jax.random.split(check_sampling(key, temperature))
-        z = np.asarray(jax.random.normal(z_key, (n, self.z_size)))
-        return self._decode(z, token_key, temperature)
+        return np.asarray(fitted_prior.draw(self._prior(prior), as_key(key), n, self.z_size))
 
     def reconstruct(self, tokens: Tokens, key: Key = None, temperature: float = 0.0) -> np.ndarray:
         """Encode rows and decode the means: [B, T] or [B, T, K] int32, all T steps.
@@ -321,7 +372,13 @@ class MusicVAE:
         return self._decode_all(z, key, temperature)
 
     def similar(
-        self, pieces: Tokens, amount: float, num: int, key: Key, temperature: float = 0.0
+        self,
+        pieces: Tokens,
+        amount: float,
+        num: int,
+        key: Key,
+        temperature: float = 0.0,
+        prior: str | None = None,
     ) -> np.ndarray:
         """Vary pieces: [B, num, T] or [B, num, T, K]; see `paths.similar`.
 
@@ -331,9 +388,10 @@ class MusicVAE:
           num: variations of each piece.
           key: random key of the variations.
           temperature: divides the logits; 0 takes the best token.
+          prior: what an amount of 1 draws from, see `draw`.
 
         Raises:
-          InputError: `amount` is not from 0 to 1, `num` is below 1 or there is no key.
+          InputError: `amount` is not from 0 to 1, `num` is below 1, or there is no key or prior.
         """
         _check_share("amount", amount)
         if num < 1:
@@ -342,7 +400,7 @@ class MusicVAE:
             raise InputError("key: None; variations need a random key or a seed")
         z_key, token_key = jax.random.split(check_sampling(key, temperature))
         z = jnp.repeat(jnp.asarray(self._means(pieces)), num, axis=0)
-        points = paths.similar(z, jax.random.normal(z_key, z.shape), amount)
+        points = paths.similar(z, jnp.asarray(self.draw(len(z), z_key, prior)), amount)
         return self._decode_all(points.reshape(-1, num, self.z_size), token_key, temperature)
 
     def attribute(
@@ -357,7 +415,7 @@ class MusicVAE:
 
         Args:
           pieces: rows (integers) or z.
-          vector: [Z], of `attributes.load_vectors(run_dir)`.
+          vector: [Z], such as `self.attributes["note_density"]`.
           amounts: N multiples; 0 is the reconstruction.
           key: random key; needed if `temperature` is above 0.
           temperature: divides the logits; 0 takes the best token.
@@ -403,6 +461,7 @@ class MusicVAE:
         key: Key,
         drift: float = 0.3,
         temperature: float = 0.0,
+        prior: str | None = None,
     ) -> np.ndarray:
         """Continue pieces by chained variations, see `operations.continuation`.
 
@@ -412,21 +471,27 @@ class MusicVAE:
           key: random key of the drift.
           drift: 0 to 1, how far each window is from the previous one.
           temperature: divides the logits; 0 takes the best token.
+          prior: what windows drift towards, see `draw`.
 
         Returns:
           What comes after the pieces: [B, W * T] or [B, W * T, K].
 
         Raises:
-          InputError: `drift` is not from 0 to 1, `num_windows` is below 1 or there is no key.
+          InputError: `drift` is not from 0 to 1, `num_windows` is below 1, or there is no key or
+            prior.
         """
         _check_share("drift", drift)
         _check_windows(num_windows)
         if key is None:
             raise InputError("key: None; drifting needs a random key or a seed")
         checked = check_sampling(key, temperature)
-        return self._join(
-            self._chain(self._means(pieces), num_windows, drift, checked, temperature)
+        settings = (num_windows, drift, temperature, temperature == 0, self._prior(prior))
+        windows = in_parts(
+            lambda part, part_key: self._chain_windows(self.params, *part, part_key, *settings),
+            (self._means(pieces),),
+            checked,
         )
+        return self._join(windows)
 
     def _decode(self, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
         """Decode z [B, Z]."""
@@ -438,16 +503,13 @@ class MusicVAE:
 
         return in_parts(run, (z,), key)
 
-    def _chain(
-        self, z: np.ndarray, num: int, drift: float, key: jax.Array, temperature: float
-    ) -> np.ndarray:
-        """Decode `num` windows after each z [B, Z]: [B, num, T] or [B, num, T, K]."""
-        settings = (num, drift, temperature, temperature == 0)
-        return in_parts(
-            lambda part, part_key: self._chain_windows(self.params, *part, part_key, *settings),
-            (z,),
-            key,
-        )
+    def _prior(self, chosen: str | None) -> FittedPrior | None:
+        """Return the prior to draw from, None for N(0, I)."""
+        if chosen is not None and chosen not in PRIORS:
+            raise InputError(f"prior: {chosen!r} is not one of {', '.join(PRIORS)}")
+        if chosen == FITTED and self.prior is None:
+            raise InputError("prior: the model has no fitted prior; experiments.fit_prior makes it")
+        return None if chosen == STANDARD else self.prior
 
     def _rows(self, tokens: Tokens) -> Rows:
         """Check rows, pad them and cut them to T steps."""

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from musicvae_jax import objectives
-from musicvae_jax.latent import paths
+from musicvae_jax.latent import fitted_prior, paths
+from musicvae_jax.latent.fitted_prior import FittedPrior
 from musicvae_jax.latent.paths import slerp
 from musicvae_jax.models.registry import Model, Params
 from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, Task
@@ -71,9 +72,14 @@ def latent_size(params: Params) -> int:
 
 
 def prior(
-    model: Model, params: Params, key: jax.Array, num: int, temperature: jax.Array | float = 1.0
+    model: Model,
+    params: Params,
+    key: jax.Array,
+    num: int,
+    temperature: jax.Array | float = 1.0,
+    fitted: FittedPrior | None = None,
 ) -> Decoded:
-    """Draw `num` z from N(0, 1) and decode them.
+    """Draw `num` z from the prior and decode them.
 
     Args:
       model: the model.
@@ -81,9 +87,10 @@ def prior(
       key: random key, of z and of the tokens.
       num: B.
       temperature: divides the logits; 0 takes the best token.
+      fitted: prior fitted to training rows; None for N(0, I).
     """
     z_key, token_key = jax.random.split(key)
-    z = jax.random.normal(z_key, (num, latent_size(params)))
+    z = fitted_prior.draw(fitted, z_key, num, latent_size(params))
     return Decoded(model.generate(params, z, token_key, temperature), z)
 
 
@@ -169,6 +176,7 @@ def similar(
     amount: jax.Array | float,
     key: jax.Array,
     temperature: jax.Array | float = 0.0,
+    fitted: FittedPrior | None = None,
 ) -> Decoded:
     """Decode a variation of each z: a point between it and a sample from the prior.
 
@@ -179,9 +187,10 @@ def similar(
       amount: scalar or [B], 0 (z itself) to 1 (an independent sample), see `paths.similar`.
       key: random key, of the draws and of the tokens.
       temperature: divides the logits; 0 takes the best token.
+      fitted: prior fitted to training rows; None for N(0, I).
     """
     z_key, token_key = jax.random.split(key)
-    points = paths.similar(z, jax.random.normal(z_key, z.shape), amount)
+    points = paths.similar(z, fitted_prior.draw(fitted, z_key, *z.shape), amount)
     return _decode(model, params, points, token_key, temperature)
 
 
@@ -249,6 +258,7 @@ def continuation(
     drift: jax.Array | float,
     key: jax.Array,
     temperature: jax.Array | float = 0.0,
+    fitted: FittedPrior | None = None,
 ) -> Decoded:
     """Continue pieces by windows that are each a variation of the previous one.
 
@@ -265,13 +275,14 @@ def continuation(
       drift: 0 (reconstructions of the previous window) to 1 (samples from the prior).
       key: random key, of the drift and of the tokens.
       temperature: divides the logits; 0 takes the best token.
+      fitted: prior fitted to training rows; None for N(0, I).
 
     Returns:
       tokens [B, W, T] or [B, W, T, K], z [B, W, Z].
     """
 
     def window(end: jax.Array, step_key: jax.Array) -> tuple[jax.Array, Decoded]:
-        made = similar(model, params, end, drift, step_key, temperature)
+        made = similar(model, params, end, drift, step_key, temperature, fitted)
         return model.encode(params, made.tokens).mu, made
 
     _, made = jax.lax.scan(window, z, jax.random.split(key, num_windows))

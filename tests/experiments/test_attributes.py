@@ -34,7 +34,7 @@ class Knobs(MusicVAE):
     """A model by hand: z is how many steps are hit by hat, kick and snare, and nothing else."""
 
     def __init__(self) -> None:
-        self.task = TASK
+        self.task, self.prior = TASK, None
 
     @property
     def z_size(self) -> int:
@@ -121,7 +121,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def test_a_run_gets_vectors_a_table_and_a_picture(run_dir: pathlib.Path) -> None:
     text = experiment.run(Options(str(run_dir), num=8, rows=40, match="kick_density"))
-    assert "8 samples from the prior, temperature 1" in text
+    assert "8 samples from N(0, I), temperature 1" in text
     found = attributes.load_vectors(run_dir)
     assert (found.task, found.step, found.about["rows"]) == ("drums_2bar", 5, 40)
     rows = np.load(run_dir.parent / "tokens" / "train.npy")[data.spread_rows(64, 40)]

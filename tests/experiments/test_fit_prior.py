@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import fit_prior, generate
+from experiments import fit_prior
+from experiments.cli.run_options import choose_prior
 from experiments.encoding import prior
 from experiments.generation.options import Options
 from musicvae_jax import data
@@ -104,18 +107,48 @@ def test_samples_come_from_the_fitted_prior(trained: tuple[pathlib.Path, str]) -
 
 
 def test_a_prior_of_another_checkpoint_is_not_used(
-    trained: tuple[pathlib.Path, str], capsys: pytest.CaptureFixture[str]
+    trained: tuple[pathlib.Path, str],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0] / "run", run)
+    options = Options(run_dir=str(run), mode="sample", output="-")
+    assert choose_prior(options, MusicVAE.restore(run)) == "fitted"
+    record = fitted_prior.load(run)
+    assert record is not None
+    fitted_prior.save(run, record._replace(step=3))
+    vae = MusicVAE.restore(run)
+    assert vae.prior is None
+    assert choose_prior(options, vae) == "standard"
+    assert "the fitted prior is of step 3, so N(0, I) is used" in capsys.readouterr().out
+    with pytest.raises(InputError, match="has no fitted prior of step 2; make it with"):
+        choose_prior(dataclasses.replace(options, prior="fitted"), vae)
+
+
+def test_only_modes_that_draw_take_a_prior() -> None:
+    given: dict[str, Any] = {"run_dir": "run", "output": "-", "mode": "long"}
+    assert Options(**given).draws_from_prior
+    assert not Options(**given, data_dir="store").draws_from_prior  # through its rows
+    with pytest.raises(InputError, match="--mode=reconstruct does not draw from one"):
+        Options(**given | {"mode": "reconstruct"}, prior="fitted", data_dir="-")
+
+
+def test_every_command_that_samples_takes_the_fitted_prior(
+    trained: tuple[pathlib.Path, str], tmp_path: pathlib.Path
 ) -> None:
     folder, _ = trained
-    run = str(folder / "run")
-    options = Options(run_dir=run, mode="sample", output="-")
-    assert generate.read_prior(options, 2) is not None
-    assert generate.read_prior(options, 3) is None
-    assert "the fitted prior is of step 2, so N(0, I) is used" in capsys.readouterr().out
-    with pytest.raises(InputError, match="has no fitted prior of step 3"):
-        generate.read_prior(dataclasses.replace(options, prior="fitted"), 3)
-    assert generate.read_prior(dataclasses.replace(options, mode="long"), 2) is not None
-    walk = dataclasses.replace(options, mode="long", data_dir="store")  # through its rows
-    assert generate.read_prior(walk, 2) is None
-    with pytest.raises(InputError, match="--mode=reconstruct does not draw from one"):
-        Options(run_dir=run, mode="reconstruct", output="-", prior="fitted", data_dir="-")
+    place = [f"--run_dir={folder / 'run'}", f"--output={tmp_path}"]
+    commands = {
+        "analyze": ("--split=validation", "--num=32"),
+        "attributes": ("--num=8",),
+    }
+    for name, more in commands.items():
+        assert "samples from the fitted prior" in _run(f"experiments.{name}", *place, *more)
+        standard = _run(f"experiments.{name}", *place, *more, "--prior=standard")
+        assert "samples from N(0, I)" in standard
+    continued = [f"--data_dir={folder / 'store'}", "--split=validation", "--mode=continue"]
+    continued += ["--num=1", "--bars=2", "--drift=1", "--format=midi"]
+    for prior_name in ("fitted", "standard"):
+        text = _run("experiments.generate", *place, *continued, f"--prior={prior_name}")
+        assert ("prior: the fitted prior" in text) == (prior_name == "fitted")

@@ -265,7 +265,7 @@ def test_wrong_options_are_refused(mode: str, given: dict[str, Any], message: st
 
 
 def test_what_the_model_cannot_do_is_refused(
-    run_dir: str, store: str, tmp_path: pathlib.Path
+    run_dir: str, vae: MusicVAE, store: str, tmp_path: pathlib.Path
 ) -> None:
     for name, message in (
         ("swing", "attribute: mel_2bar has no 'swing'; it has c_diatonic, "),
@@ -276,9 +276,10 @@ def test_what_the_model_cannot_do_is_refused(
             run_dir=run_dir, mode="attribute", output="x", inputs=("a",), attribute=name
         )
         with pytest.raises(InputError, match=message):
-            generate.read_vector(wanted, TASK, 1)
+            generate.read_vector(wanted, vae)
+    other = MusicVAE(vae.config, vae.params, step=2)
     with pytest.raises(InputError, match="are of mel_2bar, step 1, the model is of mel_2bar, st"):
-        generate.read_vector(wanted, TASK, 2)
+        generate.read_vector(wanted, other)
     silent = np.zeros((1, 32), np.uint8)
     folder = write_store(tmp_path / "silent", "mel_2bar", {"train": 1, "validation": 1, "test": 1})
     np.save(folder / "test.npy", silent)

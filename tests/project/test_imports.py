@@ -55,8 +55,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "musicvae_jax.interop",
         "musicvae_jax.models",
         "musicvae_jax.objectives",
+        "musicvae_jax.pretrained",
         "musicvae_jax.storage",
     ),
+    "musicvae_jax.pretrained": (),
     "musicvae_jax.interop": ("musicvae_jax.models", "musicvae_jax.storage"),
     "musicvae_jax.analysis": (),
 }

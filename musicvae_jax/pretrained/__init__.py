@@ -1,0 +1,1 @@
+"""Trained models that are part of this package: NAME.safetensors and their cards, NAME.md."""
