@@ -103,7 +103,6 @@ BEHIND_A_FUNCTION = (
 )
 # Distributions of `dev` that no test imports, and why they are there.
 TOOLS = {
-    "httpx": "starlette's test client",
     "ipykernel": "runs the cells of docs/quickstart.ipynb",
     "mypy": "make test runs it",
     "pytest-xdist": "pytest -n",
