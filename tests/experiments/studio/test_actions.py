@@ -8,6 +8,7 @@ import zipfile
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -120,7 +121,9 @@ def test_reconstructions_are_those_of_the_library(name: str) -> None:
 
 def test_a_short_row_is_encoded_without_its_padding() -> None:
     model, tokens = models()["mel_2bar"], given_rows("mel_2bar", 1)[0][:16]
-    made = post("reconstruct", model=model.name, rows=sent([tokens]), temperature=0, seed=0)["rows"]
+    made = post("reconstruct", model=model.name, rows=sent(tokens[None]), temperature=0, seed=0)[
+        "rows"
+    ]
     same(made, model.vae.reconstruct([tokens]), model)
 
 
@@ -199,10 +202,9 @@ def test_continuations_are_those_of_the_library(bars: int, windows: int) -> None
     same(made, pieces[:, : bars * 16], model)
 
 
-def test_a_grid_at_even_fractions_is_a_grid() -> None:
-    corners = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
-    fractions = [np.linspace(0, 1, n, dtype=np.float32) for n in (5, 3)]
-    at = paths.grid_at(corners, *fractions)
+def test_a_grid_at_even_fractions_is_a_grid(key: jax.Array) -> None:
+    corners = jax.random.normal(key, (4, 6))
+    at = paths.grid_at(corners, jnp.linspace(0, 1, 5), jnp.linspace(0, 1, 3))
     np.testing.assert_allclose(at, paths.grid(corners, 3, 5), atol=1e-6)
 
 
