@@ -11,7 +11,6 @@ import functools
 import hashlib
 import http.server
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -26,20 +25,12 @@ from playwright.sync_api import sync_playwright
 from experiments import browser_page
 from musicvae_jax.interop import magentajs
 from musicvae_jax.models import encoders
+from tests.support.browser import find_chromium, require
 from tests.support.model_cases import Case, player_case
 
 HERE = pathlib.Path(__file__).parent
 PLAYER = HERE / "node_modules" / "@magenta" / "music"
 MODELS = (("mel_2bar", "flat"), ("drums_2bar", "flat"), ("mel_16bar", "hier"))
-
-
-def require(found: bool, what: str) -> None:
-    """Skip the test, or let it fail where the browser tests must run."""
-    if found:
-        return
-    if os.environ.get("MUSICVAE_REQUIRE_BROWSER"):
-        pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing")
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +45,7 @@ def node() -> str:
 @pytest.fixture(scope="module")
 def chromium() -> str:
     """The browser, if it is there."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    require(program is not None, "the program chromium")
-    return str(program)
+    return find_chromium()
 
 
 def request(case: Case, folder: pathlib.Path) -> dict[str, Any]:
