@@ -51,7 +51,7 @@ from data_pipeline.selection.splits import (
     split_of,
 )
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import get_task
+from musicvae_jax.tasks import TASKS, get_task
 
 
 def prepare(options: Options) -> str:
@@ -88,6 +88,7 @@ def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:
         "engine": options.engine,
         "programs": options.programs,
         "versions": store.versions(),
+        "format": 2,
     }
     journal = open_journal(folder, options.tasks, header)
     with contextlib.closing(journal):
@@ -138,10 +139,14 @@ def _splits(found: Gathering, options: Options) -> dict[str, dict[str, int]]:
     pinned = {md5: split for md5, split in options.pinned().items() if md5 in set(md5s)}
     percentages, seed = options.split, options.split_seed
     drawn = {md5: split_of(md5, percentages, seed) for md5 in md5s} | pinned
-    kept = {md5: split for md5, split in drawn.items() if md5 in found.songs.with_rows}
+    # Of all tasks, so that a file's split does not depend on which ones are wanted.
+    of_tasks = [
+        {unit.md5 for unit in found.units if unit.md5 and name in unit.tasks_with_rows}
+        for name in TASKS
+    ]
     return {
-        BY_SONG: found.songs.splits(percentages, seed, pinned),
-        BY_FILE: drawn | fill_empty_splits(kept, percentages, seed, pinned),
+        BY_SONG: found.songs.splits(percentages, seed, pinned, of_tasks),
+        BY_FILE: fill_empty_splits(drawn, of_tasks, percentages, seed, pinned),
     }
 
 

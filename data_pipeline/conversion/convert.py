@@ -43,6 +43,7 @@ class Converted:
     Attributes:
       rows: for each task [N, *row_shape], and under `SONGS` the hashes that tell songs apart,
         whatever the tasks; empty when the file could not be read.
+      tasks_with_rows: all tasks with rows, wanted or not.
       why_empty: for each task without rows, the reason.
       pieces_dropped: for each task, parts of the unit without rows, by reason.
       reason: why the file could not be read, else None.
@@ -52,6 +53,7 @@ class Converted:
     """
 
     rows: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    tasks_with_rows: list[str] = dataclasses.field(default_factory=list)
     why_empty: dict[str, str] = dataclasses.field(default_factory=dict)
     pieces_dropped: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     reason: str | None = None
@@ -93,6 +95,7 @@ def convert(job: Job) -> Converted:
                 counts[reason] = counts.get(reason, 0) + count
     return Converted(
         rows={task: rows[task] for task in job.tasks} | {SONGS: song_hashes(rows)},
+        tasks_with_rows=[task for task in TASKS if len(rows[task])],
         why_empty=why_empty,
         pieces_dropped={task: counts for task, counts in dropped.items() if counts},
         engine=found.engine,

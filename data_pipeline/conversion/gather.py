@@ -157,6 +157,7 @@ class Gathering:
         unit.reason, unit.detail = facts["reason"], facts["detail"]
         unit.why_empty, unit.pieces_dropped = facts["why_empty"], facts["pieces_dropped"]
         unit.engine, unit.fast_refusal = facts["engine"], facts["fast_refusal"]
+        unit.tasks_with_rows = facts["tasks_with_rows"]
         if unit.reason is None:
             unit.rows = {task: facts["rows"][task] for task in self._how[0]}
 

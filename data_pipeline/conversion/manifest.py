@@ -26,6 +26,7 @@ class Unit:
       engine: the engine that read it or tried last; None if none did.
       fast_refusal: why the fast engine left it to note-seq, else None.
       rows: for each task the rows extracted, before duplicates are removed.
+      tasks_with_rows: all tasks that it has rows for, wanted or not.
       why_empty: for each task without rows, the reason.
       pieces_dropped: for each task, parts of the unit without rows, by reason.
     """
@@ -38,6 +39,7 @@ class Unit:
     engine: str | None = None
     fast_refusal: str | None = None
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    tasks_with_rows: list[str] = dataclasses.field(default_factory=list)
     why_empty: dict[str, str] = dataclasses.field(default_factory=dict)
     pieces_dropped: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 

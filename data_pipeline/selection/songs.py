@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -178,19 +178,17 @@ class Songs:
     Attributes:
       md5s: of every file, sorted, each once.
       first: for each file the index of its song's smallest md5, int64 [F].
-      with_rows: md5s of the files that have rows with at least `MIN_ONSETS` onsets, in any task;
-        only their songs can fill a split that would be empty.
     """
 
     md5s: list[str]
     first: np.ndarray
-    with_rows: frozenset[str] = frozenset()
 
     def splits(
         self,
         percentages: tuple[float, float, float],
         seed: int,
         pinned: Mapping[str, int],
+        of_tasks: Sequence[Collection[str]] = (),
     ) -> dict[str, int]:
         """Return each file's split: its pin, else that of a pinned file of its song, else drawn.
 
@@ -198,6 +196,7 @@ class Songs:
           percentages: share of the songs in each split.
           seed: salt.
           pinned: for some files, by md5, the index of their split.
+          of_tasks: for each task the md5s of the files with rows; see `fill_empty_splits`.
         """
         songs = dict(zip(self.md5s, self.first.tolist(), strict=True))
         of_song: dict[int, int] = {}
@@ -207,8 +206,9 @@ class Songs:
         fixed = {self.md5s[song] for song in of_song}
         for song in set(songs.values()) - set(of_song):
             of_song[song] = split_of(self.md5s[song], percentages, seed)
-        drawn = {self.md5s[song]: of_song[song] for song in {songs[md5] for md5 in self.with_rows}}
-        for md5, split in fill_empty_splits(drawn, percentages, seed, fixed).items():
+        drawn = {self.md5s[song]: split for song, split in of_song.items()}
+        groups = [{self.md5s[songs[md5]] for md5 in files} for files in of_tasks]
+        for md5, split in fill_empty_splits(drawn, groups, percentages, seed, fixed).items():
             of_song[songs[md5]] = split
         return {md5: pinned.get(md5, of_song[song]) for md5, song in songs.items()}
 
@@ -248,5 +248,4 @@ def find_songs(
     place = {md5: index for index, md5 in enumerate(names)}
     index = np.array([place[md5] for md5 in md5s], np.int64)
     pairs = index[similar_pairs(hashes, counts, scratch)]
-    with_rows = frozenset(md5 for md5, count in zip(md5s, counts.tolist(), strict=True) if count)
-    return Songs(names, connect(len(names), pairs.tolist()), with_rows)
+    return Songs(names, connect(len(names), pairs.tolist()))

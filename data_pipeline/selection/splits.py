@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,34 +48,41 @@ def _point(md5: str, seed: int) -> float:
 
 def fill_empty_splits(
     drawn: Mapping[str, int],
+    of_tasks: Sequence[Collection[str]],
     percentages: tuple[float, float, float],
     seed: int,
     pinned: Collection[str] = (),
 ) -> dict[str, int]:
-    """Move one song into each split that would be empty, in collections of three songs or more.
+    """Move one song into each split that would have no rows of a task of three songs or more.
 
-    The song drawn closest to the empty split moves there, from a split that keeps at least one.
-    Until every split has songs of its own, adding songs can change which one is moved.
+    The song drawn closest to the empty split moves there, unless its own split would then have no
+    song of one of the tasks. Until every split has songs of its own, adding songs can change which
+    one is moved.
 
     Args:
-      drawn: for each song with rows, by md5, the index of its split.
+      drawn: for each song, by md5, the index of its split.
+      of_tasks: for each task the songs with rows.
       percentages: share of the songs in each split; they sum to 100.
       seed: salt, as in `split_of`.
       pinned: songs that must stay where they are.
     """
     splits = dict(drawn)
-    if len(splits) < len(SPLITS):
-        return splits
+    counts = [collections.Counter(splits[md5] for md5 in songs) for songs in of_tasks]
     ends = list(itertools.accumulate(percentages))
-    for split, share in enumerate(percentages):
-        if not share or split in splits.values():
-            continue
-        middle = ends[split] - share / 2
-        counts = collections.Counter(splits.values())
-        movable = [md5 for md5, old in splits.items() if counts[old] > 1 and md5 not in pinned]
-        if movable:
-            closest = min(movable, key=lambda md5: (abs(_point(md5, seed) - middle), md5))
-            splits[closest] = split
+    for task, songs in enumerate(of_tasks):
+        for split, share in enumerate(percentages):
+            if not share or counts[task][split] or len(songs) < len(SPLITS):
+                continue
+            middle = ends[split] - share / 2
+            for md5 in sorted(songs, key=lambda md5: (abs(_point(md5, seed) - middle), md5)):
+                own = [
+                    count for count, others in zip(counts, of_tasks, strict=True) if md5 in others
+                ]
+                if md5 not in pinned and all(count[splits[md5]] > 1 for count in own):
+                    for count in own:
+                        count.update({splits[md5]: -1, split: 1})
+                    splits[md5] = split
+                    break
     return splits
 
 

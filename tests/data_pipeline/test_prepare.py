@@ -244,6 +244,20 @@ def test_empty_splits_give_one_warning(collection: pathlib.Path, tmp_path: pathl
     assert "warning" not in run(collection, None, dry_run=True)
 
 
+@pytest.mark.parametrize("split_by", ["song", "file"])
+def test_three_songs_with_rows_of_a_task_fill_its_splits(
+    tmp_path: pathlib.Path, split_by: str
+) -> None:
+    music = tmp_path / "music"
+    music.mkdir()
+    for number in range(30):
+        (music / f"drums{number}.mid").write_bytes(midi("drums_2bar", number))
+    for number in range(3):
+        (music / f"tune{number}.abc").write_text(tune(number))
+    run(music, tmp_path / "out", split_by=split_by)
+    assert all(len(rows) for rows in open_store(tmp_path / "out").splits.values())
+
+
 def test_a_task_without_rows_has_no_store_beside_others(
     collection: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -42,21 +42,44 @@ def test_no_file_falls_into_an_empty_split() -> None:
 def test_every_split_gets_a_song_from_three_songs_on(num_songs: int, seed: int) -> None:
     shares = (90.0, 5.0, 5.0)
     drawn = {f"{n:032x}": split_of(f"{n:032x}", shares, seed) for n in range(num_songs)}
-    filled = fill_empty_splits(drawn, shares, seed)
+    filled = fill_empty_splits(drawn, [drawn], shares, seed)
     assert set(filled.values()) == {0, 1, 2}
     missing = {0, 1, 2} - set(drawn.values())
     assert sum(filled[md5] != drawn[md5] for md5 in drawn) == len(missing)
 
 
 def test_two_songs_stay_where_they_are_drawn() -> None:
-    assert fill_empty_splits({"a": 0, "b": 0}, (90, 5, 5), 0) == {"a": 0, "b": 0}
+    songs = {"a": 0, "b": 0}
+    assert fill_empty_splits(songs, [songs], (90, 5, 5), 0) == songs
+
+
+def test_each_task_of_three_songs_gets_all_splits() -> None:
+    shares = (90.0, 5.0, 5.0)
+    names = [f"{number:032x}" for number in range(40)]
+    drawn = {name: split_of(name, shares, 2) for name in names}
+    in_train = [name for name in names if drawn[name] == 0]
+    several = in_train[:3]  # with rows of a task that most songs lack
+    few = in_train[3:5]
+    of_tasks = [names, several, few]
+    filled = fill_empty_splits(drawn, of_tasks, shares, 2)
+    assert set(drawn.values()) == {0, 1, 2}
+    assert {filled[name] for name in several} == {0, 1, 2}
+    assert {name for name in names if filled[name] != drawn[name]} < set(several)
+
+
+def test_filling_a_split_empties_none_of_another_task() -> None:
+    # "b" is the only training song of the first task, so "c" or "d" must move.
+    drawn = {"a": 1, "b": 0, "c": 0, "d": 0, "e": 2}
+    filled = fill_empty_splits(drawn, ["abe", "bcde"], (90, 5, 5), 0)
+    assert filled["b"] == 0
+    assert {filled[name] for name in "cd"} == {0, 1}
 
 
 def test_a_split_without_a_share_stays_empty_and_pins_stay() -> None:
     songs = dict.fromkeys("abcd", 0)
-    assert set(fill_empty_splits(songs, (90, 10, 0), 0).values()) == {0, 1}
-    assert fill_empty_splits(songs, (90, 5, 5), 0, pinned=songs) == songs
-    moved = fill_empty_splits(songs, (90, 5, 5), 0, pinned="ab")
+    assert set(fill_empty_splits(songs, [songs], (90, 10, 0), 0).values()) == {0, 1}
+    assert fill_empty_splits(songs, [songs], (90, 5, 5), 0, pinned=songs) == songs
+    moved = fill_empty_splits(songs, [songs], (90, 5, 5), 0, pinned="ab")
     assert (moved["a"], moved["b"]) == (0, 0)
     assert {moved["c"], moved["d"]} == {1, 2}
 
