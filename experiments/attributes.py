@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from data_pipeline import cli
 from data_pipeline.cli import option
+from data_pipeline.progress_bar import progress_bar
 from data_pipeline.reporting.charts import percent_heatmaps_png
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
@@ -102,7 +102,7 @@ class Matrix(NamedTuple):
 def encode_rows(vae: MusicVAE, rows: np.ndarray) -> np.ndarray:
     """Encode rows and show progress; mu [N, Z] float32."""
     parts = []
-    with tqdm(total=len(rows), desc="encoding", unit=" rows", leave=False) as bar:
+    with progress_bar(total=len(rows), desc="encoding", unit=" rows") as bar:
         for start in range(0, len(rows), MAX_BATCH):
             parts.append(np.asarray(vae.encode(np.asarray(rows[start : start + MAX_BATCH])).mu))
             bar.update(len(parts[-1]))
@@ -157,7 +157,7 @@ def change_matrix(vae: MusicVAE, vectors: Vectors, options: Options) -> Matrix:
     percent = {sign: np.full((len(names), len(names)), np.nan) for sign in SIGNS}
     error = {sign: np.full((len(names), len(names)), np.nan) for sign in SIGNS}
     pairs = [(sign, row) for sign in SIGNS for row in range(len(names))]
-    for sign, row in tqdm(pairs, desc="decoding", unit="vector", leave=False):
+    for sign, row in progress_bar(pairs, desc="decoding", unit="vector"):
         after = measured(z + SIGNS[sign] * vectors.vectors[names[row]])
         for column, name in enumerate(names):
             change = attributes.percent_change(before[name], after[name], options.num // 10)

@@ -31,10 +31,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from data_pipeline import cli
 from data_pipeline.cli import option
+from data_pipeline.progress_bar import progress_bar
 from data_pipeline.reading.segments import METERS
 from experiments.cli import compile_cache
 from experiments.cli.outputs import check_writable
@@ -113,7 +113,7 @@ def encode_corpus(
     if number:
         print(f"resuming after {number} shards with {done:,} rows", flush=True)
     encoded = 0
-    with tqdm(total=corpus.total, initial=done, unit=" rows", mininterval=1.0) as bar:
+    with progress_bar(total=corpus.total, initial=done, unit=" rows") as bar:
         for shard in shards.cut(corpus.blocks(place), shard_rows):
             if stop.received:
                 break

@@ -13,10 +13,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from data_pipeline import cli
 from data_pipeline.cli import option
+from data_pipeline.progress_bar import progress_bar
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
 from experiments.cli.run_data import open_run_data, split_rows
@@ -104,7 +103,7 @@ def as_csv(found: Evaluation) -> str:
 
 def show_progress(batches: Sequence[Any], label: str) -> Iterable[Any]:
     """Show a bar on standard error."""
-    return tqdm(batches, desc=label, unit="batch", leave=False)
+    return progress_bar(batches, desc=label, unit="batch")
 
 
 def table(found: Evaluation, about: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from data_pipeline.conversion.manifest import Unit, settle_copies
 from data_pipeline.inputs import sources
 from data_pipeline.inputs.archives import Entry
 from data_pipeline.inputs.sources import Source
+from data_pipeline.progress_bar import progress_bar
 from data_pipeline.selection.songs import Songs, find_songs
 from musicvae_jax.tasks import get_task
 
@@ -70,8 +71,7 @@ def _say_that_it_compiles() -> None:
     text = "starting the MIDI reader; the first conversion on a machine compiles it (about 20 s)"
     if sys.stderr.isatty():
         tqdm.tqdm.write(text, file=sys.stderr)
-    else:
-        # tqdm.write would draw the delayed progress line, which then is not cleared at the end.
+    else:  # tqdm.write would draw the delayed progress line
         print(text, file=sys.stderr, flush=True)
 
 
@@ -218,15 +218,9 @@ def _kind(name: str) -> str:
 
 
 def _progress(num_bytes: int) -> Any:
-    """Return a progress line that counts bytes; in a log file it is updated rarely."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm.tqdm(
-        total=num_bytes,
-        bar_format="{percentage:3.0f}%{postfix} [{elapsed}, {remaining} left]",
-        mininterval=interval,
-        delay=interval,
-        leave=False,
-    )
+    """Return a progress line that counts bytes."""
+    shown = "{percentage:3.0f}%{postfix} [{elapsed}, {remaining} left]"
+    return progress_bar(total=num_bytes, bar_format=shown)
 
 
 def source_records(inputs: list[Source], file_md5s: list[list[str]]) -> list[dict[str, Any]]:

@@ -19,8 +19,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import tqdm
-
+from data_pipeline.progress_bar import progress_bar
 from musicvae_jax.config import InputError
 
 _ATTEMPTS = 5  # without a byte of progress
@@ -197,17 +196,7 @@ def _check_space(remote: Remote, part: BinaryIO, missing: int) -> None:
 
 def _progress(remote: Remote, have: int, total: int | None) -> Any:
     """Return a progress line on standard error."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm.tqdm(
-        desc=remote.name,
-        initial=have,
-        total=total,
-        unit="B",
-        unit_scale=True,
-        mininterval=interval,
-        delay=interval,
-        leave=False,
-    )
+    return progress_bar(desc=remote.name, initial=have, total=total, unit="B", unit_scale=True)
 
 
 def _check(remote: Remote, part: BinaryIO, path: pathlib.Path) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 
 from data_pipeline.cli import check_choices, option
+from data_pipeline.progress_bar import progress_bar
 from experiments.cli.run_data import open_run_data, split_rows
 from experiments.cli.run_options import LARGEST_SEED, DataOptions, PriorOptions, check_ranges
 from musicvae_jax import data
@@ -132,7 +132,7 @@ def decode(
 ) -> np.ndarray:
     """Decode z [N, Z] in parts, with progress on standard error; rows of the task's type."""
     parts = []
-    for start in tqdm.tqdm(range(0, len(z), MAX_BATCH), desc=label, unit="batch", leave=False):
+    for start in progress_bar(range(0, len(z), MAX_BATCH), desc=label, unit="batch"):
         part_key = jax.random.fold_in(key, start)
         parts.append(vae.decode(z[start : start + MAX_BATCH], part_key, temperature))
     return np.concatenate(parts).astype(vae.task.token_dtype)

@@ -7,8 +7,8 @@ import time
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from data_pipeline.progress_bar import progress_bar
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
@@ -76,7 +76,7 @@ def fit_run(
 def posterior_draws(vae: MusicVAE, rows: np.ndarray, key: jax.Array) -> np.ndarray:
     """Draw one z from the posterior of each row: [N, Z] float32."""
     parts = []
-    for start in tqdm(range(0, len(rows), MAX_BATCH), desc="encoding", leave=False):
+    for start in progress_bar(range(0, len(rows), MAX_BATCH), desc="encoding"):
         mu, sigma = vae.encode(rows[start : start + MAX_BATCH])
         noise = jax.random.normal(jax.random.fold_in(key, start), mu.shape)
         parts.append(np.asarray(mu) + np.asarray(sigma) * np.asarray(noise))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
+from data_pipeline.progress_bar import progress_bar
 from experiments.generation.options import Options
 from musicvae_jax.latent import batches, operations, paths
 from musicvae_jax.latent.musicvae import MusicVAE
@@ -86,7 +86,7 @@ def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) ->
     """Decode z [N, Z] in batches, with a progress bar if there are several."""
     size, parts = batches.MAX_BATCH, []
     starts = range(0, len(z), size)
-    for start in tqdm.tqdm(starts, unit=f" x {size} rows", disable=len(starts) == 1):
+    for start in progress_bar(starts, unit=f" x {size} rows"):
         part_key = jax.random.fold_in(key, start)
         parts.append(vae.decode(z[start : start + size], part_key, temperature))
     return np.concatenate(parts).astype(vae.task.token_dtype)
