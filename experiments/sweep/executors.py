@@ -13,6 +13,7 @@ import jax
 
 from data_pipeline.cli import option
 from data_pipeline.conversion import cluster
+from experiments.cli.progress import duration
 from experiments.sweep.points import (
     LOG,
     GroupProgress,
@@ -41,8 +42,8 @@ class Options:
         "auto",
         choices=EXECUTORS,
         help="How points are trained: vmap (one program, stacked states), local (a process each), "
-        "ray (a cluster, extra `cluster`), auto (one program; times points in parallel and one "
-        "after the other, and chooses the faster).",
+        "ray (a cluster, extra `cluster`), auto (one program; in a sweep that is long compared "
+        "with compiling, times points in parallel, too, and chooses the faster).",
     )
     side_by_side: int = option(
         0,
@@ -111,8 +112,10 @@ def _train_in_one_program(
 
     def timed(timing: runs.Timing) -> None:
         shown = ", ".join(f"{n} at once {s:.3f} s" for n, s in timing.seconds.items())
-        say(f"time of a step of all {len(group)} points, by points per device: {shown}")
+        say(f"compiled in {duration(timing.compile_seconds)}")
+        say(f"time of a step of all points, by points per device: {shown}")
         say(_described(timing.chosen))
+        say(f"estimate: {duration(timing.seconds_left)} for {timing.steps:,} steps")
 
     side_by_side = _side_by_side(options)
     devices = min(len(jax.devices()), len(group))

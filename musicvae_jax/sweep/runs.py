@@ -35,6 +35,9 @@ from musicvae_jax.training.step import (
 
 Tree = Any
 
+# A second program is compiled and timed if that takes at most this share of the time left.
+TRIAL_SHARE = 0.1
+
 
 class Point(NamedTuple):
     """One point: its configuration, run folder and observer."""
@@ -45,10 +48,24 @@ class Point(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Seconds per step of a group, by the number of points a device computes at once."""
+    """Times of a group's programs.
+
+    Attributes:
+      seconds: seconds per step of all points, by the number of points a device computes at once.
+      chosen: the number that is used.
+      compile_seconds: to compile the first program and start it; 0 where it was not measured.
+      steps: number of steps that are left.
+    """
 
     seconds: dict[int, float]
     chosen: int
+    compile_seconds: float = 0.0
+    steps: int = 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimated time of the steps that are left."""
+        return self.seconds[self.chosen] * self.steps
 
 
 def faster_program(
@@ -88,11 +105,12 @@ def fit_points(
       points: points with equal `program_key`.
       store: the training data.
       side_by_side: points that a device computes at once: 1 for one after the other, 0 for as
-        many as its memory holds; None times these two and chooses the faster.
+        many as its memory holds; None times the first, also the second if compiling it takes
+        little of the time left (`TRIAL_SHARE`), and chooses the faster.
       should_stop: called between dispatches; if it returns true, the states are saved and
         training stops.
       devices: devices to distribute the points over, all by default.
-      timed: called with the measured times, if there is a choice.
+      timed: called with the measured times, if `side_by_side` is None.
 
     Raises:
       ValueError: the points do not share a program.
@@ -184,7 +202,7 @@ class _Group:
     ) -> list[loop.Outcome]:
         """Train points that are at the same step until step `until`."""
         runs, config = [self.runs[n] for n in group], self.runs[group[0]].config
-        program = self._program([run.config for run in runs], states)
+        program = self._program([run.config for run in runs], states, until)
         mesh = make_mesh(self.devices[:1])
         rows = self.store.splits["validation"]
         validation = Validation(self.model, config, rows, mesh, states[0].params)
@@ -197,16 +215,27 @@ class _Group:
         )
         return [found._replace(state=jax.device_get(found.state)) for found in trained]
 
-    def _program(self, configs: Sequence[Config], states: Sequence[TrainState]) -> SweepProgram:
+    def _program(
+        self, configs: Sequence[Config], states: Sequence[TrainState], until: int
+    ) -> SweepProgram:
         """Compile the program, or two of them and choose the faster."""
         rows = self.store.splits["train"]
 
         def compiled(side_by_side: int) -> SweepProgram:
             return SweepProgram(self.model, configs, rows, self.devices, side_by_side)
 
-        if self.side_by_side is not None or len(configs) <= len(self.devices):
-            return compiled(1 if self.side_by_side is None else self.side_by_side)
-        program, timing = faster_program([compiled(1), compiled(0)], states)
+        if self.side_by_side is not None:
+            return compiled(self.side_by_side)
+        start = time.perf_counter()
+        program = compiled(1)
+        _, timing = faster_program([program], states)
+        about = {"compile_seconds": time.perf_counter() - start}
+        about["steps"] = until - int(states[0].step)
+        timing = timing._replace(**about)
+        is_worth = timing.compile_seconds <= TRIAL_SHARE * timing.seconds_left
+        if len(configs) > len(self.devices) and is_worth:
+            program, both = faster_program([program, compiled(0)], states)
+            timing = both._replace(**about)
         self.timed(timing)
         return program
 

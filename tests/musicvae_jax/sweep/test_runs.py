@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -167,7 +168,9 @@ def test_points_that_are_behind_catch_up(
     store: data.Store,
     singles: list[tuple[Listener, loop.Outcome]],
     tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(runs, "TRIAL_SHARE", math.inf)
     # As after a kill between the saves of two points: one is at step 60, the other at the start.
     points, heard = _points(config, tmp_path, [{}, POINTS[0]])
     short = points[1].config.replace(train_steps=60)
@@ -175,16 +178,30 @@ def test_points_that_are_behind_catch_up(
     timings: list[runs.Timing] = []
     outcomes = runs.fit_points(points, store, side_by_side=None, timed=timings.append)
     assert [o.step for o in outcomes] == [STEPS, STEPS]
+    alone, timing = timings
+    assert (alone.steps, set(alone.seconds)) == (60, {1})
     # Together, they are timed in turn and at once, and the faster way is taken.
-    (timing,) = timings
-    assert set(timing.seconds) == {1, 2}
+    assert (timing.steps, set(timing.seconds)) == (STEPS - 60, {1, 2})
     assert timing.seconds[timing.chosen] == min(timing.seconds.values())
+    assert timing.seconds_left == timing.seconds[timing.chosen] * (STEPS - 60)
     assert heard[0].starts == [0, 60]
     assert heard[1].starts == [60]
     expected = Listener(singles[0][0].records[3:], singles[0][0].validations)
     _close(heard[1], expected)
     assert [o.step for o in runs.fit_points(points, store)] == [STEPS, STEPS]
     assert heard[0].starts == [0, 60]
+
+
+def test_no_second_program_is_compiled_if_that_takes_longer_than_it_can_save(
+    config: Config, store: data.Store, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "TRIAL_SHARE", 0.0)
+    points, _ = _points(config.replace(train_steps=2), tmp_path, POINTS[:2])
+    timings: list[runs.Timing] = []
+    runs.fit_points(points, store, side_by_side=None, timed=timings.append)
+    (timing,) = timings
+    assert (timing.chosen, timing.steps, set(timing.seconds)) == (1, 2, {1})
+    assert timing.compile_seconds > 0
 
 
 def test_points_of_other_shapes_are_refused(
