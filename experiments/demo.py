@@ -40,7 +40,7 @@ def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> lis
     sources = [f"--input={path}" for path in inputs] or ["--corpus=folk"]
     recipe = f"--flagfile={flagfile}" if flagfile else f"--preset={PRESET}"
     generate = ["-m", "experiments.generate", f"--run_dir={run}", f"--output={music}"]
-    generate += [f"--format={name}" for name in ("midi", "wav", "png")]
+    generate += ["--overwrite", "--format=midi,wav,png"]
     rows = f"--data_dir={tokens}"
     return [
         ["-m", "data_pipeline.prepare", *sources, "--task=mel_2bar", f"--output={tokens}"],

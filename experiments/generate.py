@@ -19,10 +19,10 @@ Modes:
                --waypoints samples from the prior
 
 Inputs are files (MIDI, MusicXML, ABC), --input=a.mid --input=b.mid --start_bar=1 --start_bar=9,
-or rows of a token store, --input=data/mel_2bar:test:17, or rows drawn from a store,
+folders of them, rows of a token store, --input=data/mel_2bar:test:17, or rows drawn from a store,
 --data_dir=data/mel_2bar. The command prints which part of a file it used. It writes to --output: a
-file per row and --format, a picture of all rows, and an .npz with tokens and z. The same seed gives
-the same bytes.
+file per row and --format, one of up to 64 samples together, a picture of all rows, and an .npz with
+tokens and z. The same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from data_pipeline import cli
 from experiments.cli import compile_cache
 from experiments.cli.outputs import check_writable
 from experiments.cli.run_options import choose_prior, name_prior, open_model
-from experiments.generation.files import write
+from experiments.generation.files import earlier_files, write
 from experiments.generation.inputs import read_inputs
 from experiments.generation.modes import make
 from experiments.generation.options import Options
@@ -74,6 +74,7 @@ def read_vector(options: Options, vae: MusicVAE) -> np.ndarray | None:
 def generate(options: Options) -> list[pathlib.Path]:
     """Generate music and write it; return the files."""
     check_writable(options.output, "output")
+    replaced = earlier_files(options)
     vae = open_model(options)
     vector = read_vector(options, vae)
     source = ""
@@ -89,7 +90,10 @@ def generate(options: Options) -> list[pathlib.Path]:
             print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the input")
     where = options.run_dir or options.model
     print(f"{options.mode}: {vae.task.name}, {where}, step {vae.step}{source}", flush=True)
-    return write(make(vae, options, rows, vector), vae.task, options)
+    written = write(make(vae, options, rows, vector), vae.task, options)
+    if replaced:
+        print(f"replaced {len(replaced)} files of an earlier --mode={options.mode}")
+    return written
 
 
 def main(argv: Sequence[str]) -> None:

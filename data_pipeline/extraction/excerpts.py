@@ -14,10 +14,18 @@ import pathlib
 import numpy as np
 
 from data_pipeline.codecs.codec import encode
+from data_pipeline.codecs.melody import WRONG_PROGRAMS
 from data_pipeline.extraction import extract
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import NO_NOTES
-from data_pipeline.reading.segments import DEFAULT_QPM, NOT_4_4, Segment, split_segments
+from data_pipeline.reading.programs import has_choice, tasks_with
+from data_pipeline.reading.segments import (
+    DEFAULT_QPM,
+    NOT_4_4,
+    NoteArrays,
+    Segment,
+    split_segments,
+)
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
 from musicvae_jax.tokens import num_notes
@@ -51,10 +59,10 @@ class Excerpt:
     qpm: float = DEFAULT_QPM
 
     def describe(self) -> str:
-        """Describe in one line the bars and instruments used, and the silence added."""
+        """Describe in one line the bars and tracks used, and the silence added."""
         last = self.start_bar + len(self.row) // STEPS_PER_BAR - sum(self.silence) - 1
         numbers = ", ".join(map(str, self.instruments))
-        used = f"instruments {numbers}" if len(self.instruments) > 1 else f"instrument {numbers}"
+        used = f"tracks {numbers}" if len(self.instruments) > 1 else f"track {numbers}"
         since = f" of the part from {self.start_seconds:.1f} s" if self.start_seconds else ""
         kept = f"{self.num_kept} of {self.num_notes} notes kept"
         used = used if self.instruments else "drums"
@@ -74,6 +82,7 @@ def read_excerpt(
     meter: str = "4/4",
     at_end: bool = False,
     pad: bool = False,
+    track: int | None = None,
 ) -> Excerpt:
     """Take one row from a file, from the track with the most notes.
 
@@ -86,12 +95,20 @@ def read_excerpt(
       meter: "4/4" leaves parts in other meters out; "any" ignores time signatures.
       at_end: take the last row of the track instead of the first if `start_bar` is None.
       pad: pad music shorter than a row with silence: after it, or before it with `at_end`.
+      track: number of the track to take a melody from, of any program; None takes any track with
+        the programs of the task.
 
     Raises:
-      InputError: the file cannot be read, holds no row of the task, or none from that bar on.
+      InputError: the file cannot be read, holds no row of the task, or none from that bar on, or
+        the task is no melody but a track is chosen.
     """
     path = pathlib.Path(path)
-    found = _first_with_rows(path, get_task(task_name), meter, pad, at_end)
+    task = get_task(task_name)
+    if track is not None:
+        if not has_choice(task):
+            raise InputError("track: only for tasks of one melody, mel_2bar or mel_16bar")
+        (task,) = tasks_with([task_name], "any")
+    found = _first_with_rows(path, task, meter, pad, at_end, track)
     fitting = [p for p in found if start_bar in (None, p.start_bar)]
     if not fitting:
         bars = _ranges(sorted({p.start_bar for p in found}))
@@ -101,13 +118,13 @@ def read_excerpt(
     kept: collections.Counter[tuple[float, tuple[int, ...]]] = collections.Counter()
     for excerpt in fitting:
         kept[excerpt.start_seconds, excerpt.instruments] += excerpt.num_kept
-    track, _ = kept.most_common(1)[0]
-    of_track = [p for p in fitting if (p.start_seconds, p.instruments) == track]
+    most, _ = kept.most_common(1)[0]
+    of_track = [p for p in fitting if (p.start_seconds, p.instruments) == most]
     return of_track[-1 if at_end else 0]
 
 
 def _first_with_rows(
-    path: pathlib.Path, task: Task, meter: str, pad: bool, at_end: bool
+    path: pathlib.Path, task: Task, meter: str, pad: bool, at_end: bool, track: int | None
 ) -> list[Excerpt]:
     """List the excerpts of the file's first unit that has any."""
     try:
@@ -122,17 +139,42 @@ def _first_with_rows(
             reasons.append(str(unit.error))
             continue
         arrays = notes.notes_from_sequence(unit.sequence)
+        if track is not None:
+            arrays = _one_track(unit.name, arrays, track)
         segments = split_segments(arrays, meter)
         found = [p for segment in segments for p in excerpts(segment, task)]
         if not found and pad:
             found = shorter_excerpts(segments, task, at_end=at_end)
         if found:
             return [dataclasses.replace(excerpt, name=unit.name) for excerpt in found]
-        reasons.append(extract.rows_from_notes(arrays, task.name, meter=meter).why_empty or "")
+        why_empty = extract.rows_from_notes(arrays, task.name, meter=meter).why_empty or ""
+        if why_empty.startswith(WRONG_PROGRAMS):
+            why_empty += f" (choose one of its tracks with --track: {_tracks(arrays)})"
+        reasons.append(why_empty)
     why = ", ".join(sorted(set(reasons)))
     if NOT_4_4 in reasons:
         why += " (--meter=any ignores time signatures)"
     raise InputError(f"input: {path} has no row of {task.name}: {why}")
+
+
+def _one_track(name: str, arrays: NoteArrays, track: int) -> NoteArrays:
+    """Keep the notes of one track.
+
+    Raises:
+      InputError: it has no pitched notes.
+    """
+    own = arrays.notes[(arrays.notes["instrument"] == track) & ~arrays.notes["is_drum"]]
+    if not len(own):
+        there = _tracks(arrays) or "none"
+        raise InputError(f"track: {name} has no notes in track {track}; tracks with notes: {there}")
+    return dataclasses.replace(arrays, notes=own)
+
+
+def _tracks(arrays: NoteArrays) -> str:
+    """List the numbers of the tracks with pitched notes, each with its program."""
+    pitched = arrays.notes[~arrays.notes["is_drum"]]
+    found = dict(zip(pitched["instrument"].tolist(), pitched["program"].tolist(), strict=True))
+    return ", ".join(f"{track} (program {found[track]})" for track in sorted(found))
 
 
 def file_excerpts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,45 @@ from data_pipeline.render import files
 from experiments.cli.outputs import check_writable
 from experiments.generation.modes import Music
 from experiments.generation.options import Options
+from musicvae_jax.config import InputError
 from musicvae_jax.tasks import Task
 
 # Format -> the end of its files' names.
 _SUFFIXES = {"midi": ".mid", "musicxml": ".musicxml", "svg": ".svg", "wav": ".wav"}
+# What follows the mode in names of files.
+_PART = r"_(\d+(\.\d+)?|all|after_input|[a-z]\w*_[+-][\d.e+-]+)"
+# With more samples there is no file of all of them.
+MOST_JOINED = 64
+
+
+def earlier_files(options: Options) -> list[pathlib.Path]:
+    """List what an earlier run of the same mode wrote to the output folder.
+
+    Raises:
+      InputError: there is something, and `options.overwrite` is not set.
+    """
+    folder = pathlib.Path(options.output)
+    endings = "|".join(re.escape(end) for end in (*_SUFFIXES.values(), ".npz", ".png"))
+    ours = re.compile(rf"{options.mode}({_PART})*({endings})")
+    names = os.listdir(folder) if folder.is_dir() else []
+    found = [folder / name for name in sorted(names) if ours.fullmatch(name)]
+    if found and not options.overwrite:
+        raise InputError(
+            f"output: {folder} holds music of an earlier --mode={options.mode} ({len(found)} "
+            "files); give --overwrite to replace it, or another --output"
+        )
+    return found
 
 
 def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
     """Write the files and return their paths: each row's, the arrays', the picture's.
 
     Raises:
-      InputError: the output is not a folder, tempo or program is out of range, or what a format
-        needs is not installed.
+      InputError: the output is not a folder or holds earlier music, tempo or program is out of
+        range, or what a format needs is not installed.
     """
     folder = check_writable(options.output, "output")
+    earlier = earlier_files(options)
     folder.mkdir(parents=True, exist_ok=True)
     # First, because all other files can be made from the arrays.
     arrays = _write_arrays(folder / f"{options.mode}.npz", music)
@@ -39,6 +65,8 @@ def write(music: Music, task: Task, options: Options) -> list[pathlib.Path]:
     if "png" in options.formats:
         written.append(folder / f"{options.mode}.png")
         _draw(written[-1], music, task, options)
+    for path in set(earlier) - set(written):
+        path.unlink()
     return written
 
 
@@ -52,7 +80,8 @@ def to_hear(music: Music, mode: str) -> list[tuple[str, np.ndarray]]:
         found.append((name, row))
         if music.inputs is not None:
             found.append((f"{name}_after_input", np.stack([music.inputs[number], row])))
-    if mode in ("interpolate", "attribute"):
+    joined = mode == "sample" and 1 < len(music.tokens) <= MOST_JOINED
+    if joined or mode in ("interpolate", "attribute"):
         found.append((f"{mode}_all", music.tokens))
     return found
 
@@ -89,7 +118,7 @@ def _write_arrays(path: pathlib.Path, music: Music) -> pathlib.Path:
 
 
 def _draw(path: pathlib.Path, music: Music, task: Task, options: Options) -> None:
-    """Draw all rows; each reconstruction beside its input."""
+    """Draw all rows; each reconstruction beside its input, each input before what is made of it."""
     rows, titles = music.tokens, music.titles
     if music.pieces is not None:
         rows = music.pieces
@@ -98,4 +127,11 @@ def _draw(path: pathlib.Path, music: Music, task: Task, options: Options) -> Non
         pairs = np.stack([music.inputs, music.tokens], axis=1)
         rows = pairs.reshape(-1, *task.row_shape)
         titles = [text for n, title in enumerate(titles, 1) for text in (f"input {n}", title)]
+    elif music.sources is not None:
+        num = len(music.sources)
+        names = [f"input {n}" if num > 1 else "input" for n in range(1, num + 1)]
+        made = rows.reshape(num, -1, *task.row_shape)
+        rows = np.concatenate([music.sources[:, None], made], axis=1).reshape(-1, *task.row_shape)
+        each = len(titles) // num
+        titles = [t for n in range(num) for t in (names[n], *titles[n * each : (n + 1) * each])]
     files.piano_roll_png(path, rows, task.name, titles, columns=music.columns, qpm=options.tempo)

@@ -10,7 +10,7 @@ import numpy as np
 from data_pipeline.extraction.excerpts import read_excerpt
 from data_pipeline.render import files
 from experiments.cli.run_data import open_checked
-from experiments.generation.options import Options
+from experiments.generation.options import NUM_INPUTS, Options
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import Task
@@ -28,7 +28,8 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str], fl
       per minute; None without files.
 
     Raises:
-      InputError: a file has no such row, or the store is of another task or has too few rows.
+      InputError: a file has no such row, or the store is of another task or has too few rows. A
+        file found in a folder is left out instead, and a line says why.
     """
     if options.data_dir is not None:
         rows, origins = _draw(options, task)
@@ -36,8 +37,17 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str], fl
     else:
         bars: tuple[int | None, ...] = options.start_bars or (None,)
         bars = bars * len(options.files) if len(bars) == 1 else bars
-        pairs = zip(options.files, bars, strict=True)
-        found = [_read(name, bar, options, task) for name, bar in pairs]
+        found = []
+        for name, bar in zip(options.files, bars, strict=True):
+            try:
+                found.append(_read(name, bar, options, task))
+            except InputError as error:
+                if name in options.inputs or options.mode in NUM_INPUTS:
+                    raise
+                print(f"left out: {str(error).removeprefix('input: ')}")
+        if not found:
+            places = ", ".join(options.inputs)
+            raise InputError(f"input: no file of {places} has {task.name} rows")
         rows, origins = np.stack([row for row, _, _ in found]), [origin for _, origin, _ in found]
         tempos = [qpm for _, _, qpm in found if qpm is not None]
     for row, origin in zip(rows, origins, strict=True):
@@ -54,9 +64,17 @@ def _read(
     if match is None or os.path.exists(name):
         at_end = options.mode == "continue"
         excerpt = read_excerpt(
-            name, task.name, start_bar=bar, meter=options.meter, at_end=at_end, pad=True
+            name,
+            task.name,
+            start_bar=bar,
+            meter=options.meter,
+            at_end=at_end,
+            pad=True,
+            track=options.track,
         )
         return excerpt.row, excerpt.describe(), excerpt.qpm
+    if options.track is not None:
+        raise InputError(f"track: {name} is a row of a store, which has no tracks to choose from")
     if bar is not None:
         raise InputError(f"start_bar: {name} is a row of a store, which has no bars to choose from")
     store = open_checked(match["store"], task, "input", options.allow_changed_data)

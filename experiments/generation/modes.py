@@ -26,6 +26,7 @@ class Music(NamedTuple):
       titles: one per row, for the picture.
       names: one per row, for its file.
       inputs: the rows that were reconstructed or continued, or None.
+      sources: the rows that variations were made of, each of equally many in turn, or None.
       pieces: whole pieces [M, steps, ...]: inputs with their continuation, or all windows of a long
         piece; None for separate rows.
       columns: number of rows drawn next to each other.
@@ -36,6 +37,7 @@ class Music(NamedTuple):
     titles: list[str]
     names: list[str]
     inputs: np.ndarray | None = None
+    sources: np.ndarray | None = None
     pieces: np.ndarray | None = None
     columns: int = 3
 
@@ -76,6 +78,8 @@ def make(
     music = Music(tokens, z, points.titles, points.names, columns=points.columns)
     if options.mode == "reconstruct":
         return music._replace(inputs=rows)
+    if options.mode in ("similar", "attribute"):
+        return music._replace(sources=rows)
     if options.mode == "long":
         piece = operations.join_windows(jnp.asarray(tokens)[None], vae.task)
         return music._replace(pieces=np.asarray(piece))
@@ -153,7 +157,7 @@ def _similar(vae: MusicVAE, options: Options, ends: jax.Array, key: jax.Array) -
     z = paths.similar(ends[index[:, 0]], noise, amount)
     titles = [f"{_of(e, ends)}amount {amounts[a]:g}, variation {n + 1}" for e, a, n in made]
     names = [f"similar_{e + 1}_{amounts[a]:g}_{n + 1}" for e, a, n in made]
-    return Points(z, titles, names, min(num, 4))
+    return Points(z, titles, names, min(num + 1, 4))
 
 
 def _attribute(
@@ -164,7 +168,7 @@ def _attribute(
     made = list(np.ndindex(len(ends), len(amounts)))
     titles = [f"{_of(e, ends)}{name} {amounts[a]:+g}" for e, a in made]
     names = [f"attribute_{e + 1}_{name}_{amounts[a]:+g}" for e, a in made]
-    return Points(z.reshape(-1, z.shape[-1]), titles, names, min(len(amounts), 4))
+    return Points(z.reshape(-1, z.shape[-1]), titles, names, min(len(amounts) + 1, 4))
 
 
 def _long(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 
 from data_pipeline.cli import check_choices, option
+from data_pipeline.inputs.archives import is_music
 from data_pipeline.reading.segments import DEFAULT_QPM, METERS
 from data_pipeline.render.files import FORMATS, check_formats, check_sound
 from experiments.cli.run_options import LARGEST_SEED, ModelOptions, PriorOptions, check_ranges
@@ -37,17 +39,45 @@ def _split_at_commas(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part for value in values for part in value.split(","))
 
 
+def _files_of(place: str) -> list[str]:
+    """List the music files of a folder; what is no folder stays as it is.
+
+    Raises:
+      InputError: the folder has none.
+    """
+    folder = pathlib.Path(place)
+    if not folder.is_dir():
+        return [place]
+    found = [path for path in folder.rglob("*") if is_music(path.name) and path.is_file()]
+    if not found:
+        hint = ""
+        if (folder / "meta.json").is_file():
+            hint = f"; it is a token store: --data_dir={place} or --input={place}:test:0"
+        raise InputError(f"input: {place} holds no MIDI, MusicXML or ABC files{hint}")
+    return sorted(map(str, found))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(PriorOptions, ModelOptions):
     """What to generate, and how it sounds."""
 
     mode: str = option(choices=MODES, is_enum=True, help="What to generate.")
     output: str = option(help="Output folder.")
+    overwrite: bool = option(
+        False, help="Replace the music that an earlier run of the same mode wrote to the output."
+    )
     inputs: tuple[str, ...] = option(
-        (), flag="input", help="MIDI, MusicXML or ABC file, or STORE:SPLIT:ROW; may be repeated."
+        (),
+        flag="input",
+        help="MIDI, MusicXML or ABC file, a folder of them, or STORE:SPLIT:ROW; may be repeated.",
     )
     start_bars: tuple[int, ...] = option(
         (), flag="start_bar", help="First bar to use, from 1: one for all inputs, or one for each."
+    )
+    track: int | None = option(
+        None,
+        help="Track of the inputs to take the melody from, by the number that is printed; its "
+        "program does not matter. Default: the one with the most notes.",
     )
     meter: str = option(
         "4/4", choices=METERS, help="Meter to accept: 4/4, or any (ignore time signatures)."
@@ -136,6 +166,8 @@ class Options(PriorOptions, ModelOptions):
             if not (math.isfinite(amount) and low <= amount <= high):
                 allowed = "from 0 to 1" if self.mode == "similar" else "a number"
                 raise InputError(f"amount: {amount!r} is out of range, it must be {allowed}")
+        if self.track is not None:
+            check_ranges(self, track=(0, math.inf))
         for bar in self.start_bars:
             if bar < 1:
                 raise InputError(f"start_bar: {bar} is out of range, bars count from 1")
@@ -163,10 +195,14 @@ class Options(PriorOptions, ModelOptions):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The inputs; a single one with several start bars is repeated for each of them."""
-        if self.mode in NUM_INPUTS and len(self.inputs) == 1:
-            return self.inputs * max(1, len(self.start_bars))
-        return self.inputs
+        """The inputs, with the music files of each folder in its place, by name.
+
+        A single one with several start bars is repeated for each of them.
+        """
+        found = tuple(name for place in self.inputs for name in _files_of(place))
+        if self.mode in NUM_INPUTS and len(found) == 1:
+            return found * max(1, len(self.start_bars))
+        return found
 
     @property
     def num_drawn(self) -> int:

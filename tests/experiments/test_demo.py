@@ -18,7 +18,7 @@ def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
     assert "--corpus=folk" in lines[0]
     asked = ("--mode=sample --num=8", "--mode=reconstruct", "--mode=interpolate")
     assert all(text in line for text, line in zip(asked, lines[3:], strict=True))
-    assert all("--format=midi --format=wav" in line for line in lines[3:])
+    assert all("--overwrite --format=midi,wav,png" in line for line in lines[3:])
     assert "--num=4" in lines[4]
     assert "--steps=9" in lines[5]
 

@@ -16,6 +16,7 @@ from data_pipeline.reading.segments import split_segments
 from data_pipeline.render import files as render
 from experiments import generate
 from experiments.generate import Options
+from experiments.generation.files import earlier_files, to_hear
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import build_model
@@ -92,7 +93,7 @@ def test_samples_are_written_as_midi_arrays_and_a_picture(
 ) -> None:
     asked = options(output=tmp_path / "new" / "music", num=4, temperature=1.0)
     written = generate.write(generate.make(vae, asked, None), TASK, asked)
-    midi = [f"sample_{number}.mid" for number in (1, 2, 3, 4)]
+    midi = [f"sample_{number}.mid" for number in (1, 2, 3, 4, "all")]
     assert [path.name for path in written] == [*midi, "sample.npz", "sample.png"]
     arrays = np.load(written[-2])
     assert (arrays["tokens"].shape, arrays["tokens"].dtype) == ((4, 32), np.uint8)
@@ -100,6 +101,95 @@ def test_samples_are_written_as_midi_arrays_and_a_picture(
     for path, row in zip(written, arrays["tokens"], strict=False):
         assert np.array_equal(sounding(path)["pitch"], melody.decode(row)["pitch"])
     assert written[-1].read_bytes().startswith(PNG)
+
+
+def test_all_samples_are_also_one_file(vae: MusicVAE, tmp_path: pathlib.Path) -> None:
+    asked = options(output=tmp_path, num=3, temperature=1.0, formats=("midi",))
+    music = generate.make(vae, asked, None)
+    written = generate.write(music, TASK, asked)
+    steps, pitches = [], []
+    for number, row in enumerate(music.tokens):
+        notes_of_row = melody.decode(row)
+        steps += (notes_of_row["start_step"] + number * 48).tolist()  # a bar of rest between two
+        pitches += notes_of_row["pitch"].tolist()
+    found = sounding(written[3])
+    assert written[3].name == "sample_all.mid"
+    assert found["pitch"].tolist() == pitches
+    assert (found["start_step"] - found["start_step"][0]).tolist() == [s - steps[0] for s in steps]
+    many = to_hear(music._replace(tokens=np.zeros((65, 32)), names=["a"] * 65), "sample")
+    assert len(many) == 65
+
+
+def test_earlier_music_is_replaced_only_when_asked_and_nothing_stale_stays(
+    run_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = options(run_dir, tmp_path, num=8, formats=("midi", "musicxml"))
+    generate.generate(first)
+    mine = [tmp_path / name for name in ("sample_song.mid", "reconstruct_1.mid", "sample_9.txt")]
+    for path in mine:
+        path.write_text("mine")
+    before = files(tmp_path)
+    second = dataclasses.replace(first, num=3, formats=("midi",))
+    with pytest.raises(InputError, match=r"earlier --mode=sample \(19 files\); give --overwrite"):
+        generate.generate(second)
+    with pytest.raises(InputError, match="give --overwrite"):
+        generate.write(generate.make(MusicVAE.restore(run_dir), second, None), TASK, second)
+    assert files(tmp_path) == before
+    written = generate.generate(dataclasses.replace(second, overwrite=True))
+    assert set(tmp_path.iterdir()) == {*written, *mine}
+    assert "replaced 19 files of an earlier --mode=sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        ("reconstruct", ["reconstruct_1.mid", "reconstruct_12_after_input.wav"]),
+        ("interpolate", ["interpolate_all.svg", "interpolate_3.mid"]),
+        ("grid", ["grid_01_05.mid"]),
+        ("similar", ["similar_1_0.3_4.musicxml"]),
+        ("attribute", ["attribute_1_note_density_-1.5.mid", "attribute_2_syncopation_16th_+0.mid"]),
+        ("long", ["long.mid", "long.png"]),
+    ],
+)
+def test_the_files_of_each_mode_are_recognised(
+    mode: str, names: list[str], tmp_path: pathlib.Path
+) -> None:
+    for name in (*names, f"{mode}s.mid", f"{mode}_mine.mid", "continue_1.mid"):
+        (tmp_path / name).touch()
+    num_inputs = {"interpolate": 2, "grid": 4}.get(mode, 1)
+    given: dict[str, Any] = {"mode": mode, "inputs": ("a.mid",) * num_inputs}
+    attribute = "note_density" if mode == "attribute" else None
+    asked = options(output=tmp_path, overwrite=True, attribute=attribute, **given)
+    assert [path.name for path in earlier_files(asked)] == sorted(names)
+
+
+def test_a_folder_is_all_its_files_and_those_without_rows_are_named(
+    run_dir: str, walk: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "songs"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("b.mid", "deep/a.MID"):
+        (folder / name).write_bytes(pathlib.Path(walk).read_bytes())
+    (folder / "damaged.mid").write_bytes(b"no music")
+    (folder / "words.txt").write_text("no music")
+    asked = options(run_dir, tmp_path / "out", mode="reconstruct", inputs=(str(folder),))
+    generate.generate(asked)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"left out: {folder / 'damaged.mid'} cannot be read")
+    assert [line.split(":")[0] for line in printed[1:3]] == ["b.mid", "a.MID"]
+    assert len(np.load(tmp_path / "out" / "reconstruct.npz")["tokens"]) == 2
+    for name in ("b.mid", "deep/a.MID"):
+        (folder / name).unlink()
+    with pytest.raises(InputError, match=r"no file of .*songs has mel_2bar rows"):
+        generate.generate(dataclasses.replace(asked, overwrite=True))
+    (folder / "damaged.mid").unlink()
+    with pytest.raises(InputError, match=r"songs holds no MIDI, MusicXML or ABC files$"):
+        dataclasses.replace(asked)
+
+
+def test_a_store_given_as_an_input_is_recognised(store: str) -> None:
+    with pytest.raises(InputError, match=r"it is a token store: --data_dir=\S+ or --input=\S+:0"):
+        options(mode="reconstruct", inputs=(store,))
 
 
 def test_greedy_samples_are_the_decoded_z(vae: MusicVAE) -> None:
@@ -160,7 +250,7 @@ def test_a_reconstruction_follows_its_input(
 ) -> None:
     asked = options(output=tmp_path / "out", mode="reconstruct", inputs=(walk,), start_bars=(2,))
     rows, origins, _ = generate.read_inputs(asked, TASK)
-    assert origins == ["walk.mid: bars 2-3, instrument 0, 8 of 8 notes kept"]
+    assert origins == ["walk.mid: bars 2-3, track 0, 8 of 8 notes kept"]
     written = generate.write(generate.make(vae, asked, rows), TASK, asked)
     names = [path.name for path in written]
     assert names[:2] == ["reconstruct_1.mid", "reconstruct_1_after_input.mid"]

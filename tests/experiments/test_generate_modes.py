@@ -175,6 +175,29 @@ def test_one_seed_gives_the_same_files(
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.parametrize("mode", ["similar", "attribute"])
+def test_the_picture_has_each_input_before_what_is_made_of_it(
+    vae: MusicVAE,
+    rows: np.ndarray,
+    mode: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[tuple[np.ndarray, list[str]]] = []
+
+    def draw(path: pathlib.Path, rows: np.ndarray, task: str, titles: list[str], **_: Any) -> None:
+        drawn.append((rows, titles))
+
+    monkeypatch.setattr(files, "piano_roll_png", draw)
+    asked = options(mode, output=tmp_path, **(MODES[mode] | {"num_inputs": 2}))
+    music = make(vae, asked, rows[:2], VECTOR)
+    write(music, TASK, asked)
+    ((pictured, titles),) = drawn
+    np.testing.assert_array_equal(pictured[[0, 3]], rows[:2])
+    np.testing.assert_array_equal(pictured[[1, 2, 4, 5]], music.tokens)
+    assert titles == ["input 1", *music.titles[:2], "input 2", *music.titles[2:]]
+
+
 def test_a_continuation_is_one_file_with_its_input(
     vae: MusicVAE, rows: np.ndarray, tmp_path: pathlib.Path
 ) -> None:
@@ -210,7 +233,7 @@ def test_the_end_of_a_file_is_continued_and_a_short_end_is_padded(tmp_path: path
     inputs = (str(tmp_path / "walk.mid"), str(tmp_path / "short.mid"))
     found, origins, _ = generate.read_inputs(options("continue", inputs=inputs), TASK)
     np.testing.assert_array_equal(found[0], row[48:])
-    assert "walk.mid: bars 4-5, instrument 0, 8 of 8 notes kept" in origins[0]
+    assert "walk.mid: bars 4-5, track 0, 8 of 8 notes kept" in origins[0]
     assert origins[1].endswith("shorter than the window: 1 bar of silence added before it")
     found, origins, _ = generate.read_inputs(options("interpolate", inputs=inputs), TASK)
     np.testing.assert_array_equal(found[0], row[:32])

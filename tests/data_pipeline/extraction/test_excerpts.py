@@ -68,7 +68,7 @@ def test_a_trio_names_its_three_instruments() -> None:
     )
     found = excerpts(band, TASKS["trio_16bar"])
     assert [p.start_bar for p in found] == [1, 2]
-    assert "bars 2-17, instruments 5, 3, 7, " in found[1].describe()
+    assert "bars 2-17, tracks 5, 3, 7, " in found[1].describe()
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -86,7 +86,7 @@ def test_a_file_gives_its_first_row_or_the_one_at_a_bar(walk: pathlib.Path) -> N
     first, third = read_excerpt(walk, "mel_2bar"), read_excerpt(walk, "mel_2bar", start_bar=3)
     assert np.array_equal(first.row, walking_row(6, 60)[:32])
     assert np.array_equal(third.row, walking_row(6, 60)[32:64])
-    assert third.describe() == "walk.mid: bars 3-4, instrument 0, 8 of 8 notes kept"
+    assert third.describe() == "walk.mid: bars 3-4, track 0, 8 of 8 notes kept"
 
 
 def test_the_track_with_the_most_notes_is_taken(tmp_path: pathlib.Path) -> None:
@@ -108,7 +108,7 @@ def test_a_part_after_a_change_of_tempo_is_named(tmp_path: pathlib.Path) -> None
 def test_the_end_of_a_piece(walk: pathlib.Path) -> None:
     end = read_excerpt(walk, "mel_2bar", at_end=True)
     assert np.array_equal(end.row, walking_row(6, 60)[64:96])
-    assert end.describe() == "walk.mid: bars 5-6, instrument 0, 8 of 8 notes kept"
+    assert end.describe() == "walk.mid: bars 5-6, track 0, 8 of 8 notes kept"
 
 
 def test_shorter_music_is_filled_up_with_silence(walk: pathlib.Path) -> None:
@@ -118,7 +118,7 @@ def test_shorter_music_is_filled_up_with_silence(walk: pathlib.Path) -> None:
     expected = row.copy()
     expected[96] = NOTE_OFF  # the last note ends where the music does
     assert np.array_equal(begin.row, expected)
-    said = "walk.mid: bars 1-6, instrument 0, 24 of 24 notes kept, shorter than the window: "
+    said = "walk.mid: bars 1-6, track 0, 24 of 24 notes kept, shorter than the window: "
     assert begin.describe() == f"{said}10 bars of silence added after it"
     end = read_excerpt(walk, "mel_16bar", pad=True, at_end=True)
     assert np.array_equal(end.row, np.roll(row, 160))
@@ -158,6 +158,28 @@ def test_a_file_in_another_meter_names_the_way_out(tmp_path: pathlib.Path) -> No
     with pytest.raises(InputError, match=r"not 4/4 \(--meter=any ignores time signatures\)"):
         read_excerpt(path, "mel_2bar")
     assert read_excerpt(path, "mel_2bar", meter="any").num_kept == 8
+
+
+def test_a_track_can_be_chosen_whatever_its_program(tmp_path: pathlib.Path) -> None:
+    sequence = files.row_to_sequence(walking_row(6, 60), "mel_2bar", program=73)
+    for note in list(sequence.notes):
+        lower = sequence.notes.add()
+        lower.CopyFrom(note)
+        lower.pitch, lower.program, lower.instrument = note.pitch - 24, 40, 1
+    path = tmp_path / "duet.mid"
+    path.write_bytes(files.midi_bytes(sequence))
+    there = r"0 \(program 73\), 1 \(program 40\)"
+    with pytest.raises(InputError, match=rf"programs 0..31 \(choose .* --track: {there}\)"):
+        read_excerpt(path, "mel_2bar")
+    flute, violin = (read_excerpt(path, "mel_2bar", track=track) for track in (0, 1))
+    assert "track 0," in flute.describe()
+    assert "track 1," in violin.describe()
+    assert np.array_equal(flute.row, walking_row(2, 60))
+    assert np.array_equal(violin.row, walking_row(2, 36))
+    with pytest.raises(InputError, match=rf"duet.mid has no notes in track 2; .*: {there}$"):
+        read_excerpt(path, "mel_2bar", track=2)
+    with pytest.raises(InputError, match="track: only for tasks of one melody"):
+        read_excerpt(path, "trio_16bar", track=0)
 
 
 def test_an_unreadable_file_is_refused(tmp_path: pathlib.Path) -> None:
