@@ -20,7 +20,8 @@ from musicvae_jax.tasks import get_task
 
 def table(task_name: str | None = None) -> str:
     """Return a line for each preset, of one task or of all, from the headers of the flagfiles."""
-    rows = [("preset", "task", *(field.lower().replace("gpu", "GPU") for field in presets.FIELDS))]
+    heads = (field if field.isupper() else field[0].lower() + field[1:] for field in presets.FIELDS)
+    rows = [("preset", "task", *heads)]
     for name in presets.names():
         task = config_flags.config_from_flagfile(presets.path_of(name)).task
         if task_name in (None, task):

@@ -107,11 +107,17 @@ def task_name(values: flags.FlagValues = flags.FLAGS) -> str | None:
     """Return the task that --task or else --preset names, None without both.
 
     Raises:
-      InputError: there is no such preset.
+      InputError: there is no such preset, or it is of another task.
     """
-    if values.task or not values.preset:
+    if not values.preset:
         return values.task
-    return _read_flagfile(presets.path_of(values.preset)).task
+    own = _read_flagfile(presets.path_of(values.preset)).task
+    if values.task not in (None, own):
+        raise InputError(
+            f"preset: {values.preset} is of {own}, --task says {values.task}; `musicvae presets "
+            f"--task={values.task}` lists those of that task"
+        )
+    return own
 
 
 def config_for(task_name: str, values: flags.FlagValues = flags.FLAGS) -> Config:

@@ -181,7 +181,12 @@ def test_a_preset_is_a_flagfile_below_the_command_line(tmp_path: pathlib.Path) -
     config_flags.define(both)
     both(["program", *both.read_flags_from_files([f"--flagfile={tmp_path / 'a.flags'}"])])
     assert config_flags.config_for("mel_2bar", both) == demo.replace(z_size=5)
-    assert config_flags.task_name(_parse("--preset=demo", "--task=drums_2bar")) == "drums_2bar"
+    assert config_flags.task_name(_parse("--preset=demo", "--task=mel_2bar")) == "mel_2bar"
+
+
+def test_a_preset_of_another_task_is_refused() -> None:
+    with pytest.raises(InputError, match=r"preset: demo is of mel_2bar, --task says drums_2bar; "):
+        config_flags.task_name(_parse("--preset=demo", "--task=drums_2bar"))
 
 
 def test_a_misspelt_preset_is_refused() -> None:
