@@ -48,6 +48,9 @@ class Options:
     output: str | None = option(
         None, help="Output folder; with several tasks, one folder each inside it."
     )
+    overwrite: bool = option(
+        False, help="Replace a store that was made from other files or with other options."
+    )
     num_workers: int | None = option(
         None, flag="workers", help="Worker processes. Default: the number of cores."
     )

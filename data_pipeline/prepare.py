@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import cli
+from data_pipeline.command_line import shell_line
 from data_pipeline.conversion.gather import (
     Executor,
     Gathering,
@@ -53,6 +54,9 @@ from data_pipeline.selection.splits import (
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS, get_task
 
+# Task -> the training preset that two CPU cores train in minutes.
+QUICK_PRESETS = {"mel_2bar": "demo"}
+
 
 def prepare(options: Options) -> str:
     """Make the store, or find it finished; return the report as text.
@@ -61,22 +65,56 @@ def prepare(options: Options) -> str:
       InputError: an input is missing, nothing usable is in the inputs, or the output folder
         contains something else.
     """
-    identity = options.identity()
+    options.identity()  # reads the split file, before any work
     inputs = open_sources(options.inputs, options.corpora, options.cache_dir)
     if options.output is None or options.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             (pathlib.Path(scratch) / store.STORE).mkdir()
             return _make(inputs, options, pathlib.Path(scratch))
     output = pathlib.Path(options.output).absolute()
-    made = store.held(output)
-    if made:
-        store.check_held(output, made, read_source_records(inputs), identity)
+    if _is_finished(output, inputs, options):
         store.clear_leftover(output)
         text = (output / f"{store.REPORT}.txt").read_text(encoding="utf-8")
-        return f"{text}\nfound finished, left as it is: {options.output}\n"
-    with store.work_folder(output) as folder:
-        text = _make(inputs, options, folder)
-    return f"{text}\nwritten: {options.output}\n"
+        how = "found finished, left as it is"
+    else:
+        with store.work_folder(output, options.overwrite) as folder:
+            text = _make(inputs, options, folder)
+        how = "written"
+    return f"{text}\n{how}: {options.output}\nnext:\n  {_next_line(output, options)}\n"
+
+
+def _is_finished(output: pathlib.Path, inputs: list[Source], options: Options) -> bool:
+    """Tell whether the output holds what would be made; another store may be overwritten.
+
+    Raises:
+      InputError: it holds something else.
+    """
+    made = store.held(output)
+    if not made:
+        return False
+    try:
+        store.check_held(output, made, read_source_records(inputs), options.identity())
+    except InputError:
+        if not options.overwrite:
+            raise
+        store.check_replaceable(output)
+        return False
+    return True
+
+
+def _next_line(output: pathlib.Path, options: Options) -> str:
+    """Return the command to run next: training or, without a quick preset, the list of presets."""
+    several = len(options.tasks) > 1
+    places = {task: pathlib.Path(task if several else ".") for task in options.tasks}
+    made = [task for task, place in places.items() if (output / place / store.META).is_file()]
+    task = next((task for task in made if task in QUICK_PRESETS), made[0])
+    if task not in QUICK_PRESETS:
+        return shell_line("experiments.presets", [f"--task={task}"])
+    folders = [
+        f"--data_dir={pathlib.Path(str(options.output)) / places[task]}",
+        f"--run_dir={pathlib.Path('runs', output.name)}",
+    ]
+    return shell_line("experiments.train", [f"--preset={QUICK_PRESETS[task]}", *folders])
 
 
 def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:

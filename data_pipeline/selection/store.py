@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipeline.codecs.codec import CODECS
-from data_pipeline.selection.splits import Selection
+from data_pipeline.selection.splits import SPLITS, Selection
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import NO_EVENT, TASKS, Task, Track
 
 FORMAT = "musicvae-tokens-1"
 META, MANIFEST, SPLIT = "meta.json", "manifest.jsonl", "split.json"
 REPORT, RUN = "report", "run.json"
-STORE = "store"
+STORE, REPLACED = "store", "replaced"
 _MARK = ".unfinished"
 _CHUNK_BYTES = 2**24
 
@@ -40,11 +40,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def work_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
+def work_folder(output: pathlib.Path, overwrite: bool = False) -> Iterator[pathlib.Path]:
     """Give a folder beside `output`, whose part `STORE` takes that name when the block ends well.
 
     If the block is interrupted or killed, the folder stays so that the same command can resume; if
-    it raises InputError, nothing is left.
+    it raises InputError, nothing is left. With `overwrite`, a store at `output` stays until then
+    and is deleted.
 
     Raises:
       InputError: another process is writing to `output`, the place cannot be written, or its
@@ -56,9 +57,11 @@ def work_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
     except OSError as error:
         raise InputError(f"output: {output} cannot be written: {error.strerror}") from error
     with _locked(folder, output):
-        _claim(folder, output)
+        _claim(folder, output, overwrite)
         try:
             yield folder
+            if overwrite and output.is_dir():
+                os.rename(output, folder / REPLACED)
             os.rename(folder / STORE, output)
         except InputError:
             _remove(folder)
@@ -93,14 +96,15 @@ def _work_path(output: pathlib.Path) -> pathlib.Path:
     return output.with_name(f".{output.name}.unfinished")
 
 
-def _claim(folder: pathlib.Path, output: pathlib.Path) -> None:
+def _claim(folder: pathlib.Path, output: pathlib.Path, overwrite: bool) -> None:
     """Delete the incomplete store of an earlier run, but keep its converted files."""
     if not (folder / _MARK).exists() and any(folder.iterdir()):
         raise InputError(f"output: {folder} is in the way, remove it or choose another --output")
     (folder / _MARK).touch()
-    if output.is_dir() and any(output.iterdir()):  # since we looked
+    if not overwrite and output.is_dir() and any(output.iterdir()):  # since we looked
         raise InputError(f"output: another process has just written {output}")
-    shutil.rmtree(folder / STORE, ignore_errors=True)
+    for name in (STORE, REPLACED):
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / STORE).mkdir()
 
 
@@ -230,6 +234,24 @@ def held(output: pathlib.Path) -> dict[str, dict[str, Any]]:
     return {name: store for name, store in stores.items() if store is not None}
 
 
+def check_replaceable(output: pathlib.Path) -> None:
+    """Check that a folder holds nothing but stores.
+
+    Raises:
+      InputError: it does; the message names what.
+    """
+    files = {META, MANIFEST, SPLIT, RUN, *(f"{REPORT}.{end}" for end in ("txt", "json", "html"))}
+    files |= {f"{name}.npy" for name in SPLITS}
+    folders = [output / name for name in (".", *TASKS) if (output / name).is_dir()]
+    found = [path for folder in folders for path in folder.iterdir() if path not in folders]
+    others = sorted(str(path.relative_to(output)) for path in found if path.name not in files)
+    if others:
+        raise InputError(
+            f"output: {output} also holds {', '.join(others[:3])}, which --overwrite would delete: "
+            "move it elsewhere"
+        )
+
+
 def _read_meta(path: pathlib.Path) -> dict[str, Any] | None:
     """Read a meta.json; None if it is not of our format."""
     try:
@@ -258,12 +280,14 @@ def check_held(
         if differ:
             raise InputError(
                 f"output: {output} holds a store made with other {', '.join(differ)}; "
-                "choose another --output or remove it"
+                "give --overwrite to replace it, or choose another --output"
             )
         for file, sha256 in store["sha256"].items():
             path = output / name / file
             if not path.is_file() or _sha256(path) != sha256:
-                raise InputError(f"output: {path} is missing or damaged, remove {output}")
+                raise InputError(
+                    f"output: {path} is missing or damaged; give --overwrite to make it again"
+                )
 
 
 def _sha256(path: pathlib.Path) -> str:

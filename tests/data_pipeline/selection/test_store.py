@@ -244,5 +244,5 @@ def test_an_existing_store_is_compared(tmp_path: pathlib.Path) -> None:
         store.check_held(tmp_path, stores, [], {"split_seed": 1})
     with (tmp_path / "train.npy").open("ab") as stream:
         stream.write(b"1")
-    with pytest.raises(InputError, match=r"train.npy is missing or damaged, remove"):
+    with pytest.raises(InputError, match=r"train.npy is missing or damaged; give --overwrite"):
         store.check_held(tmp_path, stores, sources, options)

@@ -1,0 +1,55 @@
+"""A store is made again only when asked, and the report ends with the command that comes next."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+
+import pytest
+
+from data_pipeline.prepare import QUICK_PRESETS
+from experiments.cli.presets import quick_preset
+from musicvae_jax.config import InputError
+from musicvae_jax.tasks import TASKS
+from tests.support.prepared import content, manifest, midi, run, tune
+
+
+def test_the_next_line_trains_with_the_quick_preset_of_a_task_or_lists_presets(
+    tmp_path: pathlib.Path,
+) -> None:
+    assert {task: quick_preset(task) for task in TASKS} == dict.fromkeys(TASKS) | QUICK_PRESETS
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "tune.abc").write_text(tune(0))
+    (tmp_path / "music" / "drums.mid").write_bytes(midi("drums_2bar", 0))
+    both = tmp_path / "both"
+    text = run(tmp_path / "music", both, tasks=("drums_2bar", "mel_2bar"))
+    assert shlex.split(text.splitlines()[-1])[-3:] == [
+        *("--preset=demo", f"--data_dir={both}/mel_2bar", "--run_dir=runs/both")
+    ]
+    text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",))
+    assert text.splitlines()[-1].endswith("presets --task=drums_2bar")
+
+
+def test_a_changed_folder_can_be_prepared_again(tmp_path: pathlib.Path) -> None:
+    music, output = tmp_path / "music", tmp_path / "out"
+    music.mkdir()
+    for number in range(3):
+        (music / f"{number}.abc").write_text(tune(number))
+    run(music, output)
+    before = content(output)
+    (music / "3.abc").write_text(tune(3))
+    with pytest.raises(InputError, match="made with other sources; give --overwrite to replace it"):
+        run(music, output)
+    assert content(output) == before
+    assert "written: " in run(music, output, overwrite=True)
+    assert len(manifest(output)) == 4
+    assert "found finished" in run(music, output, overwrite=True)
+    (output / "train.npy").write_bytes(b"damaged")
+    assert "written: " in run(music, output, overwrite=True)
+    assert len(manifest(output)) == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"music", "out"}
+    (music / "4.abc").write_text(tune(4))
+    (output / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"also holds mine.txt, which --overwrite would delete"):
+        run(music, output, overwrite=True)
+    assert (output / "mine.txt").read_text() == "mine"
