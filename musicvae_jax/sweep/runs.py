@@ -229,13 +229,12 @@ class _Group:
         start = time.perf_counter()
         program = compiled(1)
         _, timing = faster_program([program], states)
-        about = {"compile_seconds": time.perf_counter() - start}
-        about["steps"] = until - int(states[0].step)
-        timing = timing._replace(**about)
-        is_worth = timing.compile_seconds <= TRIAL_SHARE * timing.seconds_left
+        compile_seconds, steps = time.perf_counter() - start, until - int(states[0].step)
+        timing = timing._replace(compile_seconds=compile_seconds, steps=steps)
+        is_worth = compile_seconds <= TRIAL_SHARE * timing.seconds_left
         if len(configs) > len(self.devices) and is_worth:
             program, both = faster_program([program, compiled(0)], states)
-            timing = both._replace(**about)
+            timing = both._replace(compile_seconds=compile_seconds, steps=steps)
         self.timed(timing)
         return program
 

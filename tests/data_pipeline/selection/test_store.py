@@ -238,7 +238,7 @@ def test_an_existing_store_is_compared(tmp_path: pathlib.Path) -> None:
     stores = {".": make_store(tmp_path)}
     sources, options = [{"name": "a", "md5": "0"}], {"split_seed": 0}
     store.check_held(tmp_path, stores, sources, options)
-    with pytest.raises(InputError, match="made with other --split_seed; choose another --output"):
+    with pytest.raises(InputError, match="made with other --split_seed; give --overwrite"):
         store.check_held(tmp_path, stores, sources, {"split_seed": 1})
     with pytest.raises(InputError, match="made with other --split_seed, sources;"):
         store.check_held(tmp_path, stores, [], {"split_seed": 1})
