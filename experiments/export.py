@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags
 
 from data_pipeline import cli
@@ -23,7 +24,10 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.interop import jax_export, magentajs, reference, safetensors_file
 from musicvae_jax.interop.bundle_writer import write_bundle
 from musicvae_jax.interop.new_folder import new_folder
+from musicvae_jax.latent import attributes, fitted_prior
+from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.registry import Params
+from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints
 
 
@@ -57,6 +61,8 @@ class Trained(NamedTuple):
     config: Config
     params: Params
     step: int
+    prior: FittedPrior | None
+    attributes: dict[str, np.ndarray]
     run_dir: str | None
 
 
@@ -73,7 +79,7 @@ class Format(NamedTuple):
 
 
 def _write_safetensors(trained: Trained, path: pathlib.Path, options: Options) -> None:
-    safetensors_file.write(path, *trained[:3], dtype=options.dtype)
+    safetensors_file.write(path, *trained[:5], _facts(trained, options), options.dtype)
 
 
 def _write_tensorflow(trained: Trained, path: pathlib.Path, options: Options) -> None:
@@ -97,6 +103,18 @@ def _write_magentajs(trained: Trained, path: pathlib.Path, options: Options) -> 
 def _write_jax(trained: Trained, path: pathlib.Path, options: Options) -> None:
     del options
     jax_export.write(path, trained.config, trained.params)
+
+
+def _facts(trained: Trained, options: Options) -> dict[str, Any]:
+    """Return what is known of how the prior was fitted and the vectors were computed."""
+    if trained.run_dir is None:
+        return safetensors_file.read(packaged.path_of(str(options.model))).about
+    about = {}
+    if (record := fitted_prior.load(trained.run_dir)) and trained.prior is not None:
+        about["prior"] = record.about
+    if trained.attributes:
+        about["attributes"] = attributes.load_vectors(trained.run_dir).about
+    return about
 
 
 def _read_adam(trained: Trained) -> reference.Adam | None:
@@ -146,7 +164,7 @@ def export(options: Options) -> pathlib.Path:
     chosen = FORMATS[options.format]
     path = _output(options, chosen)
     vae = open_model(options)
-    trained = Trained(vae.config, vae.params, vae.step, options.run_dir)
+    trained = Trained(vae.config, vae.params, vae.step, vae.prior, vae.attributes, options.run_dir)
     is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

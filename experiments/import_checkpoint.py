@@ -27,6 +27,7 @@ from musicvae_jax.tasks import RECIPES, TASKS, get_task
 
 if TYPE_CHECKING:
     from musicvae_jax.interop.reference import ReferenceCheckpoint
+    from musicvae_jax.interop.safetensors_file import SavedModel
 
 IMPORTED = "imported.json"
 TRAIN_FLAGS = "train.flags"
@@ -44,15 +45,19 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"run_dir: {folder} exists; name a new folder")
     if checkpoint.endswith(".safetensors"):
-        found, origin = _read_safetensors(checkpoint, task), "read from its header"
+        saved = _read_safetensors(checkpoint, task)
+        found, origin = _as_checkpoint(checkpoint, saved), "read from its header"
         config = found.config
     else:
+        saved = None
         found, origin = _read_tensorflow(checkpoint, task), "inferred from names and shapes"
         config = train_config(found.config.task, found.config.model)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
         _write_run(partial, found, config, checkpoint)
+        if saved is not None:
+            _write_extras(partial, saved)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -72,17 +77,37 @@ def _read_tensorflow(checkpoint: str, task: str | None) -> ReferenceCheckpoint:
     return reference.read_checkpoint(checkpoint, task, with_adam=True)
 
 
-def _read_safetensors(path: str, task: str | None) -> ReferenceCheckpoint:
+def _read_safetensors(path: str, task: str | None) -> SavedModel:
     """Read a file that `experiments.export` wrote."""
-    import jax
-
-    from musicvae_jax.interop import reference, safetensors_file
+    from musicvae_jax.interop import safetensors_file
 
     saved = safetensors_file.read(path)
     if task not in (None, saved.config.task):
         raise InputError(f"task: {path} is a model of {saved.config.task}, not of {task}")
+    return saved
+
+
+def _as_checkpoint(path: str, saved: SavedModel) -> ReferenceCheckpoint:
+    """Return a model without Adam's state."""
+    import jax
+
+    from musicvae_jax.interop import reference
+
     params = jax.tree.map(lambda leaf: leaf.astype("float32"), saved.params)
     return reference.ReferenceCheckpoint(path, saved.config, params, saved.step, None)
+
+
+def _write_extras(folder: pathlib.Path, saved: SavedModel) -> None:
+    """Write the fitted prior and the attribute vectors, if the file has them."""
+    from musicvae_jax.latent import attributes, fitted_prior
+
+    about: dict[str, Any] = {"attributes": {}, "prior": {}}
+    about |= {name: value for name, value in saved.about.items() if isinstance(value, dict)}
+    if saved.prior is not None:
+        fitted_prior.save(folder, fitted_prior.Record(saved.prior, saved.step, about["prior"]))
+    if saved.attributes:
+        found = (saved.config.task, saved.step, saved.attributes, about["attributes"])
+        attributes.save_vectors(folder, attributes.Vectors(*found))
 
 
 def _checked_task(checkpoint: str, task: str | None) -> str:

@@ -16,8 +16,8 @@ from experiments.studio.errors import NOT_FOUND, RefusedError
 from experiments.studio.worker import Worker
 from musicvae_jax.latent import attributes, fitted_prior, paths
 from musicvae_jax.latent.attributes import Vectors
-from musicvae_jax.latent.fitted_prior import FittedPrior
 from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.tasks import (
     DRUM_CLASS_NAMES,

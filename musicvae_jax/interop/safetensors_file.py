@@ -1,7 +1,14 @@
-"""One file per model: the parameters as safetensors, the configuration in the header.
+"""One file per model: parameters, fitted prior and attribute vectors as safetensors.
 
-The tensors' names are paths in the parameters ("encoder/mu/kernel"). The header's metadata has one
-key, `musicvae_jax`, whose value is JSON: {"config": every field, "step": optimiser steps}.
+    encoder/mu/kernel, ...      the parameters, named by their paths
+    prior/weights  [M] float32, the weights of a mixture of M Gaussians over z; their sum is 1
+    prior/means    [M, Z]
+    prior/scales   [M, Z (Z + 1) / 2], the lower triangles of the Cholesky factors, row by row
+    attributes/NAME  [Z], the vector that changes the attribute NAME
+
+`prior/` and `attributes/` are there if the model has them. All arrays but the weights of the
+mixture are float32, or all float16. The header's metadata has one key, `musicvae_jax`, whose value
+is JSON: {"config": every field, "step": optimiser steps, "about": any further facts}.
 """
 
 from __future__ import annotations
@@ -9,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +24,13 @@ import numpy as np
 from safetensors import SafetensorError, numpy, safe_open
 
 from musicvae_jax.config import Config, InputError, config_from_json
+from musicvae_jax.mixture import FittedPrior, check
 from musicvae_jax.models.registry import Params, build_model
 
 DTYPES = ("float32", "float16")
+_STORED_TYPES = ("F32", "F16")
 _KEY = "musicvae_jax"
+_PRIOR, _ATTRIBUTES = "prior/", "attributes/"
 
 
 class SavedModel(NamedTuple):
@@ -29,15 +40,28 @@ class SavedModel(NamedTuple):
       config: the model's configuration.
       params: float32 or float16 arrays, as stored.
       step: optimiser steps done.
+      prior: density to draw z from, float32; None if the file has none.
+      attributes: attribute to its vector [Z], float32; empty if the file has none.
+      about: further facts, such as how the prior was fitted.
     """
 
     config: Config
     params: Params
     step: int
+    prior: FittedPrior | None
+    attributes: dict[str, np.ndarray]
+    about: dict[str, Any]
 
 
 def write(
-    path: str | os.PathLike[str], config: Config, params: Params, step: int, dtype: str = "float32"
+    path: str | os.PathLike[str],
+    config: Config,
+    params: Params,
+    step: int = 0,
+    prior: FittedPrior | None = None,
+    attributes: Mapping[str, np.ndarray] | None = None,
+    about: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Write a model to a file, completely or not at all.
 
@@ -46,32 +70,46 @@ def write(
       config: the model's configuration.
       params: parameters, float32.
       step: optimiser steps done.
+      prior: density to draw z from.
+      attributes: attribute to its vector [Z].
+      about: further facts, anything JSON can hold.
       dtype: "float32" or "float16".
 
     Raises:
-      InputError: the type is unknown, a parameter is too large for float16, or the file cannot be
+      InputError: the type is unknown, a number is too large for float16, or the file cannot be
         written.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
-    tensors = {}
-    for name, leaf in _named(params).items():
-        source = np.asarray(leaf, np.float32)
-        with np.errstate(over="ignore"):
-            tensors[name] = np.ascontiguousarray(source.astype(dtype))
-        if np.isfinite(source).all() and not np.isfinite(tensors[name]).all():
-            raise InputError(f"dtype: {name} has values beyond float16's range; use float32")
-    about = json.dumps({"config": config.flat(), "step": step})
+    arrays = _named(params) | {_ATTRIBUTES + name: v for name, v in (attributes or {}).items()}
+    if prior is not None:
+        rows, columns = np.tril_indices(prior.means.shape[1])
+        arrays[_PRIOR + "means"] = prior.means
+        arrays[_PRIOR + "scales"] = prior.scales[:, rows, columns]
+    tensors = {name: _rounded(name, array, dtype) for name, array in arrays.items()}
+    if prior is not None:
+        tensors[_PRIOR + "weights"] = np.asarray(prior.weights, np.float32)
+    header = {"config": config.flat(), "step": step, "about": dict(about or {})}
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        numpy.save_file(tensors, partial, metadata={_KEY: about})
+        numpy.save_file(tensors, partial, metadata={_KEY: json.dumps(header)})
         partial.replace(path)
     except SafetensorError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be written: {reason}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _rounded(name: str, array: Any, dtype: str) -> np.ndarray:
+    """Return an array in the type of the file."""
+    source = np.asarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(source.astype(dtype))
+    if np.isfinite(source).all() and not np.isfinite(rounded).all():
+        raise InputError(f"dtype: {name} has values beyond float16's range; use float32")
+    return rounded
 
 
 def read(path: str | os.PathLike[str]) -> SavedModel:
@@ -83,11 +121,16 @@ def read(path: str | os.PathLike[str]) -> SavedModel:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
-            config = config_from_json(json.dumps(about["config"]))
-            config = config.replace(lstm_backend="auto")
-            step = int(about["step"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads((file.metadata() or {})[_KEY])
+            config = config_from_json(json.dumps(header["config"])).replace(lstm_backend="auto")
+            step, about = int(header["step"]), dict(header.get("about", {}))
+            names = list(file.keys())
+            for name in names:
+                if (stored := file.get_slice(name).get_dtype()) not in _STORED_TYPES:
+                    raise InputError(f"{name} is {stored}, it must be F32 or F16")
+            tensors = {name: file.get_tensor(name) for name in names}
+        prior, attributes = _take_prior(config, tensors), _take_attributes(config, tensors)
+        return SavedModel(config, _params(config, tensors), step, prior, attributes, about)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable safetensors file: {reason}") from error
@@ -95,17 +138,57 @@ def read(path: str | os.PathLike[str]) -> SavedModel:
         raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{path}: its header has no configuration of this library") from error
+
+
+def _params(config: Config, tensors: dict[str, np.ndarray]) -> Params:
+    """Return the parameters as the model's tree."""
     shapes = jax.eval_shape(build_model(config).init, jax.random.key(0))
     expected = {name: leaf.shape for name, leaf in _named(shapes).items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if differing := sorted({name for name, _ in expected.items() ^ found.items()}):
         name = differing[0]
         raise InputError(
-            f"{path}: {name} has shape {_written(found.get(name))}, the configuration needs "
+            f"{name} has shape {_written(found.get(name))}, the configuration needs "
             f"{_written(expected.get(name))} ({len(differing)} such arrays)"
         )
     leaves = [tensors[name] for name in expected]
-    return SavedModel(config, jax.tree.unflatten(jax.tree.structure(shapes), leaves), step)
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def _take_prior(config: Config, tensors: dict[str, np.ndarray]) -> FittedPrior | None:
+    """Remove the prior's arrays from the tensors and return the prior."""
+    found = {
+        name: tensors.pop(_PRIOR + name) for name in FittedPrior._fields if _PRIOR + name in tensors
+    }
+    if not found:
+        return None
+    if missing := set(FittedPrior._fields) - found.keys():
+        raise InputError(f"{_PRIOR}{min(missing)} is missing")
+    Z = config.model.z_size
+    weights, means, triangles = (found[name].astype(np.float32) for name in FittedPrior._fields)
+    if triangles.shape != (weights.size, Z * (Z + 1) // 2):
+        raise InputError(
+            f"{_PRIOR}scales has shape {_written(triangles.shape)}, it must be "
+            f"[{weights.size}, {Z * (Z + 1) // 2}]"
+        )
+    scales = np.zeros((weights.size, Z, Z), np.float32)
+    scales[:, *np.tril_indices(Z)] = triangles
+    prior = FittedPrior(weights, means, scales)
+    check(prior, Z)
+    return prior
+
+
+def _take_attributes(config: Config, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Remove the attribute vectors from the tensors and return them."""
+    names = [name for name in tensors if name.startswith(_ATTRIBUTES)]
+    found = {name: tensors.pop(name).astype(np.float32) for name in names}
+    for name, vector in found.items():
+        if vector.shape != (config.model.z_size,) or not np.isfinite(vector).all():
+            raise InputError(
+                f"{name} has shape {_written(vector.shape)}; it must be "
+                f"[{config.model.z_size}], and finite"
+            )
+    return {name.removeprefix(_ATTRIBUTES): vector for name, vector in found.items()}
 
 
 def _written(shape: tuple[int, ...] | None) -> str:

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import InputError
+from musicvae_jax.mixture import FittedPrior, check
 
 FILE = "fitted_prior.npz"
 FORMAT = "musicvae-prior-1"
@@ -37,20 +38,6 @@ PRIORS = (FITTED, STANDARD)
 SMALLEST_VARIANCE = 1e-4
 # An iteration that gains less than this, in nats per row, is the last.
 TOLERANCE = 1e-2
-
-
-class FittedPrior(NamedTuple):
-    """A mixture of M Gaussians over z.
-
-    Attributes:
-      weights: [M] float32, their sum is 1.
-      means: [M, Z] float32.
-      scales: [M, Z, Z] float32, lower triangular: Cholesky factors of the covariances.
-    """
-
-    weights: np.ndarray
-    means: np.ndarray
-    scales: np.ndarray
 
 
 class Record(NamedTuple):
@@ -200,7 +187,7 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
     """Read the prior of a run folder, None where there is none.
 
     Raises:
-      InputError: the file is damaged or of another format.
+      InputError: the file is damaged or of another format, or its arrays are no mixture.
     """
     path = pathlib.Path(run_dir) / FILE
     if not path.is_file():
@@ -211,9 +198,15 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
             prior = FittedPrior(*(np.asarray(file[name]) for name in FittedPrior._fields))
         if not isinstance(about, dict) or about.pop("format") != FORMAT:
             raise ValueError(about)
-        return Record(prior, about.pop("step"), about)
+        step = about.pop("step")
+        if type(step) is not int:
+            raise ValueError(step)
+        check(prior)
+        return Record(prior, step, about)
+    # An InputError is a ValueError.
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
-            f"prior: {path} is not of format {FORMAT}; make it again with "
+            f"prior: {path} is not of format {FORMAT}{reason}; make it again with "
             "python -m experiments.fit_prior"
         ) from error

@@ -38,7 +38,8 @@ from musicvae_jax.latent.batches import (
     check_sampling,
     in_parts,
 )
-from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD, FittedPrior
+from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
+from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_model
 from musicvae_jax.models.variables import params_from_variables
@@ -158,7 +159,13 @@ class MusicVAE:
         from musicvae_jax.interop import safetensors_file
 
         saved = safetensors_file.read(path)
-        return cls(saved.config, saved.params)
+        return cls(
+            saved.config,
+            saved.params,
+            prior=saved.prior,
+            attributes=saved.attributes,
+            step=saved.step,
+        )
 
     @classmethod
     def from_pretrained(cls, name: str) -> MusicVAE:

@@ -16,9 +16,11 @@ from experiments.export import Options, export
 from experiments.import_checkpoint import import_checkpoint, train_config
 from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError, ModelConfig
-from musicvae_jax.interop import reference
+from musicvae_jax.interop import reference, safetensors_file
 from musicvae_jax.interop.bundle_writer import write_bundle
 from musicvae_jax.interop.tensor_bundle import TensorBundle
+from musicvae_jax.latent import fitted_prior
+from musicvae_jax.latent.attributes import Vectors, load_vectors, save_vectors
 from musicvae_jax.storage import run_folder
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
@@ -66,18 +68,38 @@ def test_a_round_trip_keeps_every_byte(with_adam: bool, tmp_path: pathlib.Path) 
 
 def test_a_safetensors_file_becomes_a_run(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_2bar")
+    prior = fitted_prior.Record(fitted_prior.standard(4), 7, {"rows": 90})
+    fitted_prior.save(run, prior)
+    vectors = Vectors("mel_2bar", 7, {"note_density": np.arange(4, dtype=np.float32)}, {"rows": 80})
+    save_vectors(run, vectors)
     file, second = export(Options(run, "safetensors")), tmp_path / "run again"
     said = import_checkpoint(str(file), str(second))
     assert "mel_2bar, flat: z 4, encoder (8,), decoder (8,) (read from its header)" in said
     words = [f"--flagfile={second}/train.flags", f"--run_dir={second}", "--data_dir=DATA"]
     assert shlex.split(said.splitlines()[-1])[-4:] == ["experiments.train", *words]
+    known, found = MusicVAE.restore(run), MusicVAE.from_file(file)
+    assert (known.step, found.step) == (7, 7)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (found.prior, found.attributes),
+        (prior.prior, vectors.vectors),
+    )
     known, found = MusicVAE.restore(run), MusicVAE.restore(second)
     assert found.config == known.config
     jax.tree.map(np.testing.assert_array_equal, found.params, known.params)
+    jax.tree.map(np.testing.assert_array_equal, fitted_prior.load(second), prior)
+    jax.tree.map(np.testing.assert_array_equal, load_vectors(second)._asdict(), vectors._asdict())
     again = export(Options(str(second), "safetensors"))
     assert again.read_bytes() == file.read_bytes()
     with pytest.raises(InputError, match="is a model of mel_2bar, not of mel_16bar"):
         import_checkpoint(str(file), str(tmp_path / "third"), "mel_16bar")
+
+
+def test_prior_and_vectors_of_another_step_are_not_exported(tmp_path: pathlib.Path) -> None:
+    run = make_run(tmp_path, "mel_2bar")
+    fitted_prior.save(run, fitted_prior.Record(fitted_prior.standard(4), 6, {}))
+    save_vectors(run, Vectors("mel_2bar", 6, {"note_density": np.zeros(4, np.float32)}, {}))
+    assert safetensors_file.read(export(Options(run, "safetensors")))[3:] == (None, {}, {})
 
 
 def test_training_continues_with_the_flagfile(tmp_path: pathlib.Path) -> None:

@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "musicvae_jax.config": (),
     "musicvae_jax.tasks": ("musicvae_jax.config",),
     "musicvae_jax.tokens": ("musicvae_jax.config", "musicvae_jax.tasks"),
+    "musicvae_jax.mixture": (),
     "musicvae_jax.models": (),
     "musicvae_jax.devices": (),
     "musicvae_jax.storage": ("musicvae_jax.data", "musicvae_jax.devices"),
@@ -53,13 +54,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "musicvae_jax.sweep": _TRAINING,
     "musicvae_jax.latent": (
         "musicvae_jax.interop",
+        "musicvae_jax.mixture",
         "musicvae_jax.models",
         "musicvae_jax.objectives",
         "musicvae_jax.pretrained",
         "musicvae_jax.storage",
     ),
     "musicvae_jax.pretrained": (),
-    "musicvae_jax.interop": ("musicvae_jax.models", "musicvae_jax.storage"),
+    "musicvae_jax.interop": (
+        "musicvae_jax.mixture",
+        "musicvae_jax.models",
+        "musicvae_jax.storage",
+    ),
     "musicvae_jax.analysis": (),
 }
 # Third-party module -> the only shipped modules that may import it.

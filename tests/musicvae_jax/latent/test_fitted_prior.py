@@ -10,7 +10,8 @@ import pytest
 
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
-from musicvae_jax.latent.fitted_prior import FittedPrior, Record
+from musicvae_jax.latent.fitted_prior import Record
+from musicvae_jax.mixture import FittedPrior
 
 TWO = FittedPrior(
     np.array([0.25, 0.75], np.float32),
@@ -99,3 +100,23 @@ def test_a_file_of_another_format_is_named(tmp_path: pathlib.Path) -> None:
         np.savez(tmp_path / fitted_prior.FILE, **arrays)
         with pytest.raises(InputError, match=r"fitted_prior\.npz is not of format"):
             fitted_prior.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("weights", np.zeros(0, np.float32), "it has no weights"),
+        ("weights", np.ones(2, np.float32), "weights must be 0 or more, and their sum 1"),
+        ("means", TWO.means.astype(np.float64), "means are float64"),
+        ("means", TWO.means[:1], r"means are float32 \[1, 2\], they must be float32 \[2, 2\]"),
+        ("scales", TWO.scales[0], r"scales are float32 \[2, 2\]"),
+        ("scales", np.swapaxes(TWO.scales, 1, 2) + 1, "scales must be lower triangular"),
+        ("scales", np.full_like(TWO.scales, np.inf), "scales are not all finite"),
+    ],
+)
+def test_arrays_that_are_no_mixture_are_named(
+    tmp_path: pathlib.Path, field: str, value: np.ndarray, message: str
+) -> None:
+    fitted_prior.save(tmp_path, Record(TWO._replace(**{field: value}), 12, {}))
+    with pytest.raises(InputError, match=rf"fitted_prior\.npz is not of format .*{message}"):
+        fitted_prior.load(tmp_path)
