@@ -7,18 +7,15 @@ posterior, logits and greedy tokens of the test rows, and the posterior after re
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
 import pytest
 
 from musicvae_jax import MusicVAE
+from tests.support.commands import ROOT, run_python
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 ARCHIVE = ROOT / "tests" / "golden" / "earlier_run.tar.gz"
 # The flags that the run was started with, but for --train_steps, which was 6.
 FLAGS = (
@@ -70,11 +67,7 @@ def test_a_run_written_earlier_is_restored(
 def test_a_run_written_earlier_resumes(
     earlier: pathlib.Path, expected: dict[str, np.ndarray]
 ) -> None:
-    command = [sys.executable, "-m", "experiments.train", *FLAGS]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=earlier, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_python("-m", "experiments.train", *FLAGS, cwd=earlier)
     assert done.returncode == 0, done.stderr
     records = map(json.loads, (earlier / "run" / "metrics.jsonl").read_text().splitlines())
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 10))

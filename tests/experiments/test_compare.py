@@ -14,6 +14,7 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import get_task
+from tests.support.commands import run_command
 from tests.support.synthetic_store import write_store
 
 
@@ -107,8 +108,7 @@ def test_what_is_no_run_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_folders_are_arguments_of_the_command() -> None:
-    command = [sys.executable, "-m", "experiments.compare", "nowhere", "neither"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = run_command("experiments.compare", "nowhere", "neither")
     assert done.returncode == 2
     assert done.stderr.startswith("error: run_dir: nowhere is not a run folder")
 

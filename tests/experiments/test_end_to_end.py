@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from data_pipeline.reading import notes
 from data_pipeline.render import files
 from experiments import demo
 from musicvae_jax.tasks import NOTE_OFF
+from tests.support.commands import ROOT, Ended, run_command, run_forked
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 NUM_FILES = 120  # so many that the test split of 5% is never empty
 MUSIC = {"sample": 8, "reconstruct": 4, "interpolate": 9}
 FLAGS = """
@@ -35,11 +34,6 @@ FLAGS = """
 --save_every=4
 --eval_examples=16
 """
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def write_songs(folder: pathlib.Path) -> None:
@@ -64,7 +58,7 @@ def test_midi_files_become_tokens_a_model_a_table_and_music(tmp_path: pathlib.Pa
     out = tmp_path / "demo"
     songs, flagfile = str(tmp_path / "songs"), str(tmp_path / "tiny.flags")
     given = (f"--output={out}", f"--input={songs}", f"--train_flagfile={flagfile}")
-    done = run("experiments.demo", *given)
+    done = run_command("experiments.demo", *given)
     assert done.returncode == 0, done.stderr
 
     report = json.loads((out / "tokens" / "meta.json").read_text())
@@ -88,13 +82,13 @@ def test_midi_files_become_tokens_a_model_a_table_and_music(tmp_path: pathlib.Pa
 
     # Run again, what is done is found done.
     prepare, train, *_ = demo.commands(str(out), [songs], flagfile)
-    assert "found finished" in run(*prepare[1:]).stdout
-    assert run(*train[1:]).returncode == 0
+    assert "found finished" in run_command(*prepare[1:]).stdout
+    assert run_command(*train[1:]).returncode == 0
     assert (out / "run" / "metrics.jsonl").read_text().count('"train"') == 2
 
 
 def test_the_demo_stops_at_the_first_command_that_fails(tmp_path: pathlib.Path) -> None:
-    done = run("experiments.demo", f"--output={tmp_path}/demo", "--input=no_such_folder")
+    done = run_command("experiments.demo", f"--output={tmp_path}/demo", "--input=no_such_folder")
     assert done.returncode == 2
     assert done.stderr == "error: input: there is no file or folder no_such_folder\n"
     assert "experiments.train" not in done.stdout
@@ -107,9 +101,19 @@ def entry_points() -> list[str]:
     return sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in runs)
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Ended]:
+    """Ask every command for help, and give each a flag that it does not have."""
+    asked = list(itertools.product(entry_points(), ("--help", "--no_such_flag=1")))
+    folder = tmp_path_factory.mktemp("answers")
+    return dict(zip(asked, run_forked(asked, folder), strict=True))
+
+
 @pytest.mark.parametrize("module", entry_points())
-def test_help_begins_with_an_example_of_its_own_flags(module: str) -> None:
-    done = run(module, "--help")
+def test_help_begins_with_an_example_of_its_own_flags(
+    module: str, answers: dict[tuple[str, str], Ended]
+) -> None:
+    done = answers[module, "--help"]
     assert (done.returncode, done.stderr) == (0, "")
     head, _, flags = done.stdout.partition("\nflags:\n")
     lines = [line for line in head.replace("\\\n", " ").splitlines() if line.strip()]
@@ -126,8 +130,10 @@ def test_help_begins_with_an_example_of_its_own_flags(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", entry_points())
-def test_a_misspelt_flag_ends_with_one_line(module: str) -> None:
-    done = run(module, "--no_such_flag=1")
+def test_a_misspelt_flag_ends_with_one_line(
+    module: str, answers: dict[tuple[str, str], Ended]
+) -> None:
+    done = answers[module, "--no_such_flag=1"]
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: ")
     assert "no_such_flag" in done.stderr

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -22,19 +19,14 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
+from tests.support.commands import run_command
 from tests.support.synthetic_store import write_store
 
 SIZES = ("--encoder_sizes=4", "--decoder_sizes=4", "--z_size=2", "--batch_size=16")
 
 
 def _run(*arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(*arguments, JAX_PLATFORMS="cpu")
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import pathlib
 import signal
 import subprocess
@@ -35,6 +34,7 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import callbacks, loop
+from tests.support.commands import run_command
 from tests.support.synthetic_store import write_store
 
 NO_STATE: Any = None
@@ -185,13 +185,8 @@ def test_a_group_prints_what_was_reported_last() -> None:
 
 
 def _run(store_dir: pathlib.Path, folder: pathlib.Path, *arguments: str) -> Any:
-    command = [sys.executable, "-m", "experiments.grid_search", *SMALL, *arguments]
-    command += [f"--data_dir={store_dir}", f"--run_dir={folder}"]
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache"),
-    }
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=env)
+    folders = (f"--data_dir={store_dir}", f"--run_dir={folder}")
+    return run_command("experiments.grid_search", *SMALL, *arguments, *folders)
 
 
 def test_the_command_trains_scores_and_resumes(

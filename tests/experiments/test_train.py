@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -29,6 +27,7 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import callbacks, early_stopping, loop
+from tests.support.commands import HANGS_SECONDS, ROOT, run_command
 from tests.support.synthetic_store import write_store
 
 SMALL = (
@@ -74,18 +73,6 @@ def config(store_dir: pathlib.Path) -> Config:
     return _checked(*arguments)[1].replace(steps_per_dispatch=3)
 
 
-@pytest.fixture(scope="module")
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    """Compile quickly, and let later runs of one program find what the first compiled."""
-    folder = tmp_path_factory.mktemp("cache")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield folder
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
 def _fit(
     config: Config, store: data.Store, run_dir: pathlib.Path, stop_after: int | None = None
 ) -> loop.Outcome:
@@ -110,7 +97,6 @@ def whole(
     config: Config,
     store: data.Store,
     tmp_path_factory: pytest.TempPathFactory,
-    compilation_cache: pathlib.Path,
 ) -> tuple[loop.Outcome, pathlib.Path]:
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     return _fit(config, store, run_dir), run_dir
@@ -170,7 +156,7 @@ def hesitant(config: Config) -> Config:
 
 
 def test_a_plateau_and_early_stopping_resume_bit_equal(
-    hesitant: Config, store: data.Store, tmp_path: pathlib.Path, compilation_cache: pathlib.Path
+    hesitant: Config, store: data.Store, tmp_path: pathlib.Path
 ) -> None:
     whole = _fit(hesitant, store, tmp_path / "whole")
     assert (whole.step, whole.stopped, whole.exhausted) == (10, False, True)
@@ -247,7 +233,6 @@ def test_without_validation_rows_it_says_so(
     config: Config,
     tmp_path: pathlib.Path,
     capsys: pytest.CaptureFixture[str],
-    compilation_cache: pathlib.Path,
 ) -> None:
     counts = {"train": 40, "validation": 0, "test": 0}
     store = data.open_store(write_store(tmp_path / "store", "mel_2bar", counts))
@@ -383,18 +368,14 @@ def test_a_signal_is_recorded() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "experiments.train", *arguments]
-
-
 def test_signals_save_first_and_the_same_command_resumes(
     store_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     common = (f"--data_dir={store_dir}", f"--run_dir={tmp_path / 'run'}", *SMALL, "--log_every=5")
-    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        command = _command(*common, "--train_steps=1000000", "--save_every=1000000")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        endless = (*common, "--train_steps=1000000", "--save_every=1000000")
+        command = [sys.executable, "-m", "experiments.train", *endless]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             lines = []
             for line in process.stdout:
@@ -402,7 +383,7 @@ def test_signals_save_first_and_the_same_command_resumes(
                 if line.startswith("step"):
                     process.send_signal(number)
                     break
-            rest, _ = process.communicate(timeout=240)
+            rest, _ = process.communicate(timeout=HANGS_SECONDS)
         assert process.returncode == code
         assert f"{number.name}: saving" in rest
         # `python`, or the path of this one where that is another.
@@ -413,8 +394,7 @@ def test_signals_save_first_and_the_same_command_resumes(
         assert stopped > 0
         if number == signal.SIGINT:
             assert "resuming after step" in "".join(lines)
-    command = _command(*common, f"--train_steps={stopped + 3}")
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
+    done = run_command("experiments.train", *common, f"--train_steps={stopped + 3}")
     assert done.returncode == 0, done.stderr
     assert f"done: {stopped + 3:,} steps" in done.stdout
 
@@ -429,11 +409,11 @@ def test_signals_save_first_and_the_same_command_resumes(
 def test_a_wrong_flag_ends_with_one_line_and_exit_code_2(
     store_dir: pathlib.Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    command = _command(f"--data_dir={store_dir}", "--run_dir=unused", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    folders = (f"--data_dir={store_dir}", "--run_dir=unused")
+    done = run_command("experiments.train", *folders, *arguments)
     assert done.returncode == 2
     assert done.stderr == f"error: {message}\n"
-    assert not pathlib.Path("unused").exists()
+    assert not (ROOT / "unused").exists()
 
 
 def test_the_task_defaults_are_used_where_nothing_is_given(store_dir: pathlib.Path) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 import musicvae_jax
+from tests.support.commands import ROOT, run_python
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEAVY = (
     "jax",
     "flax",
@@ -27,8 +24,7 @@ HEAVY = (
 
 def _fresh(code: str) -> str:
     """Run code in a new process at the project's root and return what it printed."""
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,9 +17,9 @@ from data_pipeline.render.files import concatenate, midi_bytes
 from data_pipeline.selection.store import RUN
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import FIRST_NOTE_ON
+from tests.support.commands import run_python
 from tests.support.store_files import contents
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
 # Two nodes of one processor each; one of them is killed when the first rows are there.
@@ -87,8 +85,7 @@ def local(music: pathlib.Path) -> dict[str, bytes]:
 def test_two_nodes_give_the_same_bytes_also_when_one_is_killed(
     music: pathlib.Path, local: dict[str, bytes], tmp_path: pathlib.Path
 ) -> None:
-    arguments = [sys.executable, "-c", SCRIPT, str(music), str(tmp_path)]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = run_python("-c", SCRIPT, str(music), str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     said = [line for line in done.stdout.splitlines() if line in ("nodes 2", "killed")]
     assert said == ["nodes 2", "nodes 2", "killed"]
@@ -104,9 +101,7 @@ def test_an_address_without_a_cluster_is_reported() -> None:
         "from data_pipeline.conversion.cluster import ray_executor\n"
         "list(ray_executor('127.0.0.1:1', 1)([]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    done = run_python("-c", script)
     assert "InputError: ray_address: no Ray cluster at '127.0.0.1:1': " in done.stderr
 
 

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from experiments.benchmarks import kill_train
 from experiments.benchmarks.kill_train import KINDS, MODEL
 from musicvae_jax.storage import checkpoints
+from tests.support.commands import run_python
 
 
 def test_kills_change_nothing_and_a_full_disk_costs_nothing(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     kill_train.write_rows(tmp_path / "rows")
     # One test: what comes after needs the run and the compiled programs of what comes before.
     _assert_kills_change_nothing(tmp_path)
@@ -60,15 +57,9 @@ def _assert_a_full_disk_ends_with_one_line_and_keeps_what_was_saved(folder: path
         "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", limited, "-m", "experiments.train", *MODEL),
-            *(f"--data_dir={folder / 'rows'}", f"--run_dir={run_dir}"),
-            f"--train_steps={step + 3}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
+    done = run_python(
+        *("-c", limited, "-m", "experiments.train", *MODEL, f"--data_dir={folder / 'rows'}"),
+        *(f"--run_dir={run_dir}", f"--train_steps={step + 3}"),
     )
     assert done.returncode == 2
     assert done.stderr == (

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from experiments.cli import cpu_devices
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import get_task
+from tests.support.commands import run_command
 from tests.support.synthetic_store import write_store
 
 
@@ -69,11 +67,10 @@ def test_the_environment_has_precedence(
 def test_the_command_divides_the_cpu_and_resumes_so(tmp_path: pathlib.Path) -> None:
     store = write_store(tmp_path / "store", "mel_2bar", {"train": 40, "validation": 8, "test": 0})
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "experiments.train", f"--data_dir={store}"]
-    command += [f"--run_dir={run}", "--encoder_sizes=4", "--decoder_sizes=4", "--z_size=2"]
-    command += ["--batch_size=16", "--save_every=1", "--eval_every=100"]
-    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    flags = [f"--data_dir={store}", f"--run_dir={run}", "--encoder_sizes=4", "--decoder_sizes=4"]
+    flags += ["--z_size=2", "--batch_size=16", "--save_every=1", "--eval_every=100"]
     for more in (["--cpu_devices=4", "--train_steps=1"], ["--train_steps=2"]):
-        subprocess.run([*command, *more], env=env | {"JAX_PLATFORMS": "cpu"}, check=True)
+        done = run_command("experiments.train", *flags, *more, XLA_FLAGS="", JAX_PLATFORMS="cpu")
+        assert done.returncode == 0, done.stderr
     starts = [json.loads(line) for line in (run / "starts.jsonl").read_text().splitlines()]
     assert [start["machine"]["devices"] for start in starts] == [["cpu"] * 4] * 2

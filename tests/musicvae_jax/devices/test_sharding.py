@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
 import pathlib
-import subprocess
-import sys
 import textwrap
 
 import jax
@@ -12,6 +9,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from musicvae_jax.config import InputError
 from musicvae_jax.devices import sharding
+from tests.support.commands import run_python
 from tests.support.synthetic_store import write_store
 
 
@@ -151,14 +149,9 @@ def test_every_mesh_and_sharding_gives_the_losses_of_one_device(
     # What validates is the same for both: once is enough.
     counts = {"train": 80, "validation": 20 if architecture == "flat" else 0, "test": 0}
     store = write_store(tmp_path / "store", "mel_2bar", counts)
-    # Eight devices, and code that is compiled quickly: it makes few steps.
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, store, tmp_path / "runs", architecture],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    arguments = (str(store), str(tmp_path / "runs"), architecture)
+    devices = "--xla_force_host_platform_device_count=8"
+    env = {"XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"}
+    done = run_python("-c", PROGRAM, *arguments, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("fsdp") == 3

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
 import pathlib
-import subprocess
-import sys
 import types
 from typing import Any
 
@@ -24,6 +21,7 @@ from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.sweep import runs
 from musicvae_jax.tasks import get_task
+from tests.support.commands import run_command
 from tests.support.model_cases import BATCH, case
 from tests.support.synthetic_store import write_store
 
@@ -278,12 +276,7 @@ def test_without_a_gpu_training_ends_with_one_line_and_exit_code_2(tmp_path: pat
     write_store(tmp_path / "store", "mel_2bar")
     flags = ["--lstm_backend=cudnn", "--dtype=float32", "--batch_size=2"]
     folders = [f"--data_dir={tmp_path / 'store'}", f"--run_dir={tmp_path / 'run'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.train", *folders, *flags],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
+    done = run_command("experiments.train", *folders, *flags, JAX_PLATFORMS="cpu")
     assert done.returncode == 2
     assert done.stderr == (
         "error: lstm_backend: cudnn needs an NVIDIA GPU, JAX runs on cpu; lstm_backend=xla runs "

@@ -6,9 +6,6 @@ import importlib.util
 import json
 import math
 import pathlib
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,6 +20,7 @@ from musicvae_jax.config import Config
 from musicvae_jax.sweep import program, runs
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import loop
+from tests.support.commands import run_python
 from tests.support.listener import Listener
 from tests.support.synthetic_store import write_store
 
@@ -32,7 +30,6 @@ POINTS: list[dict[str, Any]] = [
     {"beta": 1.0, "free_bits": 4.0, "learning_rate": 3e-3, "warmup_steps": 30, "seed": 1},
 ]
 DIVERGING = {"learning_rate": 1e30, "min_learning_rate": 1e30, "stop_after_skipped": 40}
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 # A worker that trains some steps and dies; called again, it trains to the end.
 LOST_ONCE = """
 import os, pathlib, sys, warnings
@@ -52,22 +49,6 @@ def lost_once(folder):
 
 print(list(cluster.call_on_cluster(lost_once, [(sys.argv[1],)], None, 1)), flush=True)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Compile quickly, and once for equal programs; gives the environment that does it, too."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.2,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield {name.upper(): str(value) for name, value in settings.items()}
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -245,11 +226,7 @@ def test_points_in_processes_equal_their_single_runs(
     store: data.Store,
     singles: list[tuple[Listener, loop.Outcome]],
     tmp_path: pathlib.Path,
-    compiled_quickly: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in compiled_quickly.items():
-        monkeypatch.setenv(name, value)
     tasks = _tasks(config, store, tmp_path, POINTS)
     options = executors.Options("local", 0, 2, None)
     said: list[str] = []
@@ -270,14 +247,9 @@ def test_a_point_of_a_lost_worker_resumes_and_equals_its_single_run(
     store: data.Store,
     singles: list[tuple[Listener, loop.Outcome]],
     tmp_path: pathlib.Path,
-    compiled_quickly: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in compiled_quickly.items():
-        monkeypatch.setenv(name, value)
     (task,) = _tasks(config, store, tmp_path, POINTS[:1])
-    command = [sys.executable, "-c", LOST_ONCE, str(task.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = run_python("-c", LOST_ONCE, str(task.folder))
     assert "[(0, '0')]" in done.stdout, done.stderr[-2000:]
     assert "resuming after step " in (task.folder / LOG).read_text()
     found, expected = _heard(task.folder), singles[0][0]

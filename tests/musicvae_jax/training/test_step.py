@@ -29,8 +29,6 @@ from musicvae_jax.training.step import (
 from tests.support.synthetic_store import random_rows
 
 BATCH_SIZE, NUM_ROWS = 8, 40
-# Code that is compiled quickly: these tests make few steps.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +62,12 @@ def rows(config: Config) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def first(model: Model, config: Config) -> TrainState:
-    return jit(functools.partial(init_state, model, config))()
+    return jax.jit(functools.partial(init_state, model, config))()
 
 
 @pytest.fixture(scope="module")
 def step(model: Model, config: Config) -> TrainStep:
-    return jit(make_train_step(model, config))
+    return jax.jit(make_train_step(model, config))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +144,7 @@ def test_a_large_norm_zeroes_the_gradient_and_adam_still_steps(
 def test_accumulation_equals_the_whole_batch(
     model: Model, config: Config, step: TrainStep, first: TrainState, batch: Batch
 ) -> None:
-    in_parts = jit(make_train_step(model, config.replace(accumulation=4)))
+    in_parts = jax.jit(make_train_step(model, config.replace(accumulation=4)))
     whole, whole_measured = step(first, batch)
     parts, parts_measured = in_parts(first, batch)
     for name, value in whole_measured.items():
@@ -160,7 +158,7 @@ def test_accumulation_equals_the_whole_batch(
 @pytest.fixture(scope="module")
 def run_steps(model: Model, config: Config) -> Callable[..., tuple[TrainState, Metrics]]:
     train_step = make_train_step(model, config.replace(transpose=5))
-    return jit(make_run_steps(train_step, take_from_device))
+    return jax.jit(make_run_steps(train_step, take_from_device))
 
 
 def test_steps_are_the_same_however_they_are_cut(
@@ -198,7 +196,7 @@ def test_noise_and_transposition_are_fresh_at_every_step(
 def test_padding_does_not_change_an_evaluation(
     model: Model, config: Config, first: TrainState, rows: jax.Array
 ) -> None:
-    evaluate = jit(make_eval_step(model, config))
+    evaluate = jax.jit(make_eval_step(model, config))
     masked = evaluate(first.params, first.hyper, Batch(rows[:8]), jnp.arange(8) < 5)
     other = Batch(rows[jnp.array([0, 1, 2, 3, 4, 20, 21, 22])])
     again = evaluate(first.params, first.hyper, other, jnp.arange(8) < 5)

@@ -1,0 +1,70 @@
+"""Python programs and our commands in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# A guard against processes that hang. No test depends on the speed of the machine.
+HANGS_SECONDS = 1800
+
+Ended: TypeAlias = subprocess.CompletedProcess[str]
+
+
+def run_python(
+    *arguments: str,
+    cwd: pathlib.Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    text: str | None = None,
+) -> Ended:
+    """Run Python to its end, with more environment variables and an input, and keep its output."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(env or {}),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=HANGS_SECONDS,
+        check=False,
+    )
+
+
+def run_command(module: str, *arguments: str, **env: str) -> Ended:
+    """Run a command, such as "experiments.train", to its end."""
+    return run_python("-m", module, *arguments, env=env)
+
+
+# Runs each command line of the standard input in a fork of a process that has imported the
+# libraries of most commands. What they print goes to files in the folder that is named.
+_FORKS = """
+import json, os, pathlib, runpy, sys
+import jax, optax, orbax.checkpoint
+folder, codes = pathlib.Path(sys.argv[1]), []
+for number, (module, *arguments) in enumerate(json.load(sys.stdin)):
+    if os.fork() == 0:
+        for descriptor, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(folder / f"{number}.{name}", os.O_CREAT | os.O_WRONLY), descriptor)
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit()
+    codes.append(os.waitstatus_to_exitcode(os.wait()[1]))
+print(json.dumps(codes))
+"""
+
+
+def run_forked(commands: Sequence[Sequence[str]], folder: pathlib.Path) -> list[Ended]:
+    """Run commands that end at once, [module, *arguments] each, importing libraries only once."""
+    forks = run_python("-c", _FORKS, str(folder), text=json.dumps([list(c) for c in commands]))
+    assert forks.returncode == 0, forks.stderr
+    ended = []
+    for number, code in enumerate(json.loads(forks.stdout)):
+        texts = [(folder / f"{number}.{name}").read_text("utf-8") for name in ("out", "err")]
+        ended.append(subprocess.CompletedProcess(commands[number], code, *texts))
+    return ended
