@@ -41,11 +41,12 @@ def run_command(module: str, *arguments: str, **env: str) -> Ended:
     return run_python("-m", module, *arguments, env=env)
 
 
-# Runs each command line of the standard input in a fork of a process that has imported the
-# libraries of most commands. What they print goes to files in the folder that is named.
+# Runs each command line of the standard input in a fork of a process that has imported what
+# most commands import. What they print goes to files in the folder that is named.
 _FORKS = """
 import json, os, pathlib, runpy, sys
-import jax, optax, orbax.checkpoint
+import data_pipeline.conversion.convert, data_pipeline.reporting.charts
+import musicvae_jax.evaluation, musicvae_jax.training.loop
 folder, codes = pathlib.Path(sys.argv[1]), []
 for number, (module, *arguments) in enumerate(json.load(sys.stdin)):
     if os.fork() == 0:
