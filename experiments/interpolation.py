@@ -34,7 +34,7 @@ from experiments.cli import compile_cache
 from experiments.cli.run_data import open_run_data
 from experiments.cli.run_options import (
     LARGEST_SEED,
-    DataOptions,
+    HeldOutOptions,
     check_ranges,
     open_model,
     output_folder,
@@ -53,16 +53,13 @@ LATENT, DATA = "latent space", "data space"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(DataOptions):
+class Options(HeldOutOptions):
     """What to compare."""
 
     num: int = option(256, help="Largest number of pairs of held-out rows.")
     steps: int = option(11, help="Points of an interpolation, including both ends.")
-    split: str = option("test", choices=data.SPLITS[1:], help="Held-out rows: test or validation.")
-    output: str | None = option(None, help="Folder to write into. Default: the run folder.")
     temperature: float = option(0.0, help="Decoding temperature; 0 takes the best token.")
     train_rows: int = option(50_000, help="Training rows of the 5-gram model; 0: all.")
-    seed: int = option(0, help="Random seed for sampling.")
 
     def __post_init__(self) -> None:
         """Check every field that needs neither model nor data."""

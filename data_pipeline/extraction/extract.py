@@ -69,13 +69,6 @@ def extract_tasks(
     return tasks_from_notes(unit, task_names, meter=meter, dedupe=dedupe, programs=programs)
 
 
-def extract_sequence(
-    sequence: NoteSequence, task_name: str, *, meter: str = "4/4", dedupe: bool = True
-) -> Extraction:
-    """Extract the rows of one task from a NoteSequence; see `tasks_from_notes`."""
-    return extract_tasks(sequence, [task_name], meter=meter, dedupe=dedupe)[task_name]
-
-
 def _extract(segments: list[Segment], task: Task, dedupe: bool) -> Extraction:
     """Encode the segments of a unit and count the reasons of those without rows."""
     kept, reasons = [no_rows(task)], collections.Counter[str]()

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipeline.cli import check_choices, option
 from data_pipeline.progress_bar import progress_bar
 from experiments.cli.run_data import open_run_data, split_rows
-from experiments.cli.run_options import LARGEST_SEED, DataOptions, PriorOptions, check_ranges
+from experiments.cli.run_options import LARGEST_SEED, HeldOutOptions, PriorOptions, check_ranges
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, latent
 from musicvae_jax.analysis.sets import Analysis, Rows
@@ -30,15 +30,12 @@ _MAPPED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(PriorOptions, DataOptions):
+class Options(PriorOptions, HeldOutOptions):
     """What to analyse."""
 
     num: int = option(1000, help="Number of samples, and largest number of held-out rows.")
-    split: str = option("test", choices=data.SPLITS[1:], help="Held-out rows: test or validation.")
-    output: str | None = option(None, help="Folder to write into. Default: the run folder.")
     temperature: float = option(1.0, help="Temperature of samples and reconstructions.")
     train_rows: int = option(200_000, help="Training rows to search for copies; 0: all.")
-    seed: int = option(0, help="Random seed for sampling.")
 
     def __post_init__(self) -> None:
         """Check every field that needs neither model nor data."""

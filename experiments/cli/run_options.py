@@ -10,6 +10,7 @@ from typing import Any
 from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
 from experiments.cli.outputs import check_writable
+from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
@@ -43,6 +44,15 @@ class DataOptions(ModelOptions):
     """Which trained model to use, and on which data."""
 
     data_dir: str | None = option(None, help="Token store. Default: the run's own.")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutOptions(DataOptions):
+    """Which trained model to compare with held-out rows, and where the results go."""
+
+    split: str = option("test", choices=data.SPLITS[1:], help="Held-out rows: test or validation.")
+    output: str | None = option(None, help="Folder to write into. Default: the run folder.")
+    seed: int = option(0, help="Random seed for sampling.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -178,6 +178,32 @@ class CategoricalDecoder(nn.Module):
         states = lstm.split_states(jnp.tanh(flat), self.sizes)
         return Prepared(gates + weights.layers[0].bias[:, None, :], states, context)
 
+    def logits(
+        self,
+        context: jax.Array,
+        previous: Columns,
+        sampling: Sampling | None,
+        dropout: Dropout | None,
+    ) -> Columns:
+        """Compute the logits in training of all steps.
+
+        Args:
+          context: [B, C].
+          previous: K arrays [T, B], the token before each step; V_k means "none".
+          sampling: how the decoder's own output takes the place of some of these tokens.
+          dropout: how some of them are hidden.
+
+        Returns:
+          K arrays [B, T, V_k] float32.
+        """
+        weights = self.weights()
+        start = self.prepare(weights, context)
+        if sampling is not None:
+            previous = self.feed_back(weights, start, previous, sampling)
+        if dropout is not None:
+            previous = self.drop(previous, dropout)
+        return self.teacher_forced(weights, start, previous)
+
     def teacher_forced(self, weights: Weights, start: Prepared, previous: Columns) -> Columns:
         """Compute the logits of all steps from the tokens before them.
 

@@ -18,8 +18,6 @@ from musicvae_jax.models import lstm, products, remat
 from musicvae_jax.models.initialisation import Initialisation, Initializer
 from musicvae_jax.tasks import NUM_DRUM_CLASSES, Track
 
-DIRECTIONS = ("fw", "bw")
-
 
 class Posterior(NamedTuple):
     """q(z | tokens), a diagonal normal distribution.

@@ -41,14 +41,8 @@ class FlatDecoder(nn.Module):
         dropout: Dropout | None = None,
     ) -> Columns:
         """Compute the logits of tokens [B, T] or [B, T, K]: K arrays [B, T, V_k]."""
-        weights = self.core.weights()
-        start = self.core.prepare(weights, z)
         previous = shift(split_columns(tokens), self.core.no_tokens(z.shape[0]))
-        if sampling is not None:
-            previous = self.core.feed_back(weights, start, previous, sampling)
-        if dropout is not None:
-            previous = self.core.drop(previous, dropout)
-        return self.core.teacher_forced(weights, start, previous)
+        return self.core.logits(z, previous, sampling, dropout)
 
     def generate(
         self, z: jax.Array, key: jax.Array, temperature: jax.Array | float, num_steps: int

@@ -110,16 +110,11 @@ class HierarchicalDecoder(nn.Module):
         dropout: Dropout | None = None,
     ) -> Columns:
         """Compute the logits of tokens [B, T] or [B, T, K]: K arrays [B, T, V_k]."""
-        weights = self.core.weights()
         embeddings = self.bar_embeddings(z)
-        start = self.core.prepare(weights, embeddings.reshape(-1, embeddings.shape[-1]))
         previous = shift(split_columns(tokens), self.core.no_tokens(z.shape[0]))
         bars = tuple(side_by_side(column, self.num_bars) for column in previous)
-        if sampling is not None:
-            bars = self.core.feed_back(weights, start, bars, sampling)
-        if dropout is not None:
-            bars = self.core.drop(bars, dropout)
-        logits = self.core.teacher_forced(weights, start, bars)
+        contexts = embeddings.reshape(-1, embeddings.shape[-1])
+        logits = self.core.logits(contexts, bars, sampling, dropout)
         return tuple(column.reshape(z.shape[0], -1, column.shape[-1]) for column in logits)
 
     def generate(

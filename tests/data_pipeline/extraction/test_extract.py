@@ -65,7 +65,7 @@ def test_every_golden_file_gives_the_rows_of_the_reference(
     golden = np.load(shared / "golden" / f"conversion_{config}.npz")
     assert len(golden_files) == 48
     for index, (file, sequence) in enumerate(zip(golden_files, golden_sequences, strict=True)):
-        rows = extract.extract_sequence(sequence, task).rows
+        rows = extract.extract_tasks(sequence, [task])[task].rows
         assert len(rows) == file["counts"][config], file["member"]
         expected = golden["tokens"][golden["file_index"] == index]
         assert counted(rows) == counted(expected), file["member"]
@@ -76,7 +76,7 @@ def test_rows_of_bytes_and_of_a_path_are_those_of_the_sequence(
 ) -> None:
     index = max(range(48), key=lambda i: golden_files[i]["counts"]["hierdec-trio_16bar"])
     data = golden_files[index]["data"]
-    expected = extract.extract_sequence(golden_sequences[index], "trio_16bar").rows
+    expected = extract.extract_tasks(golden_sequences[index], ["trio_16bar"])["trio_16bar"].rows
     assert len(expected) > 100
     assert np.array_equal(extract_rows(data, "trio_16bar"), expected)
     (tmp_path / "song.mid").write_bytes(data)
