@@ -46,7 +46,7 @@ from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices.sharding import along_data, check_divides, make_mesh, replicated
 from musicvae_jax.models.encoders import Posterior
-from musicvae_jax.models.registry import Params, build_model
+from musicvae_jax.models.registry import Params, build_vae
 
 Encode = Callable[[np.ndarray], shards.Latents]
 
@@ -86,7 +86,7 @@ def make_encode(config: Config, params: Params, batch_size: int) -> Encode:
     mesh = make_mesh()
     check_divides(mesh, batch_size, "batch_size")
     placed = jax.device_put(params, replicated(mesh))
-    run = jax.jit(build_model(config).encode)
+    run = jax.jit(build_vae(config).encode)
     nothing = np.zeros((0, config.model.z_size), np.float32)
 
     def encode(rows: np.ndarray) -> shards.Latents:

@@ -19,10 +19,11 @@ from data_pipeline.progress_bar import progress_bar
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
 from experiments.cli.run_data import open_run_data, split_rows
-from experiments.cli.run_options import DataOptions, open_model, output_folder
+from experiments.cli.run_options import DataOptions, open_trained, output_folder
 from musicvae_jax import data, evaluation
 from musicvae_jax.evaluation import Evaluation
 from musicvae_jax.storage import run_folder
+from musicvae_jax.tasks import get_task
 
 SCORES = {
     "accuracy": "accuracy",
@@ -54,6 +55,11 @@ class Options(DataOptions):
     output: str | None = option(
         None, help="Folder for JSON and CSV. Default: the run folder; with --model, none."
     )
+    seed_bars: int | None = option(
+        None,
+        help="Bars at the start of each row that greedy and sampled scores leave out, and that a "
+        "forecaster is given to continue. Default: 1 for a forecaster, else 0.",
+    )
 
     def __post_init__(self) -> None:
         """Check the split."""
@@ -66,20 +72,27 @@ def evaluate(options: Options) -> str:
     Raises:
       InputError: there is no such model, checkpoint or split, or the split is empty.
     """
-    vae = open_model(options)
-    store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
+    trained = open_trained(options)
+    task = get_task(trained.config.task)
+    store = open_run_data(options.run_dir, options.data_dir, task, options.allow_changed_data)
     rows = split_rows(store, options.split)
     writes = bool(options.output or options.run_dir)
     folder = output_folder(options) if writes else None
     found = evaluation.evaluate(
-        vae.config, vae.params, rows, draws=options.draws, seed=options.seed, track=show_progress
+        trained.config,
+        trained.params,
+        rows,
+        draws=options.draws,
+        seed=options.seed,
+        seed_bars=options.seed_bars,
+        track=show_progress,
     )
     about = {
-        "task": vae.task.name,
+        "task": task.name,
         "split": options.split,
         "data": str(store.path),
         "checkpoint": options.model or options.checkpoint,
-        "step": vae.step,
+        "step": trained.step,
     }
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,19 +130,35 @@ def table(found: Evaluation, about: dict[str, Any]) -> str:
     for score in SCORES:
         lines += [_score_line(found, score, track) for track in found.greedy[score]]
     costs = ", ".join(f"{track} {cost:.4f}" for track, cost in found.cross_entropy.items())
-    lines += [
-        "",
-        f"cross-entropy  {costs} nats per step",
+    lines += ["", f"cross-entropy  {costs} nats per step", *_latent_lines(found)]
+    if found.seed_bars:
+        bars = f"{found.seed_bars} bars" if found.seed_bars > 1 else "bar"
+        lines.append(f"greedy and sampled: steps after the first {bars}.")
+    lines.append(
+        "unigram: drawing from the split's token frequencies; onset unigram: from those of note "
+        "starts."
+    )
+    return "\n".join(lines)
+
+
+def _latent_lines(found: Evaluation) -> list[str]:
+    """Format what depends on the latent space, and how z and tokens were drawn."""
+    draws = f"sampled: temperature 1, {found.draws} draws of {{}}, mean and standard error."
+    if found.kl_bits is None:
+        return [
+            "KL             not defined: no latent space",
+            f"log-likelihood {found.elbo_nats:.3f} nats per example",
+            "",
+            draws.format("tokens"),
+        ]
+    return [
         f"KL             {found.kl_bits:.2f} bits per example",
         f"ELBO           {found.elbo_nats:.3f} nats per example",
         f"active units   {found.active_units} of {found.z_size}",
         "",
         "z: the posterior's mean for teacher forced and greedy, a draw from it for the others.",
-        f"sampled: temperature 1, {found.draws} draws of z and tokens, mean and standard error.",
-        "unigram: drawing from the split's token frequencies; onset unigram: from those of note "
-        "starts.",
+        draws.format("z and tokens"),
     ]
-    return "\n".join(lines)
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,8 @@
 """Frozen, validated configurations; every field is also a command-line flag.
 
 Field names are unique across the dataclasses, so each flag sets one field. Checkpoints store their
-configuration, so a trained model can be rebuilt without flags.
+configuration, so a trained model can be rebuilt without flags. Longer than 400 lines because the
+meaning of every field, which is also its flag's help text, is written here.
 """
 
 from __future__ import annotations
@@ -83,12 +84,19 @@ class ModelConfig:
 
     Attributes:
       architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder),
-        "hierdec" (a conductor over bars, a decoder per bar) or "hier" (the same decoder, and an
-        encoder of the same form).
+        "hierdec" (a conductor over bars, a decoder per bar), "hier" (the same decoder, and an
+        encoder of the same form), or a forecaster without a latent space: "lstm_forecaster",
+        "conv_forecaster", "gru_attention" or "lstm_attention".
       z_size: latent dimensions, Z.
       encoder_sizes: units of each bidirectional LSTM layer, per direction.
-      decoder_sizes: units of each (bottom) decoder LSTM layer.
+      decoder_sizes: units of each (bottom) decoder layer, or of each recurrent layer of a
+        forecaster.
       conductor_sizes: units of each conductor layer; empty: `decoder_sizes`, as in the reference.
+      conv_filters: filters of the convolution of "conv_forecaster".
+      conv_width: steps that each of them spans.
+      conv_pool: neighbouring outputs of the convolution of which the largest counts.
+      attention_heads: heads of "lstm_attention"; they divide the last of `decoder_sizes`.
+      attention_size: units by which "gru_attention" compares two steps.
       init: "reference" initialises everything that touches z with standard deviation 0.001;
         "default" scales each part by the size of its inputs, which avoids posterior collapse early
         in training (`models/initialisation.py`).
@@ -99,13 +107,20 @@ class ModelConfig:
     encoder_sizes: tuple[int, ...] = (512,)
     decoder_sizes: tuple[int, ...] = (256, 256)
     conductor_sizes: tuple[int, ...] = ()
+    conv_filters: int = 32
+    conv_width: int = 32
+    conv_pool: int = 2
+    attention_heads: int = 4
+    attention_size: int = 64
     init: str = "reference"
 
     def __post_init__(self) -> None:
         """Check every field."""
         _check_types(self)
         _require_choice("init", self.init, INITS)
-        _require(self.z_size >= 1, "z_size", self.z_size, "1 or more")
+        counts = ("conv_filters", "conv_width", "conv_pool", "attention_heads", "attention_size")
+        for name in ("z_size", *counts):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("encoder_sizes", "decoder_sizes", "conductor_sizes"):
             sizes = getattr(self, name)
             needs_one = name != "conductor_sizes"

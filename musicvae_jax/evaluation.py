@@ -1,8 +1,9 @@
 """Evaluation of a model on a split: teacher-forced, greedy and sampled scores, and the ELBO.
 
-Greedy and sampled decoding depend only on z and the tokens decoded so far. Teacher-forced and
-greedy predictions use z = mu, the posterior mean. Sampled decoding, cross-entropy and ELBO use a z
-sampled from the posterior.
+A VAE decodes a row from its z and the tokens decoded so far. Teacher-forced and greedy predictions
+use z = mu, the posterior mean. Sampled decoding, cross-entropy and ELBO use a z sampled from the
+posterior. A forecaster is given the first bars of a row, the seed, and continues them. Only the
+steps after the seed are scored; a VAE can be scored on the same steps.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from musicvae_jax import data, metrics, objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices import sharding
-from musicvae_jax.models.registry import Model, build_model
-from musicvae_jax.tasks import Task, get_task
+from musicvae_jax.models.registry import Forecaster, Model, build_model
+from musicvae_jax.tasks import STEPS_PER_BAR, Task, get_task
 
 Tree = Any
 Sums = dict[str, np.ndarray]
@@ -42,12 +44,15 @@ class Evaluation(NamedTuple):
       greedy: the same scores for greedy decoding, z = mu.
       sampled: the same scores for sampling at temperature 1, with sampled z; mean over the draws.
       sampled_error: standard error of `sampled` over the draws.
+      seed_bars: bars at the start of each row that `greedy` and `sampled` do not score; a
+        forecaster is given them.
       baselines: `metrics.baselines` for the token frequencies of the split itself.
       cross_entropy: nats per step, teacher forced, with sampled z; "overall" sums the tracks.
-      kl_bits: bits per example.
-      elbo_nats: nats per example, with one sample of z.
-      active_units: number of latent units whose mean has a variance above 0.01.
-      z_size: number of latent units.
+      kl_bits: bits per example; None for a forecaster.
+      elbo_nats: nats per example, with one sample of z; for a forecaster log p(row) itself.
+      active_units: number of latent units whose mean has a variance above 0.01; None for a
+        forecaster.
+      z_size: number of latent units; None for a forecaster.
     """
 
     examples: int
@@ -56,12 +61,13 @@ class Evaluation(NamedTuple):
     greedy: Figures
     sampled: Figures
     sampled_error: Figures
+    seed_bars: int
     baselines: Figures
     cross_entropy: dict[str, float]
-    kl_bits: float
+    kl_bits: float | None
     elbo_nats: float
-    active_units: int
-    z_size: int
+    active_units: int | None
+    z_size: int | None
 
 
 def _untracked(batches: Sequence[Any], label: str) -> Iterable[Any]:
@@ -76,6 +82,7 @@ def evaluate(
     *,
     draws: int = 3,
     seed: int = 0,
+    seed_bars: int | None = None,
     track: Track = _untracked,
 ) -> Evaluation:
     """Score every row of a split.
@@ -86,12 +93,16 @@ def evaluate(
       rows: integer [N, T] or [N, T, K].
       draws: number of samples per row, at least 2.
       seed: random seed for sampling.
+      seed_bars: bars at the start of each row that decoding does not score, and that a forecaster
+        continues; None: 1 for a forecaster, 0 for a VAE.
       track: wraps each sequence of batches, to show progress.
 
     Raises:
-      InputError: the split is empty, or there are too few draws.
+      InputError: the split is empty, there are too few draws, or the seed leaves nothing to score
+        or a forecaster nothing to continue.
     """
-    return Evaluator(config, rows, draws=draws, seed=seed)(params, track)
+    evaluator = Evaluator(config, rows, draws=draws, seed=seed, seed_bars=seed_bars)
+    return evaluator(params, track)
 
 
 class Evaluator:
@@ -100,14 +111,30 @@ class Evaluator:
     Arguments and errors are those of `evaluate`.
     """
 
-    def __init__(self, config: Config, rows: np.ndarray, *, draws: int = 3, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        rows: np.ndarray,
+        *,
+        draws: int = 3,
+        seed: int = 0,
+        seed_bars: int | None = None,
+    ) -> None:
         if len(rows) == 0:
             raise InputError("split: it holds no rows, so there is nothing to evaluate")
         if draws < 2:
             raise InputError(f"draws: {draws} is out of range, it must be 2 or more")
         self._config, self._rows, self._draws = config, rows, draws
-        self._scorer = _Scorer(build_model(config), config, rows, seed)
-        task = get_task(config.task)
+        task, model = get_task(config.task), build_model(config)
+        fewest = int(isinstance(model, Forecaster))
+        self._seed_bars = fewest if seed_bars is None else seed_bars
+        if not fewest <= self._seed_bars < task.num_bars:
+            raise InputError(
+                f"seed_bars: {self._seed_bars} is out of range, it must be from {fewest} to "
+                f"{task.num_bars - 1} for {config.model.architecture} and {task.name}"
+            )
+        self._has_latent_space = not isinstance(model, Forecaster)
+        self._scorer = _Scorer(model, config, rows, seed, self._seed_bars)
         histogram = metrics.token_histogram(rows, task)
         self._baselines = _figures(metrics.baselines(histogram, task), task)
 
@@ -121,7 +148,8 @@ class Evaluator:
         mean, error = _mean_and_error(values)
         examples = float(forced["examples"])
         steps = examples * task.num_steps
-        kl, cost = float(forced["kl_nats"]) / examples, forced["cost"]
+        kl, cost = float(forced.get("kl_nats", 0.0)) / examples, forced["cost"]
+        has_z = self._has_latent_space
         return Evaluation(
             examples=int(examples),
             draws=draws,
@@ -129,19 +157,22 @@ class Evaluator:
             greedy=_figures(metrics.scores(_pooled(scorer.decoded(0.0, 0, track))), task),
             sampled=mean,
             sampled_error=error,
+            seed_bars=self._seed_bars,
             baselines=self._baselines,
             cross_entropy=_by_track(metrics.with_total(cost) / steps, task),
-            kl_bits=kl / math.log(2.0),
+            kl_bits=kl / math.log(2.0) if has_z else None,
             elbo_nats=-float(cost.sum()) / examples - kl,
-            active_units=moments.active_units(),
-            z_size=self._config.model.z_size,
+            active_units=moments.active_units() if has_z else None,
+            z_size=self._config.model.z_size if has_z else None,
         )
 
 
 class _Scorer:
     """The compiled scoring programs of a model, and the batches of a split."""
 
-    def __init__(self, model: Model, config: Config, rows: np.ndarray, seed: int) -> None:
+    def __init__(
+        self, model: Model, config: Config, rows: np.ndarray, seed: int, seed_bars: int
+    ) -> None:
         mesh = sharding.make_mesh()
         self._rows = rows
         batch_size = _batch_size(config, mesh, len(rows))
@@ -154,7 +185,7 @@ class _Scorer:
             out_shardings=(self._replicated, self._data_sharding),
         )
         self._decode = jax.jit(
-            functools.partial(_decoded, model, get_task(config.task)),
+            functools.partial(_decoded, model, get_task(config.task), seed_bars * STEPS_PER_BAR),
             static_argnums=0,
             out_shardings=self._replicated,
         )
@@ -213,7 +244,13 @@ def _teacher_forced(
     tokens: jax.Array,
     mask: jax.Array,
 ) -> tuple[metrics.Counts, jax.Array]:
-    """Score a batch with teacher forcing: (masked sums, mu [B, Z])."""
+    """Score a batch with teacher forcing: (masked sums, mu [B, Z]); Z = 0 for a forecaster."""
+    if isinstance(model, Forecaster):
+        logits = model.next_logits(params, tokens)
+        values = metrics.prediction_counts(metrics.best_tokens(logits), tokens, task)
+        values["cost"] = objectives.reconstruction_nats_per_track(logits, tokens)
+        values["examples"] = mask.astype(jnp.float32)
+        return metrics.masked_sums(values, mask), jnp.zeros((len(tokens), 0))
     posterior = model.encode(params, tokens)
     predicted = metrics.best_tokens(model.logits(params, posterior.mu, tokens))
     noise = _row_noise(_row_keys(key, indices), posterior.mu.shape[1])
@@ -229,6 +266,7 @@ def _teacher_forced(
 def _decoded(
     model: Model,
     task: Task,
+    seed_steps: int,
     temperature: float,
     params: Tree,
     key: jax.Array,
@@ -236,20 +274,42 @@ def _decoded(
     tokens: jax.Array,
     mask: jax.Array,
 ) -> metrics.Counts:
-    """Decode the z of a batch and score the result: masked sums."""
-    posterior = model.encode(params, tokens)
-    z = posterior.mu
-    if temperature > 0:
-        keys = jax.vmap(jax.random.split)(_row_keys(key, indices))
-        z = z + posterior.sigma * _row_noise(keys[:, 0], z.shape[1])
+    """Decode a batch and score the steps from `seed_steps` on: masked sums."""
+    keys = _row_keys(key, indices)
+    if isinstance(model, Forecaster):
+        num_steps = task.num_steps - seed_steps
 
-        def generate(row_z: jax.Array, row_key: jax.Array) -> jax.Array:
-            return model.generate(params, row_z[None], row_key, temperature)[0]
+        def forecast(seed: jax.Array, row_key: jax.Array) -> jax.Array:
+            return model.continuation(params, seed, num_steps, row_key, temperature)
 
-        predicted = jax.vmap(generate)(z, keys[:, 1])
+        predicted = _by_row(forecast, tokens[:, :seed_steps], key, keys, temperature)
     else:
-        predicted = model.generate(params, z, key, temperature)
-    return metrics.masked_sums(metrics.prediction_counts(predicted, tokens, task), mask)
+        posterior = model.encode(params, tokens)
+        z = posterior.mu
+        if temperature > 0:
+            pairs = jax.vmap(jax.random.split)(keys)
+            z = z + posterior.sigma * _row_noise(pairs[:, 0], z.shape[1])
+            keys = pairs[:, 1]
+
+        def generate(z: jax.Array, row_key: jax.Array) -> jax.Array:
+            return model.generate(params, z, row_key, temperature)
+
+        predicted = _by_row(generate, z, key, keys, temperature)[:, seed_steps:]
+    counts = metrics.prediction_counts(predicted, tokens[:, seed_steps:], task)
+    return metrics.masked_sums(counts, mask)
+
+
+def _by_row(
+    decode: Callable[[jax.Array, jax.Array], jax.Array],
+    inputs: jax.Array,
+    key: jax.Array,
+    keys: jax.Array,
+    temperature: float,
+) -> jax.Array:
+    """Decode inputs [B, ...], each with the key of its row, or greedily all at once."""
+    if temperature == 0:
+        return decode(inputs, key)
+    return jax.vmap(lambda row, row_key: decode(row[None], row_key)[0])(inputs, keys)
 
 
 def _pooled(sums: Sums) -> Sums:

@@ -29,7 +29,7 @@ from absl import flags
 from data_pipeline import cli
 from experiments.benchmarks.support import machine
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import build_vae
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.tasks import RECIPES, get_task
 from musicvae_jax.training.step import (
@@ -149,7 +149,7 @@ def follow(
     losses = _column(golden_dir / "curve_drums_2bar.csv", "loss")
     accuracies = _column(golden_dir / "curve_drums_2bar_eval.csv", "accuracy")
 
-    model = build_model(config)
+    model = build_vae(config)
     step_fn = jax.jit(make_train_step(model, config), donate_argnums=0)
     eval_fn = jax.jit(make_eval_step(model, config))
     state = state_from_params(

@@ -27,7 +27,7 @@ from experiments.benchmarks.time_to_accuracy import train
 from experiments.benchmarks.train_step import random_batch
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import build_vae
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training.step import init_state, make_train_step
 
@@ -49,7 +49,7 @@ def configs(task: str, units: int, batch_size: int) -> dict[str, Config]:
 
 def stepper(config: Config) -> Callable[[], object]:
     """Return a call that makes one training step on random rows and waits for it."""
-    model = build_model(config)
+    model = build_vae(config)
     step = jax.jit(make_train_step(model, config))
     state, batch = init_state(model, config), random_batch(config)
     return lambda: jax.block_until_ready(step(state, batch))

@@ -34,7 +34,7 @@ from experiments.benchmarks.support import machine
 from experiments.benchmarks.train_step import all_configs
 from experiments.cli import operation_counts
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import build_vae
 from musicvae_jax.models.variables import variables_from_params
 from musicvae_jax.tasks import get_task
 
@@ -109,7 +109,7 @@ def measure(
       InputError: the sides do not decode alike.
     """
     # Parameters of the scale of trained models: the reference's start decodes every z alike.
-    model = build_model(config.replace(init="default"))
+    model = build_vae(config.replace(init="default"))
     params = model.init(jax.random.key(0))
     variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}
     z, key = jax.random.normal(jax.random.key(1), (num, config.model.z_size)), jax.random.key(2)

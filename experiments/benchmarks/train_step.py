@@ -35,7 +35,7 @@ from experiments.benchmarks.support import machine
 from experiments.cli import operation_counts
 from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.variables import variables_from_params
 from musicvae_jax.tasks import TASKS, get_task
 from musicvae_jax.training.step import Batch, init_state, make_train_step
@@ -110,7 +110,7 @@ def random_batch(config: Config) -> Batch:
 class OurStep:
     """A compiled training step and the state it carries."""
 
-    def __init__(self, model: Model, config: Config, batch: Batch) -> None:
+    def __init__(self, model: VAE, config: Config, batch: Batch) -> None:
         self.state = init_state(model, config)
         # Step 0 has weight 0 on the KL term; PyTorch's step has beta from the start.
         self.state = dataclasses.replace(self.state, step=jnp.int32(1))
@@ -134,7 +134,7 @@ class OurStep:
         jax.block_until_ready(measured)
 
 
-def our_loss(model: Model, config: Config, params: Any, batch: Batch) -> float:
+def our_loss(model: VAE, config: Config, params: Any, batch: Batch) -> float:
     """Compute the loss of PyTorch's step: mean cross-entropy + beta * KL above the free bits."""
     free_bits = config.train.free_bits
 
@@ -223,7 +223,7 @@ def measure(name: str, config: Config, rounds: int, min_seconds: float, matrix_r
     Raises:
       InputError: the sides do not compute the same loss.
     """
-    batch, model = random_batch(config), build_model(config)
+    batch, model = random_batch(config), build_vae(config)
     ours = OurStep(model, config, batch)
     params = ours.state.params
     variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}

@@ -19,6 +19,7 @@ import jax
 
 from experiments.cli.run_record import read_starts
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.models.registry import find_architecture
 
 AUTO = "auto"
 # `auto` divides the CPU for models of at most this many units in the widest layer, ...
@@ -85,7 +86,9 @@ def suitable(config: Config, cores: int) -> int:
     """Return the number that `auto` chooses for a new run."""
     model, run = config.model, config.run
     rows = config.train.batch_size // config.train.accumulation
-    widest = max(*model.encoder_sizes, *model.decoder_sizes, *model.conductor_sizes)
+    unused = find_architecture(model.architecture).unused_fields
+    names = {"encoder_sizes", "decoder_sizes", "conductor_sizes"} - set(unused)
+    widest = max((units for name in names for units in getattr(model, name)), default=0)
     fits = cores <= MOST_DEVICES and rows % cores == 0 and rows // cores >= FEWEST_ROWS
     small = widest <= MOST_UNITS and run.model_parallel == 1
     return cores if small and fits else 1

@@ -23,12 +23,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 from absl import flags
 
 from data_pipeline import cli
 from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import Forecaster, build_model, find_architecture
 from musicvae_jax.tasks import get_task
 
 
@@ -128,10 +129,13 @@ class _Tally:
 
 def count(config: Config) -> Counts:
     """Count one training step of a configuration under teacher forcing."""
+    built = build_model(config)
+    if isinstance(built, Forecaster):
+        return _count_forecaster(config, built)
     task, model, tally = get_task(config.task), config.model, _Tally()
     T = task.num_steps
     roll = task.tracks[0].encoder_roll
-    if model.architecture == "hier":
+    if find_architecture(model.architecture).encodes_bars:
         bar = tally.encoder(model.encoder_sizes, T, task.encoder_depth, is_dense=roll)
         width = tally.encoder(model.encoder_sizes, task.num_bars, bar, is_dense=True)
     else:
@@ -140,7 +144,7 @@ def count(config: Config) -> Counts:
     tally.product(width, model.z_size, 1)
     encoding = tally.forward
     starts, context = 1, model.z_size
-    if build_model(config).conductor is not None:
+    if built.conductor is not None:
         starts = task.num_bars
         tally.product(context, 2 * sum(model.resolved_conductor_sizes), 1)
         below = 0
@@ -165,6 +169,23 @@ def count(config: Config) -> Counts:
         parameters=tally.parameters,
         units=tally.units,
         logits=T * sum(track.num_classes for track in task.tracks),
+        batch_size=config.train.batch_size,
+    )
+
+
+def _count_forecaster(config: Config, model: Forecaster) -> Counts:
+    """Count every parameter as one multiply-add per step: an upper bound without attention."""
+    task = get_task(config.task)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    forward = 2 * parameters * task.num_steps
+    return Counts(
+        forward=forward,
+        plain_forward=forward,
+        decoding=forward,
+        parameters=parameters,
+        units=sum(config.model.decoder_sizes) * task.num_steps,
+        logits=task.num_steps * sum(track.num_classes for track in task.tracks),
         batch_size=config.train.batch_size,
     )
 

@@ -86,7 +86,7 @@ class Recorder:
         figures = progress.figures
         self._say(
             f"step {progress.step:>7,}/{self._train_steps:,}  loss {figures['loss']:8.3f}  "
-            f"accuracy {figures['accuracy']:.4f}  KL {figures['kl_bits']:7.2f} bits  "
+            f"accuracy {figures['accuracy']:.4f}  {_kl(figures)}"
             f"{progress.examples_per_second:,.0f} examples/s  "
             f"left {duration(progress.seconds_left)}{_troubles(figures)}"
         )
@@ -98,7 +98,7 @@ class Recorder:
         """Print and write the scores of a validation."""
         self._say(
             f"step {step:>7,} validation  loss {figures['loss']:8.3f}  "
-            f"accuracy {figures['accuracy']:.4f}  KL {figures['kl_bits']:7.2f} bits"
+            f"accuracy {figures['accuracy']:.4f}  {_kl(figures)}".rstrip()
         )
         self._record(step, "validation", figures)
 
@@ -157,6 +157,11 @@ def _where_it_resumes(step: int, train_steps: int) -> str:
     if step == train_steps:
         return f"all {step:,} steps are done"
     return f"resuming after step {step:,} of {train_steps:,}"
+
+
+def _kl(figures: dict[str, float]) -> str:
+    """Format the KL; nothing for models without a latent space."""
+    return f"KL {figures['kl_bits']:7.2f} bits  " if "kl_bits" in figures else ""
 
 
 def _troubles(figures: dict[str, float]) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
 from experiments.cli.outputs import check_writable
 from musicvae_jax import data
-from musicvae_jax.config import InputError
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
 from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import checkpoints
 
 LARGEST_SEED = 2**31 - 1
 
@@ -66,6 +67,26 @@ class PriorOptions:
         help="Prior to draw from: the one fitted to training rows (experiments.fit_prior) or "
         "N(0, I). Default: fitted, where the model has one.",
     )
+
+
+class Trained(NamedTuple):
+    """A trained model of any architecture: configuration, parameters and optimiser steps done."""
+
+    config: Config
+    params: Any
+    step: int
+
+
+def open_trained(options: Any) -> Trained:
+    """Load what --run_dir or --model names, whether it has a latent space or not.
+
+    Raises:
+      InputError: see `open_model`.
+    """
+    if check_model(options) == options.run_dir:
+        return Trained(*checkpoints.restore_params(options.run_dir, options.checkpoint))
+    vae = MusicVAE.from_pretrained(str(options.model))
+    return Trained(vae.config, vae.params, vae.step)
 
 
 def open_model(options: Any) -> MusicVAE:

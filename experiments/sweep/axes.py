@@ -128,16 +128,15 @@ def make_points(base: Config, axes: Sequence[Axis]) -> list[Point]:
         except InputError as error:
             raise InputError(f"sweep: point {name}: {error}") from error
         points.append(Point(name.replace("/", "_"), named, config))
-    counts_with = {
-        **_DEPENDS_ON,
-        "conductor_sizes": ("architecture", architectures_with("conductor_sizes")),
-    }
     for axis in axes:
-        other, needed = counts_with.get(axis.name, ("", ()))
-        found = {point.config.flat()[other] for point in points} if other else set()
-        if other and not found & set(needed):
-            raise InputError(
-                f"sweep: {axis.name} has no effect with {other}={', '.join(sorted(found))}; "
-                f"it needs {' or '.join(needed)}"
-            )
+        needs = [("architecture", architectures_with(axis.name))]
+        if axis.name in _DEPENDS_ON:
+            needs.append(_DEPENDS_ON[axis.name])
+        for other, needed in needs:
+            found = {point.config.flat()[other] for point in points}
+            if not found & set(needed):
+                raise InputError(
+                    f"sweep: {axis.name} has no effect with {other}={', '.join(sorted(found))}; "
+                    f"it needs {' or '.join(needed)}"
+                )
     return points

@@ -227,7 +227,7 @@ def _figures(found: evaluation.Evaluation) -> dict[str, Any]:
         "greedy_accuracy": found.greedy["accuracy"]["overall"],
         "kl_bits": found.kl_bits,
         "elbo_nats": found.elbo_nats,
-        "distortion_nats": -found.elbo_nats - found.kl_bits * math.log(2.0),
+        "distortion_nats": -found.elbo_nats - (found.kl_bits or 0.0) * math.log(2.0),
         "active_units": found.active_units,
         "z_size": found.z_size,
     }

@@ -23,7 +23,7 @@ from jax import export
 
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.interop.new_folder import new_folder
-from musicvae_jax.models.registry import Params, build_model
+from musicvae_jax.models.registry import Params, build_vae
 from musicvae_jax.tasks import get_task
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -58,7 +58,7 @@ def write(folder: pathlib.Path, config: Config, params: Params) -> None:
 
 def exported(config: Config, params: Params) -> dict[str, export.Exported]:
     """Lower encode and decode for every platform, with a symbolic batch size."""
-    model, task = build_model(config), get_task(config.task)
+    model, task = build_vae(config), get_task(config.task)
     (B,) = export.symbolic_shape("B")
 
     def encode(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:

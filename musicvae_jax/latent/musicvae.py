@@ -41,7 +41,7 @@ from musicvae_jax.latent.batches import (
 from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
 from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.encoders import Posterior
-from musicvae_jax.models.registry import Params, build_model
+from musicvae_jax.models.registry import Params, build_vae
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.tasks import get_task
@@ -75,7 +75,7 @@ class MusicVAE:
         self.prior, self.attributes, self.step = prior, dict(attributes or {}), step
         self.task = get_task(config.task)
         self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-        model = build_model(config)
+        model = build_vae(config)
         self._conductor = None if model.conductor is None else jax.jit(model.conductor)
         self._encode = jax.jit(model.encode)
         self._logits = jax.jit(lambda params, z, tokens: model.logits(params, z, tokens))

@@ -21,7 +21,7 @@ from musicvae_jax import objectives
 from musicvae_jax.latent import fitted_prior, paths
 from musicvae_jax.latent.paths import slerp
 from musicvae_jax.mixture import FittedPrior
-from musicvae_jax.models.registry import Model, Params
+from musicvae_jax.models.registry import VAE, Params
 from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, Task
 
 __all__ = [
@@ -72,7 +72,7 @@ def latent_size(params: Params) -> int:
 
 
 def prior(
-    model: Model,
+    model: VAE,
     params: Params,
     key: jax.Array,
     num: int,
@@ -95,7 +95,7 @@ def prior(
 
 
 def reconstruct(
-    model: Model,
+    model: VAE,
     params: Params,
     tokens: jax.Array,
     key: jax.Array,
@@ -117,7 +117,7 @@ def reconstruct(
 
 
 def interpolate(
-    model: Model,
+    model: VAE,
     params: Params,
     ends: tuple[jax.Array, jax.Array],
     steps: int,
@@ -144,7 +144,7 @@ def interpolate(
 
 
 def grid(
-    model: Model,
+    model: VAE,
     params: Params,
     corners: jax.Array,
     shape: tuple[int, int],
@@ -170,7 +170,7 @@ def grid(
 
 
 def similar(
-    model: Model,
+    model: VAE,
     params: Params,
     z: jax.Array,
     amount: jax.Array | float,
@@ -195,7 +195,7 @@ def similar(
 
 
 def attribute(
-    model: Model,
+    model: VAE,
     params: Params,
     z: jax.Array,
     vector: jax.Array,
@@ -223,7 +223,7 @@ def attribute(
 
 
 def long(
-    model: Model,
+    model: VAE,
     params: Params,
     points: jax.Array,
     num_windows: int,
@@ -251,7 +251,7 @@ def long(
 
 
 def continuation(
-    model: Model,
+    model: VAE,
     params: Params,
     z: jax.Array,
     num_windows: int,
@@ -314,7 +314,7 @@ def join_windows(tokens: jax.Array, task: Task) -> jax.Array:
 
 
 def _decode(
-    model: Model,
+    model: VAE,
     params: Params,
     z: jax.Array,
     key: jax.Array,
@@ -326,7 +326,7 @@ def _decode(
 
 
 def log_likelihood(
-    model: Model,
+    model: VAE,
     params: Params,
     tokens: jax.Array,
     key: jax.Array,

@@ -1,13 +1,14 @@
 """From a configuration to a model: the one place that chooses by the name of an architecture.
 
-To add a model, write a function that builds its `Model` from a configuration, and add a line to
-`ARCHITECTURES`. Training, evaluation and generation call the functions of `Model` and nothing else.
+A model is a `VAE` or a `Forecaster`, a record of pure functions of its parameters. To add one,
+write a function that builds it from a configuration, and add a line to `ARCHITECTURES`. Training,
+evaluation and generation call the functions of these records and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,13 @@ from musicvae_jax.models.encoders import (
     Posterior,
 )
 from musicvae_jax.models.flat import FlatDecoder
+from musicvae_jax.models.forecasters import (
+    conv_forecaster,
+    gru_attention,
+    lstm_attention,
+    lstm_forecaster,
+)
+from musicvae_jax.models.forecasters.forecast import ForecasterModule
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
 from musicvae_jax.models.initialisation import INITIALISATIONS
 from musicvae_jax.models.musicvae import VariationalAutoencoder
@@ -31,10 +39,10 @@ from musicvae_jax.tasks import get_task
 Params = dict[str, Any]
 
 
-class Model(NamedTuple):
+class VAE(NamedTuple):
     """A variational autoencoder as pure functions of its parameters; jit what you call often.
 
-    A model must give the first four; `conductor` is optional. T, K and V_k are those of the task.
+    The first four are required, `conductor` is optional. T, K and V_k are those of the task.
 
     Attributes:
       init: `init(key) -> params`, a nested dict of float32 arrays.
@@ -59,16 +67,41 @@ class Model(NamedTuple):
     conductor: Callable[..., jax.Array] | None = None
 
 
+class Forecaster(NamedTuple):
+    """A next-step forecaster, p(token | tokens before it), as pure functions of its parameters.
+
+    T, K and V_k are those of the task. A forecaster has no latent space.
+
+    Attributes:
+      init: `init(key) -> params`, a nested dict of float32 arrays.
+      next_logits: `next_logits(params, tokens)` -> K arrays [B, T, V_k] float32, all steps in one
+        pass: step t sees the tokens before t. Tokens are [B, T] or [B, T, K] integer, for any T.
+      continuation: `continuation(params, seed, num_steps, key, temperature) -> tokens`
+        [B, num_steps] or [B, num_steps, K] int32, what follows the tokens `seed` [B, S(, K)], with
+        every output fed back. S may be 0; `num_steps` is static; temperature 0 takes the best
+        token.
+    """
+
+    init: Callable[..., Params]
+    next_logits: Callable[..., Columns]
+    continuation: Callable[..., jax.Array]
+
+
+Model = VAE | Forecaster
+
+
 class Architecture(NamedTuple):
     """An entry of `ARCHITECTURES`.
 
     Attributes:
       build: returns the model of a configuration.
-      unused_fields: fields of `ModelConfig` that have no effect.
+      unused_fields: configuration fields that have no effect.
+      encodes_bars: the encoder reads bars, then the sequence of bars.
     """
 
     build: Callable[[Config], Model]
     unused_fields: tuple[str, ...] = ()
+    encodes_bars: bool = False
 
 
 def build_model(config: Config) -> Model:
@@ -79,6 +112,21 @@ def build_model(config: Config) -> Model:
         here.
     """
     return find_architecture(config.model.architecture).build(config)
+
+
+def build_vae(config: Config) -> VAE:
+    """Return the variational autoencoder that a configuration describes.
+
+    Raises:
+      InputError: see `build_model`; or the model has no latent space.
+    """
+    model = build_model(config)
+    if isinstance(model, Forecaster):
+        raise InputError(
+            f"architecture: {config.model.architecture} has no latent space: generate with it by "
+            "--mode=continue or --mode=sample"
+        )
+    return model
 
 
 def find_architecture(name: str) -> Architecture:
@@ -93,11 +141,11 @@ def find_architecture(name: str) -> Architecture:
 
 
 def architectures_with(field: str) -> tuple[str, ...]:
-    """List the architectures in which a field of `ModelConfig` has an effect."""
+    """List the architectures in which a configuration field has an effect."""
     return tuple(name for name, entry in ARCHITECTURES.items() if field not in entry.unused_fields)
 
 
-def functions_of(module: VariationalAutoencoder) -> Model:
+def functions_of(module: VariationalAutoencoder) -> VAE:
     """Return the pure functions of a Flax module that has an encoder and a decoder."""
 
     def init(key: jax.Array) -> Params:
@@ -140,7 +188,31 @@ def functions_of(module: VariationalAutoencoder) -> Model:
         return apply("generate", params, z, key, temperature)
 
     has_conductor = isinstance(module.decoder, HierarchicalDecoder)
-    return Model(init, encode, logits, generate, conductor if has_conductor else None)
+    return VAE(init, encode, logits, generate, conductor if has_conductor else None)
+
+
+def forecaster_of(module: ForecasterModule) -> Forecaster:
+    """Return the pure functions of a Flax module that forecasts."""
+
+    def init(key: jax.Array) -> Params:
+        return module.init(key, method="declare")["params"]
+
+    def apply(method: str, params: Params, *args: Any) -> Any:
+        return module.apply({"params": params}, *args, method=method)
+
+    def next_logits(params: Params, tokens: jax.Array) -> Columns:
+        return apply("next_logits", params, tokens)
+
+    def continuation(
+        params: Params,
+        seed: jax.Array,
+        num_steps: int,
+        key: jax.Array,
+        temperature: jax.Array | float,
+    ) -> jax.Array:
+        return apply("continuation", params, seed, num_steps, key, temperature)
+
+    return Forecaster(init, next_logits, continuation)
 
 
 def compute_dtype(name: str) -> Any:
@@ -189,7 +261,7 @@ def _vae(
     config: Config,
     stack: BidirectionalStack | HierarchicalStack,
     decoder: FlatDecoder | HierarchicalDecoder,
-) -> Model:
+) -> VAE:
     """Build the model with these encoder layers and this decoder."""
     task, model = get_task(config.task), config.model
     encoder = Encoder(
@@ -240,23 +312,89 @@ def _bar_decoder(config: Config) -> HierarchicalDecoder:
     return HierarchicalDecoder(conductor, core, task.num_bars)
 
 
-def _flat(config: Config) -> Model:
+def _flat(config: Config) -> VAE:
     """Build a model that reads and writes rows step by step."""
     return _vae(config, _flat_stack(config), _flat_decoder(config))
 
 
-def _hierdec(config: Config) -> Model:
+def _hierdec(config: Config) -> VAE:
     """Build a model that reads rows step by step and writes them bar by bar."""
     return _vae(config, _flat_stack(config), _bar_decoder(config))
 
 
-def _hier(config: Config) -> Model:
+def _hier(config: Config) -> VAE:
     """Build a model that reads and writes rows bar by bar."""
     return _vae(config, _bar_stack(config), _bar_decoder(config))
 
 
+class _BuildModule(Protocol):
+    def __call__(
+        self, config: Config, depths: tuple[int, ...], dtype: jax.typing.DTypeLike
+    ) -> ForecasterModule: ...
+
+
+def _forecaster(build: _BuildModule, *fields: str) -> Architecture:
+    """Return the entry of a forecaster whose module uses these fields of the configuration."""
+
+    def build_model(config: Config) -> Forecaster:
+        _check_forecaster(config)
+        depths = tuple(track.num_classes for track in get_task(config.task).tracks)
+        return forecaster_of(build(config, depths, compute_dtype(config.train.dtype)))
+
+    own = ("decoder_sizes", *_FORECASTER_FIELDS)
+    unused = [name for name in (*_VAE_FIELDS, *own) if name not in fields]
+    return Architecture(build_model, tuple(unused))
+
+
+def _check_forecaster(config: Config) -> None:
+    """Check that nothing is asked for that only a VAE has.
+
+    Raises:
+      InputError: a part of a VAE is frozen, its KL is watched, or its LSTM is to use cuDNN.
+    """
+    run, name = config.run, config.model.architecture
+    watched = {"stop_metric": run.stop_patience > 0 and run.stop_metric}
+    is_plateau = config.train.learning_rate_schedule == "plateau"
+    watched["plateau_metric"] = is_plateau and config.train.plateau_metric
+    for field, metric in watched.items():
+        if metric == "kl_bits":
+            raise InputError(f"{field}: {name} has no KL; use loss or accuracy")
+    if config.train.freeze != "none":
+        raise InputError(f"freeze: {name} has no {config.train.freeze}; use none")
+    if run.lstm_backend == "cudnn":
+        raise InputError(f"lstm_backend: {name} runs without cuDNN; use auto or xla")
+
+
+_FORECASTER_FIELDS = (
+    "conv_filters",
+    "conv_width",
+    "conv_pool",
+    "attention_heads",
+    "attention_size",
+)
+_VAE_FIELDS = (
+    "z_size",
+    "encoder_sizes",
+    "conductor_sizes",
+    "init",
+    "beta",
+    "beta_schedule",
+    "beta_rate",
+    "beta_steps",
+    "beta_rise",
+    "free_bits",
+    "sampling_schedule",
+    "sampling_rate",
+    "input_dropout",
+)
 ARCHITECTURES = {
-    "flat": Architecture(_flat, unused_fields=("conductor_sizes",)),
-    "hierdec": Architecture(_hierdec),
-    "hier": Architecture(_hier),
+    "flat": Architecture(_flat, ("conductor_sizes", *_FORECASTER_FIELDS)),
+    "hierdec": Architecture(_hierdec, _FORECASTER_FIELDS),
+    "hier": Architecture(_hier, _FORECASTER_FIELDS, encodes_bars=True),
+    "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),
+    "conv_forecaster": _forecaster(
+        conv_forecaster.build, "conv_filters", "conv_width", "conv_pool"
+    ),
+    "gru_attention": _forecaster(gru_attention.build, "decoder_sizes", "attention_size"),
+    "lstm_attention": _forecaster(lstm_attention.build, "decoder_sizes", "attention_heads"),
 }

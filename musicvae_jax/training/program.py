@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from jax.sharding import Mesh
 from musicvae_jax import data, metrics
 from musicvae_jax.config import Config
 from musicvae_jax.devices import sharding
-from musicvae_jax.models.registry import Model
+from musicvae_jax.models.registry import Forecaster, Model
 from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.step import (
     Batch,
@@ -26,6 +25,7 @@ from musicvae_jax.training.step import (
     make_train_step,
     take_from_chunk,
     take_from_device,
+    with_kl_bits,
 )
 
 # Rows that need at most this share of the device's memory are kept on the device.
@@ -110,13 +110,15 @@ def _gathering(model: Model, mesh: Mesh) -> Model:
     if mesh.size == 1:
         return model
 
-    def encode(params: Any, *args: Any, **options: Any) -> Any:
-        return model.encode(sharding.gathered(mesh, params), *args, **options)
+    def gathering(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(params: Any, *args: Any, **options: Any) -> Any:
+            return function(sharding.gathered(mesh, params), *args, **options)
 
-    def logits(params: Any, *args: Any, **options: Any) -> Any:
-        return model.logits(sharding.gathered(mesh, params), *args, **options)
+        return run
 
-    return model._replace(encode=encode, logits=logits)
+    if isinstance(model, Forecaster):
+        return model._replace(next_logits=gathering(model.next_logits))
+    return model._replace(encode=gathering(model.encode), logits=gathering(model.logits))
 
 
 def placed_like(new: Any, old: Any) -> Any:
@@ -183,7 +185,7 @@ class Validation:
         )
 
     def __call__(self, state: TrainState, config: Config | None = None) -> dict[str, float]:
-        """Return `example_values` averaged over the rows, with the KL in bits.
+        """Return `example_values` averaged over the rows, with any KL in bits.
 
         Args:
           state: provides the parameters and hyper-parameters.
@@ -200,9 +202,7 @@ class Validation:
             found = self._step(state.params, state.hyper, batch, self._place(mask))
             sums = metrics.add_sums(sums, found)
         examples = float(sums.pop("examples"))
-        figures = {name: float(value) / examples for name, value in sums.items()}
-        figures["kl_bits"] = figures.pop("kl_nats") / math.log(2.0)
-        return figures
+        return with_kl_bits({name: float(value) / examples for name, value in sums.items()})
 
     def _place(self, values: np.ndarray) -> jax.Array:
         """Shard a host array along the data axis."""

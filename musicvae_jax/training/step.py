@@ -26,7 +26,7 @@ import optax
 from musicvae_jax import metrics, objectives
 from musicvae_jax.config import Config, TrainConfig
 from musicvae_jax.data import transpose_tokens
-from musicvae_jax.models.registry import Model
+from musicvae_jax.models.registry import Forecaster, Model
 from musicvae_jax.tasks import Task, get_task
 from musicvae_jax.training.early_stopping import Patience, first_patience
 from musicvae_jax.training.optimiser import (
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
     Attributes:
       tokens: integer [B, T] or [B, T, K].
       eps: noise of z, float32 [B, Z]. If None, training steps draw it and evaluation uses
-        z = mu.
+        z = mu. A forecaster does not use it.
     """
 
     tokens: jax.Array
@@ -135,37 +135,54 @@ def example_values(
       beta: weight of the KL term, float32 [].
       params: model parameters.
       batch: tokens and noise; without noise, z = mu.
-      **logits_options: passed to `model.logits` (scheduled sampling, input dropout).
+      **logits_options: passed to the `logits` of a VAE (scheduled sampling, input dropout).
 
     Returns:
       [B] each: "loss" is cross-entropy + beta * max(KL, tau) in nats; "loss_reference" is
       cross-entropy + beta * max(KL - tau, 0), which has the same gradient; "reconstruction_nats"
-      is the cross-entropy; "kl_nats" the KL; "accuracy" is over steps and tracks.
+      is the cross-entropy; "kl_nats" the KL; "accuracy" is over steps and tracks. A forecaster has
+      no KL: its two losses are the cross-entropy, and "kl_nats" is missing.
     """
-    posterior = model.encode(params, batch.tokens)
-    z = posterior.mu if batch.eps is None else posterior.mu + posterior.sigma * batch.eps
-    logits = model.logits(params, z, batch.tokens, **logits_options)
+    if isinstance(model, Forecaster):
+        logits = model.next_logits(params, batch.tokens)
+        kl_values: Metrics = {}
+        costs = jnp.float32(0), jnp.float32(0)
+    else:
+        posterior = model.encode(params, batch.tokens)
+        z = posterior.mu if batch.eps is None else posterior.mu + posterior.sigma * batch.eps
+        logits = model.logits(params, z, batch.tokens, **logits_options)
+        kl = objectives.kl_nats(posterior)
+        kl_values = {"kl_nats": kl}
+        free_bits = hyper.free_bits
+        costs = objectives.free_bits_kl(kl, free_bits), objectives.free_bits_cost(kl, free_bits)
     reconstruction = objectives.reconstruction_nats(logits, batch.tokens)
-    kl = objectives.kl_nats(posterior)
     correct = metrics.best_tokens(logits) == metrics.track_columns(batch.tokens)
-    return {
-        "loss": reconstruction + beta * objectives.free_bits_kl(kl, hyper.free_bits),
-        "loss_reference": reconstruction + beta * objectives.free_bits_cost(kl, hyper.free_bits),
+    return kl_values | {
+        "loss": reconstruction + beta * costs[0],
+        "loss_reference": reconstruction + beta * costs[1],
         "reconstruction_nats": reconstruction,
-        "kl_nats": kl,
         "accuracy": jnp.mean(correct, axis=(1, 2), dtype=jnp.float32),
     }
+
+
+def with_kl_bits(figures: dict[str, Any]) -> dict[str, Any]:
+    """Replace "kl_nats", if there is one, by "kl_bits"."""
+    if "kl_nats" not in figures:
+        return figures
+    rest = {name: value for name, value in figures.items() if name != "kl_nats"}
+    return rest | {"kl_bits": figures["kl_nats"] / math.log(2.0)}
 
 
 def make_train_step(model: Model, config: Config) -> TrainStep:
     """Build the pure training step `(state, batch) -> (state, metrics)` of a configuration.
 
     The metrics are scalars: `example_values` averaged over the batch, with "kl_bits" instead of
-    "kl_nats", and "gradient_norm", "learning_rate", "beta", "sampling_probability", "zeroed" and
-    "skipped" (the last two counted from the start of the run).
+    "kl_nats", and "gradient_norm", "learning_rate", "zeroed" and "skipped" (the last two counted
+    from the start of the run); of a VAE also "beta" and "sampling_probability".
     """
     train, task = config.train, get_task(config.task)
     optimiser = make_optimiser(train.clip_mode, decays_weights=train.weight_decay > 0)
+    has_latent_space = not isinstance(model, Forecaster)
     teacher_forced = train.sampling_schedule == "constant" and train.sampling_rate == 0
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -184,9 +201,9 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
 
         def loss(params: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
             options: dict[str, Any] = {}
-            if not teacher_forced:
+            if has_latent_space and not teacher_forced:
                 options = {"sampling_probability": probability, "key": key}
-            if train.input_dropout > 0:
+            if has_latent_space and train.input_dropout > 0:
                 drop_key = jax.random.fold_in(key, 1)
                 options |= {"input_dropout": hyper.input_dropout, "drop_key": drop_key}
             values = example_values(model, task, hyper, beta, params, part, **options)
@@ -195,10 +212,10 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
         batch, sampling_key = _augment(state, batch, task, config.model.z_size)
         grads, values = _gradient(loss, state.params, batch, sampling_key, train.accumulation)
         grads = _without_part(grads, train.freeze)
-        measured = {name: jnp.mean(value) for name, value in values.items()}
-        measured["kl_bits"] = measured.pop("kl_nats") / math.log(2.0)
+        measured = with_kl_bits({name: jnp.mean(value) for name, value in values.items()})
         state, more = _update(state, optimiser, grads, measured["loss"], train)
-        more |= {"beta": beta, "sampling_probability": probability}
+        if has_latent_space:
+            more |= {"beta": beta, "sampling_probability": probability}
         return state, measured | more
 
     return train_step

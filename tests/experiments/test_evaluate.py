@@ -18,14 +18,14 @@ from experiments.evaluate import Options
 from musicvae_jax import data, evaluation, objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.encoders import Posterior
-from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.storage import run_folder
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from tests.support.synthetic_store import random_rows, write_store
 
 
-def _remembering_model(config: Config, sigma: float) -> Model:
+def _remembering_model(config: Config, sigma: float) -> VAE:
     """A model whose z is its tokens: it decodes them again, as far as the noise lets it."""
     task = get_task(config.task)
     size = int(np.prod(task.row_shape))
@@ -51,7 +51,7 @@ def _remembering_model(config: Config, sigma: float) -> Model:
     def generate(params: Any, z: jax.Array, key: jax.Array, temperature: float) -> jax.Array:
         return tokens_of(z)
 
-    return Model(lambda key: {}, encode, logits, generate)
+    return VAE(lambda key: {}, encode, logits, generate)
 
 
 def _config(task: str, **fields: Any) -> Config:
@@ -109,7 +109,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     config = _config("drums_2bar", **sizes)
     run = run_folder.open_run_folder(folder / "run", config, store)
     with Checkpoints(run, create=True) as saved:
-        saved.save(7, jax.jit(build_model(config).init)(jax.random.key(0)), {"a": 1}, config)
+        saved.save(7, jax.jit(build_vae(config).init)(jax.random.key(0)), {"a": 1}, config)
     return run
 
 
@@ -135,7 +135,7 @@ def test_the_figures_are_those_of_the_rows_in_one_batch(run_dir: pathlib.Path) -
     store = open_run_data(run_dir, None, get_task("drums_2bar"))
     rows = jnp.asarray(store.splits["test"])
     config = run_folder.read_config(run_dir)
-    model = build_model(config)
+    model = build_vae(config)
     params = jax.jit(model.init)(jax.random.key(0))
     posterior = model.encode(params, rows)
     assert found["kl_bits"] * math.log(2) == pytest.approx(
@@ -196,7 +196,7 @@ def test_the_noise_of_a_row_does_not_depend_on_the_batch_size(architecture: str)
     sizes = {"encoder_sizes": (4,), "decoder_sizes": (4,), "z_size": 3}
     config = _config("drums_2bar", architecture=architecture, **sizes)
     rows = random_rows(np.random.default_rng(0), get_task("drums_2bar"), 6)
-    params = build_model(config).init(jax.random.key(0))
+    params = build_vae(config).init(jax.random.key(0))
     whole, parts, other = (
         evaluation.evaluate(config.replace(batch_size=size), params, rows, draws=2, seed=seed)
         for size, seed in ((6, 0), (2, 0), (6, 1))

@@ -22,7 +22,7 @@ import pytest
 
 from musicvae_jax import objectives
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.variables import params_from_variables, variables_from_params
 from musicvae_jax.tasks import RECIPES, get_task
 from musicvae_jax.training.step import Batch, make_train_step, state_from_params
@@ -105,7 +105,7 @@ class Golden:
         }
         start = Config(task=task, model=model, train=defaults.train, run=defaults.run)
         self.config = start.replace(**train)
-        self.model: Model = build_model(self.config)
+        self.model: VAE = build_vae(self.config)
         self.tokens = jnp.asarray(self["tokens"])
         self.depths = [track.num_classes for track in get_task(task).tracks]
         self.tolerances = TOLERANCES.get(path.name, Tolerances())

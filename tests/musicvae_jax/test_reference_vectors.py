@@ -14,12 +14,12 @@ import pytest
 
 from musicvae_jax import objectives
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.tasks import get_task
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "golden"
-# Model -> tolerance of its logits; rounding grows over 256 steps with large random weights.
+# VAE -> tolerance of its logits; rounding grows over 256 steps with large random weights.
 MODELS = {
     "cat-mel_2bar": 1e-4,
     "cat-drums_2bar": 1e-4,
@@ -34,7 +34,7 @@ class Recorded(NamedTuple):
     """A model with the reference's variables, its numbers and what ours gives."""
 
     numbers: dict[str, np.ndarray]
-    model: Model
+    model: VAE
     params: Any
     found: dict[str, Any]
 
@@ -47,7 +47,7 @@ def recorded(name: str) -> Recorded:
     variables = {k.removeprefix("var/"): v for k, v in numbers.items() if k.startswith("var/")}
     sizes, params = params_from_variables(variables, task)
     defaults = get_task(task).config.replace(dtype="float32")
-    model = build_model(Config(task=task, model=sizes, train=defaults.train, run=defaults.run))
+    model = build_vae(Config(task=task, model=sizes, train=defaults.train, run=defaults.run))
     about = json.loads(str(numbers["config"]))
     hparams = about["hparams"]
     beta = objectives.beta_at(about["global_step"], hparams["max_beta"], hparams["beta_rate"])

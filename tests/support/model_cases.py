@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import Model, Params, build_model
+from musicvae_jax.models.registry import VAE, Params, build_vae
 from musicvae_jax.tasks import Task, get_task
 
 # (task, architecture): every decoder and every encoder input.
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
     config: Config
     task: Task
-    model: Model
+    model: VAE
     params: Params
     tokens: jax.Array  # [3, T] or [3, T, K]
     z: jax.Array  # [3, Z]
@@ -48,7 +48,7 @@ def tiny_config(task: str, architecture: str) -> Config:
     return get_task(task).config.replace(architecture=architecture, dtype="float32", **sizes)
 
 
-def random_params(model: Model, rng: np.random.Generator) -> Params:
+def random_params(model: VAE, rng: np.random.Generator) -> Params:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     draw = rng.normal
     return jax.tree.map(lambda s: jnp.asarray(draw(0.0, 0.4, s.shape), jnp.float32), shapes)
@@ -74,7 +74,7 @@ def player_case(task_name: str, architecture: str) -> Case:
 
 
 def _case(config: Config) -> Case:
-    task, model = get_task(config.task), build_model(config)
+    task, model = get_task(config.task), build_vae(config)
     rng = np.random.default_rng(0)
     return Case(
         config=config,

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from experiments.benchmarks.support import torch_lean
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import build_vae
 from musicvae_jax.tasks import NUM_DRUM_CLASSES, Task, get_task
 
 _ENCODER = "encoder/cell_{layer}/bidirectional_rnn/{direction}/multi_rnn_cell/cell_0/lstm_cell"
@@ -56,7 +56,7 @@ class TorchMusicVAE(nn.Module):
         self.conductor: _Decoder | None = None
         context = model.z_size
         self.groups = [tuple(range(len(task.tracks)))]
-        if build_model(config).conductor is not None:
+        if build_vae(config).conductor is not None:
             sizes = model.resolved_conductor_sizes
             self.conductor = _Decoder(1, context, sizes, None)
             context = sizes[-1]

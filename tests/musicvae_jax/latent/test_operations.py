@@ -13,7 +13,7 @@ import pytest
 from musicvae_jax import objectives
 from musicvae_jax.latent import operations
 from musicvae_jax.models.encoders import Posterior
-from musicvae_jax.models.registry import Model, Params
+from musicvae_jax.models.registry import VAE, Params
 from musicvae_jax.tasks import TASKS
 from tests.support import model_cases
 
@@ -119,7 +119,7 @@ def test_bounds_of_a_model_that_can_be_integrated(key: jax.Array) -> None:
     np.testing.assert_allclose(found.importance_weighted, exact, atol=0.02)
 
 
-def counted(case: model_cases.Case) -> tuple[Model, list[tuple[int, ...]]]:
+def counted(case: model_cases.Case) -> tuple[VAE, list[tuple[int, ...]]]:
     """The case's model, greedy, and a list of the shapes of all z it is asked to decode."""
     decoded: list[tuple[int, ...]] = []
 

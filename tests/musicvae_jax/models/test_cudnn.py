@@ -17,7 +17,7 @@ from experiments.cli.progress import Silent
 from musicvae_jax import data, objectives
 from musicvae_jax.config import Config, InputError, differing_fields
 from musicvae_jax.models import cudnn, lstm
-from musicvae_jax.models.registry import Model, build_model
+from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.sweep import runs
 from musicvae_jax.tasks import get_task
@@ -105,8 +105,8 @@ def assert_close(found: Any, wanted: Any, tolerance: float = 1e-5) -> None:
     jax.tree_util.tree_map_with_path(close, found, wanted)
 
 
-def dense_model(config: Config) -> Model:
-    return build_model(config.replace(lstm_backend="cudnn"))
+def dense_model(config: Config) -> VAE:
+    return build_vae(config.replace(lstm_backend="cudnn"))
 
 
 V, Z = 90, 4
@@ -136,7 +136,7 @@ def test_loss_and_gradients_are_those_of_the_loop(
 ) -> None:
     small = case(*name)
 
-    def loss(model: Model, params: Any) -> jax.Array:
+    def loss(model: VAE, params: Any) -> jax.Array:
         posterior = model.encode(params, small.tokens)
         z = posterior.mu + posterior.sigma * small.z
         logits = model.logits(params, z, small.tokens)
@@ -207,7 +207,7 @@ def test_no_back_end_given_is_the_loop() -> None:
     config = get_task("mel_2bar").config
     assert config.run.lstm_backend == "auto"
     for name in ("auto", "xla"):
-        build_model(config.replace(lstm_backend=name))
+        build_vae(config.replace(lstm_backend=name))
 
 
 def test_a_run_may_change_its_back_end() -> None:

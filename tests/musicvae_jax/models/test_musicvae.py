@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from musicvae_jax.config import InputError
-from musicvae_jax.models.registry import build_model, compute_dtype
+from musicvae_jax.models.registry import build_vae, compute_dtype
 from musicvae_jax.models.variables import variables_from_params
 from musicvae_jax.tasks import TASKS
 from tests.support import model_cases, numpy_oracle
@@ -95,7 +95,7 @@ def test_shapes_at_published_sizes(task: str, architecture: str) -> None:
     config = TASKS[task].config
     if architecture == "flat" and TASKS[task].num_bars == 16:
         config = config.replace(**FLAT_16BAR)
-    model, batch = build_model(config), 4
+    model, batch = build_vae(config), 4
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(model.init, key)
     tokens = jax.ShapeDtypeStruct((batch, *TASKS[task].row_shape), TASKS[task].token_dtype)
@@ -117,7 +117,7 @@ def test_initial_scales_of_the_reference(key: jax.Array) -> None:
     config = model_cases.tiny_config("mel_16bar", "hierdec").replace(
         init="reference", z_size=64, conductor_sizes=(32,), encoder_sizes=(32,), decoder_sizes=(32,)
     )
-    variables = variables_from_params(jax.jit(build_model(config).init)(key))
+    variables = variables_from_params(jax.jit(build_vae(config).init)(key))
     touches_z = ("encoder/mu", "encoder/sigma", "z_to_initial_state", "level_0/initial_state")
     for name, array in variables.items():
         if name.endswith("bias"):
@@ -134,7 +134,7 @@ def test_initial_scales_of_the_reference(key: jax.Array) -> None:
 
 def test_a_reference_start_has_sigma_ln_2(key: jax.Array) -> None:
     case = model_cases.case("mel_2bar", "flat")
-    model = build_model(case.config.replace(init="reference"))
+    model = build_vae(case.config.replace(init="reference"))
     posterior = case.encode(jax.jit(model.init)(key), case.tokens)
     np.testing.assert_allclose(posterior.sigma, np.log(2), atol=0.01)
     np.testing.assert_allclose(posterior.mu, 0, atol=0.01)
@@ -142,7 +142,7 @@ def test_a_reference_start_has_sigma_ln_2(key: jax.Array) -> None:
 
 def test_bfloat16_is_near_float32() -> None:
     case = model_cases.case("mel_16bar", "hierdec")
-    rounded = build_model(case.config.replace(dtype="bfloat16"))
+    rounded = build_vae(case.config.replace(dtype="bfloat16"))
     logits = jax.jit(rounded.logits)(case.params, case.z, case.tokens)[0]
     exact = case.logits(case.params, case.z, case.tokens)[0]
     assert logits.dtype == jnp.float32
@@ -161,4 +161,4 @@ def test_auto_dtype_on_a_cpu_is_float32() -> None:
 def test_an_unknown_name_is_refused(field: str, name: str, known: str) -> None:
     config = TASKS["mel_2bar"].config.replace(**{field: name})
     with pytest.raises(InputError, match=f"{field}: '{name}' is not one of {known}"):
-        build_model(config)
+        build_vae(config)

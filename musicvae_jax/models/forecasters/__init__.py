@@ -1,0 +1,1 @@
+"""Next-step forecasters: p(token | tokens before it), one architecture per module."""
