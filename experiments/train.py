@@ -1,4 +1,4 @@
-"""Train a MusicVAE on a folder of tokens.
+"""Train a MusicVAE, or another --architecture, on a folder of tokens.
 
 Example:
   python -m experiments.train --preset=demo --data_dir=data/folk --run_dir=runs/demo
@@ -42,7 +42,7 @@ from musicvae_jax.devices import processes
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import VAE, build_model
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.training import fine_tuning, loop
@@ -73,7 +73,9 @@ class Options(FolderOptions, MachineOptions):
         "they fit; see also --freeze.",
     )
     fit_prior: bool = option(
-        True, help="Fit a prior to the encoded training rows at the end, see experiments.fit_prior."
+        True,
+        help="Fit a prior to the encoded training rows of a VAE at the end, see "
+        "experiments.fit_prior.",
     )
     cpu_devices: str = option(cpu_devices.AUTO, help=cpu_devices.HELP)
 
@@ -191,7 +193,8 @@ def train(options: Options, values: flags.FlagValues) -> None:
             params=params,
         )
         recorder.close()
-    if options.fit_prior and not (options.multihost or outcome.stopped or outcome.cause):
+    has_prior = options.fit_prior and isinstance(build_model(config), VAE)
+    if has_prior and not (options.multihost or outcome.stopped or outcome.cause):
         _fit_prior(folder, store)
     if processes.is_first():
         _say_how_it_ended(outcome, config, options.run_dir, store)
