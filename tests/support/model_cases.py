@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import VAE, Params, build_vae
+from musicvae_jax.models.registry import VAE, Model, Params, build_vae
 from musicvae_jax.tasks import Task, get_task
 
 # (task, architecture): every decoder and every encoder input.
@@ -48,7 +48,7 @@ def tiny_config(task: str, architecture: str) -> Config:
     return get_task(task).config.replace(architecture=architecture, dtype="float32", **sizes)
 
 
-def random_params(model: VAE, rng: np.random.Generator) -> Params:
+def random_params(model: Model, rng: np.random.Generator) -> Params:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     draw = rng.normal
     return jax.tree.map(lambda s: jnp.asarray(draw(0.0, 0.4, s.shape), jnp.float32), shapes)
