@@ -12,17 +12,21 @@ Modes:
   similar      --num variations of each input, --amount=0 (reconstruction) to 1 (unrelated)
   attribute    each input plus --amount times the vector of --attribute=NAME, which
                python -m experiments.attributes computes
-  continue     --bars more bars after each input. Windows are chained: the z of each is the encoding
-               of the window before it, moved by --drift towards a sample from the prior. The
-               continuation keeps the style but does not complete the phrase
+  continue     --bars more bars after each input. A forecaster goes on step by step. Of a VAE,
+               windows are chained: the z of each is the encoding of the window before it, moved by
+               --drift towards a sample from the prior. The continuation keeps the style but does
+               not complete the phrase
   long         --windows windows as one piece; z walks through the inputs or, without any, through
                --waypoints samples from the prior
 
 Inputs are files (MIDI, MusicXML, ABC), --input=a.mid --input=b.mid --start_bar=1 --start_bar=9,
 folders of them, rows of a token store, --input=data/mel_2bar:test:17, or rows drawn from a store,
---data_dir=data/mel_2bar. The command prints which part of a file it used. It writes to --output: a
-file per row and --format, one of up to 64 samples together, a picture of all rows, and an .npz with
-tokens and z. The same seed gives the same bytes.
+--data_dir=data/mel_2bar. The command prints which part of a file it used. A beginning to continue
+can be written as text, --notes="60 _ 62 _ 64 65 67 69" or, for drums, --notes="K . H . SH . H .".
+A forecaster has the modes continue and sample.
+
+The command writes to --output: a file per row and --format, one of up to 64 samples together, a
+picture of all rows, and an .npz with tokens and z. The same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +40,14 @@ import numpy as np
 from data_pipeline import cli
 from experiments.cli import compile_cache
 from experiments.cli.outputs import check_writable
-from experiments.cli.run_options import choose_prior, name_prior, open_model
+from experiments.cli.run_options import (
+    Trained,
+    choose_prior,
+    name_prior,
+    open_forecaster,
+    open_model,
+)
+from experiments.generation import forecasts
 from experiments.generation.files import earlier_files, write
 from experiments.generation.inputs import read_inputs
 from experiments.generation.modes import make
@@ -44,6 +55,8 @@ from experiments.generation.options import Options
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.models.registry import Forecaster
+from musicvae_jax.tasks import Task, get_task
 
 
 def read_vector(options: Options, vae: MusicVAE) -> np.ndarray | None:
@@ -75,25 +88,51 @@ def generate(options: Options) -> list[pathlib.Path]:
     """Generate music and write it; return the files."""
     check_writable(options.output, "output")
     replaced = earlier_files(options)
+    forecaster = open_forecaster(options)
+    written = _decode(options) if forecaster is None else _forecast(options, *forecaster)
+    if replaced:
+        print(f"replaced {len(replaced)} files of an earlier --mode={options.mode}")
+    return written
+
+
+def _decode(options: Options) -> list[pathlib.Path]:
+    """Generate with a VAE."""
     vae = open_model(options)
     vector = read_vector(options, vae)
     source = ""
     if options.draws_from_prior:
         options = dataclasses.replace(options, prior=choose_prior(options, vae))
         source = f", prior: {name_prior(str(options.prior))}"
-    rows = None
-    if options.inputs or options.data_dir:
-        rows, origins, qpm = read_inputs(options, vae.task)
-        print(*origins, sep="\n")
-        if options.qpm is None and qpm is not None:
-            options = dataclasses.replace(options, qpm=qpm)
-            print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the input")
+    options, rows = _inputs(options, vae.task)
+    _say_what(options, vae.task, f"step {vae.step}{source}")
+    return write(make(vae, options, rows, vector), vae.task, options)
+
+
+def _forecast(options: Options, trained: Trained, model: Forecaster) -> list[pathlib.Path]:
+    """Generate with a forecaster."""
+    task = get_task(trained.config.task)
+    forecasts.check_options(options, trained.config.model.architecture)
+    options, rows = _inputs(options, task)
+    _say_what(options, task, f"step {trained.step}")
+    return write(forecasts.make(trained, model, options, rows), task, options)
+
+
+def _inputs(options: Options, task: Task) -> tuple[Options, np.ndarray | None]:
+    """Read the inputs, if the mode has any; return the options with their tempo, and the rows."""
+    if not (options.inputs or options.data_dir or options.notes is not None):
+        return options, None
+    rows, origins, qpm = read_inputs(options, task)
+    print(*origins, sep="\n")
+    if options.qpm is None and qpm is not None:
+        options = dataclasses.replace(options, qpm=qpm)
+        print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the input")
+    return options, rows
+
+
+def _say_what(options: Options, task: Task, source: str) -> None:
+    """Print what is made and with which model."""
     where = options.run_dir or options.model
-    print(f"{options.mode}: {vae.task.name}, {where}, step {vae.step}{source}", flush=True)
-    written = write(make(vae, options, rows, vector), vae.task, options)
-    if replaced:
-        print(f"replaced {len(replaced)} files of an earlier --mode={options.mode}")
-    return written
+    print(f"{options.mode}: {task.name}, {where}, {source}", flush=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -6,6 +6,8 @@ functions of `Codec`, and a line in `CODECS`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from data_pipeline.codecs import drums, melody, trio
 from data_pipeline.codecs.windows import Encoded
 from data_pipeline.reading.segments import Segment
+from musicvae_jax.config import InputError
 from musicvae_jax.tasks import STEPS_PER_BAR, Task, Track, get_task
 from musicvae_jax.tokens import check_row
 
@@ -36,6 +39,9 @@ class Codec(Protocol):
 
     def words(self, row: np.ndarray) -> list[str]:
         """Write each step as a word."""
+
+    def read_words(self, words: Sequence[str]) -> np.ndarray:
+        """Read steps written as words, uint16 [T]; raise InputError for a word that is none."""
 
     def drawn_notes(self, row: np.ndarray) -> np.ndarray:
         """Return start step, length in steps and line (pitch, drum class) of notes, [N, 3]."""
@@ -92,3 +98,38 @@ def row_to_text(row: np.ndarray, task_name: str) -> str:
         line = " | ".join(" ".join(bar) for bar in bars)
         lines.append(line if len(task.tracks) == 1 else f"{track.name:>6}: {line}")
     return "\n".join(lines)
+
+
+def text_to_row(text: str, task_name: str) -> np.ndarray:
+    """Read a row of any length from text, the inverse of `row_to_text`.
+
+    Words are separated by spaces; "|" between bars may be left out. A melody also takes MIDI
+    numbers, "_" for no event (hold) and "r" for a rest. Several tracks are lines, or parts between
+    ";", of equal length, each with its name before ":".
+
+    Returns:
+      Tokens [S] or [S, K] of the task's token type.
+
+    Raises:
+      InputError: a track is missing or has another length, or a word means nothing.
+    """
+    task = get_task(task_name)
+    texts = [("", text)]
+    if len(task.tracks) > 1:
+        parts = [part for part in re.split(r"[;\n]", text) if part.strip()]
+        pairs = [part.partition(":") for part in parts]
+        texts = [(name.strip(), rest) for name, _, rest in pairs]
+        names = [track.name for track in task.tracks]
+        if [name for name, _ in texts] != names:
+            wanted = "; ".join(f"{name}: ..." for name in names)
+            raise InputError(f"a seed of {task_name} has {len(names)} parts: {wanted!r}")
+    columns = []
+    for track, (name, part) in zip(task.tracks, texts, strict=True):
+        try:
+            columns.append(CODECS[track.kind].read_words(part.replace("|", " ").split()))
+        except InputError as error:
+            raise InputError(f"{name}: {error}" if name else str(error)) from error
+    if not len(columns[0]) or len({len(column) for column in columns}) > 1:
+        raise InputError(f"lengths: {[len(c) for c in columns]}, must be equal and above 0")
+    row = np.stack(columns, axis=-1).astype(task.token_dtype)
+    return row[:, 0] if len(task.tracks) == 1 else row

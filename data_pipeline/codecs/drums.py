@@ -6,11 +6,14 @@ magenta/models/music_vae/data.py (DrumsConverter, reduced classes).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data_pipeline.codecs.windows import Encoded, lay_out, windows
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax import tokens
+from musicvae_jax.config import InputError
 from musicvae_jax.tasks import DRUM_CLASS_NAMES, Track
 
 # MIDI pitches of each class, in the order of `DRUM_CLASS_NAMES`; a class is written as its first.
@@ -126,6 +129,28 @@ def words(row: np.ndarray) -> list[str]:
     """Write each step [T]: a letter for each class that is hit, "." for none."""
     hit = tokens.hits(np.asarray(row))
     return ["".join(np.array(list(_LETTERS))[step]) or "." for step in hit]
+
+
+def read_words(words: Sequence[str]) -> np.ndarray:
+    """Read steps that were written as words: the inverse of `words`, uint16 [T].
+
+    Raises:
+      InputError: a word holds anything but the letters of the classes.
+    """
+    row = np.zeros(len(words), np.uint16)
+    for step, word in enumerate(words):
+        if word in (".", "_", "r"):
+            continue
+        classes = [_LETTERS.find(letter) for letter in word]
+        if min(classes) < 0:
+            named = zip(_LETTERS, DRUM_CLASS_NAMES, strict=True)
+            allowed = ", ".join(f"{letter} {name}" for letter, name in named)
+            raise InputError(
+                f"word {step + 1}, {word!r}, must be letters of drum classes ({allowed}) or . "
+                "(nothing)"
+            )
+        row[step] = np.bitwise_or.reduce(1 << np.array(classes))
+    return row
 
 
 def drawn_notes(row: np.ndarray) -> np.ndarray:

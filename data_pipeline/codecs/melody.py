@@ -10,13 +10,15 @@ Difference from the reference, which changes no result on its own files:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from data_pipeline.codecs.windows import Encoded, lay_out, windows
 from data_pipeline.reading.programs import describe
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
+from musicvae_jax.config import InputError
 from musicvae_jax.tasks import MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF, Track
 from musicvae_jax.tokens import melody_notes, note_ons, pitches
 
@@ -148,6 +150,45 @@ def words(row: np.ndarray) -> list[str]:
     row = np.asarray(row, np.int64)
     steps = zip(row.tolist(), pitches(row).tolist(), strict=True)
     return [names.get(token) or pitch_name(pitch) for token, pitch in steps]
+
+
+def read_words(words: Sequence[str]) -> np.ndarray:
+    """Read steps that were written as words: the inverse of `words`, uint16 [T].
+
+    A pitch is a MIDI number or a name (60, C4, F#4, Bb3); "_" or "." is no event: the note is held;
+    "r" or "^" is a rest. A rest while nothing sounds is no event.
+
+    Raises:
+      InputError: a word is none of these.
+    """
+    row, sounds = np.zeros(len(words), np.uint16), False
+    for step, word in enumerate(words):
+        if word in ("_", "."):
+            continue
+        if word in ("r", "^"):
+            row[step] = NOTE_OFF if sounds else NO_EVENT
+            sounds = False
+            continue
+        pitch = _pitch(word)
+        if pitch is None or not MIN_PITCH <= pitch <= MAX_PITCH:
+            raise InputError(
+                f"word {step + 1}, {word!r}, must be a pitch ({MIN_PITCH} to {MAX_PITCH}, or a "
+                "name such as C4 or F#4), _ (hold) or r (rest)"
+            )
+        row[step], sounds = note_ons(np.array(pitch)), True
+    return row
+
+
+def _pitch(word: str) -> int | None:
+    """Read a MIDI number or a name, None if it is neither."""
+    if word.isascii() and word.isdecimal():
+        return int(word)
+    match = re.fullmatch(r"([A-G])([#b]?)(-?\d)", word)
+    if match is None:
+        return None
+    letter, accidental, octave = match.groups()
+    shift = {"#": 1, "b": -1, "": 0}[accidental]
+    return _PITCH_NAMES.index(letter) + shift + 12 * (int(octave) + 1)
 
 
 def pitch_name(pitch: int) -> str:

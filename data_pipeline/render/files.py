@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipeline.atomic_write import write_whole
-from data_pipeline.codecs.codec import decode, row_to_text
+from data_pipeline.codecs.codec import decode, row_to_text, text_to_row
 from data_pipeline.codecs.melody import pitch_name
 from data_pipeline.reading.notes import import_note_seq
 from data_pipeline.reading.segments import DEFAULT_QPM
@@ -42,6 +42,7 @@ __all__ = [
     "pitch_name",
     "row_to_sequence",
     "row_to_text",
+    "text_to_row",
     "write_midi",
     "write_musicxml",
     "write_score_svg",

@@ -15,6 +15,7 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
 from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.storage import checkpoints
 
 LARGEST_SEED = 2**31 - 1
@@ -87,6 +88,19 @@ def open_trained(options: Any) -> Trained:
         return Trained(*checkpoints.restore_params(options.run_dir, options.checkpoint))
     vae = MusicVAE.from_pretrained(str(options.model))
     return Trained(vae.config, vae.params, vae.step)
+
+
+def open_forecaster(options: Any) -> tuple[Trained, Forecaster] | None:
+    """Load the forecaster that --run_dir names; None if the model has a latent space.
+
+    Raises:
+      InputError: see `open_model`.
+    """
+    if check_model(options) != options.run_dir:
+        return None  # all models of the package have one
+    config = checkpoints.restore_config(options.run_dir, options.checkpoint)
+    model = build_model(config)
+    return (open_trained(options), model) if isinstance(model, Forecaster) else None
 
 
 def open_model(options: Any) -> MusicVAE:

@@ -105,7 +105,9 @@ def _write_music(
 
 def _write_arrays(path: pathlib.Path, music: Music) -> pathlib.Path:
     """Write tokens, z and inputs to one file, whole or not at all."""
-    arrays: dict[str, Any] = {"tokens": music.tokens, "z": music.z}
+    arrays: dict[str, Any] = {"tokens": music.tokens}
+    if music.z.size:
+        arrays["z"] = music.z
     if music.inputs is not None:
         arrays["inputs"] = music.inputs
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")

@@ -24,16 +24,18 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str], fl
     A piece to continue is read at its end, any other at its beginning.
 
     Returns:
-      Rows [N, *task.row_shape], N descriptions, and the tempo of the first file in quarter notes
-      per minute; None without files.
+      Rows [N, *task.row_shape] (--notes: one row of S steps), N descriptions, and the tempo of the
+      first file in quarter notes per minute; None without files.
 
     Raises:
       InputError: a file has no such row, or the store is of another task or has too few rows. A
         file found in a folder is left out instead, and a line says why.
     """
-    if options.data_dir is not None:
+    tempos: list[float] = []
+    if options.notes is not None:
+        rows, origins = _read_notes(options.notes, task)
+    elif options.data_dir is not None:
         rows, origins = _draw(options, task)
-        tempos: list[float] = []
     else:
         bars: tuple[int | None, ...] = options.start_bars or (None,)
         bars = bars * len(options.files) if len(bars) == 1 else bars
@@ -54,6 +56,15 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str], fl
         if not len(files.decode(row, task)):
             raise InputError(f"input: {origin}: there are no notes")
     return rows, origins, tempos[0] if tempos else None
+
+
+def _read_notes(text: str, task: Task) -> tuple[np.ndarray, list[str]]:
+    """Read the row that --notes writes out."""
+    try:
+        row = files.text_to_row(text, task.name)
+    except InputError as error:
+        raise InputError(f"notes: {error}") from error
+    return row[None], [f"notes: {len(row)} steps"]
 
 
 def _read(

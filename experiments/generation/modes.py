@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipeline.progress_bar import progress_bar
-from experiments.generation.options import Options
+from experiments.generation.options import DEFAULT_DRIFT, Options
 from musicvae_jax.latent import batches, operations, paths
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.tasks import STEPS_PER_BAR
@@ -22,7 +22,7 @@ class Music(NamedTuple):
     Attributes:
       tokens: [N, *task.row_shape] of the task's token type; for a continuation only the new part,
         [N, steps, ...].
-      z: [N, Z] float32; for a continuation the z of its inputs.
+      z: [N, Z] float32; for a continuation the z of its inputs; from a forecaster Z is 0.
       titles: one per row, for the picture.
       names: one per row, for its file.
       inputs: the rows that were reconstructed or continued, or None.
@@ -59,13 +59,14 @@ def make(
     Args:
       vae: the model.
       options: mode and its settings.
-      rows: inputs [N, *task.row_shape]; None to start from the prior.
+      rows: inputs [N, *task.row_shape], to continue also of another length; None to start from
+        the prior.
       vector: attribute vector [Z]; None in other modes.
     """
     z_key, token_key = jax.random.split(jax.random.key(options.seed))
-    ends = None if rows is None else np.asarray(vae.encode(rows).mu)
     if options.mode == "continue" and rows is not None:
         return _continue(vae, options, rows)
+    ends = None if rows is None else np.asarray(vae.encode(rows).mu)
     if ends is None:
         num = options.waypoints if options.mode == "long" else options.num
         ends = vae.draw(num, z_key, options.prior)
@@ -97,33 +98,43 @@ def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) ->
 
 
 def _continue(vae: MusicVAE, options: Options, rows: np.ndarray) -> Music:
-    """Continue each row by `options.bars` bars, window after window."""
+    """Continue each row [S, ...] by `options.bars` bars, window after window."""
     task, num_steps = vae.task, options.bars * STEPS_PER_BAR
     windows = -(-num_steps // task.num_steps)
-    z = np.asarray(vae.encode(rows).mu)
+    end = rows[:, -task.num_steps :]
+    z = np.asarray(vae.encode(end).mu)
     key = jax.random.key(options.seed)
     temperature = options.sampling_temperature
-    made = vae.continuation(z, windows, key, options.drift, temperature, options.prior)
+    drift = DEFAULT_DRIFT if options.drift is None else options.drift
+    made = vae.continuation(z, windows, key, drift, temperature, options.prior)
     made = made.astype(task.token_dtype).reshape(len(rows), windows, *task.row_shape)
-    whole = jnp.asarray(np.concatenate([rows[:, None], made], axis=1))
-    pieces = np.asarray(operations.join_windows(whole, task))[:, : task.num_steps + num_steps]
-    numbers = _numbers(len(rows))
-    titles = [f"input {number}, continued from bar {task.num_bars + 1}" for number in numbers]
-    names = [f"continue_{number}" for number in numbers]
-    return Music(pieces[:, task.num_steps :], z, titles, names, inputs=rows, pieces=pieces)
+    # Silence before a short input, so that it can be joined to the windows like one.
+    silence = task.num_steps - end.shape[1]
+    padded = np.pad(end, [(0, 0), (silence, 0)] + [(0, 0)] * (end.ndim - 2))
+    whole = jnp.asarray(np.concatenate([padded[:, None], made], axis=1))
+    joined = np.asarray(operations.join_windows(whole, task))[:, task.num_steps :][:, :num_steps]
+    pieces = np.concatenate([rows, joined], axis=1)
+    names = [f"continue_{number}" for number in numbers(len(rows))]
+    return Music(joined, z, continuation_titles(rows), names, inputs=rows, pieces=pieces)
+
+
+def continuation_titles(rows: np.ndarray) -> list[str]:
+    """Return a title for each continued row [S, ...]: where the continuation begins."""
+    bars, steps = divmod(rows.shape[1], STEPS_PER_BAR)
+    place = f"bar {bars + 1}" + (f", step {steps + 1}" if steps else "")
+    return [f"input {number}, continued from {place}" for number in numbers(len(rows))]
 
 
 def _sample(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
-    numbers = _numbers(len(ends))
     titles = [f"sample {number}" for number in range(1, len(ends) + 1)]
-    return Points(ends, titles, [f"sample_{number}" for number in numbers])
+    return Points(ends, titles, [f"sample_{number}" for number in numbers(len(ends))])
 
 
 def _reconstruct(
     options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None
 ) -> Points:
     titles = [f"reconstruction {number}" for number in range(1, len(ends) + 1)]
-    return Points(ends, titles, [f"reconstruct_{number}" for number in _numbers(len(ends))], 2)
+    return Points(ends, titles, [f"reconstruct_{number}" for number in numbers(len(ends))], 2)
 
 
 def _interpolate(
@@ -132,7 +143,7 @@ def _interpolate(
     fractions = np.linspace(0.0, 1.0, options.steps)
     z = paths.between(ends[0], ends[1], jnp.asarray(fractions, jnp.float32), options.path)
     titles = [f"{100 * fraction:.0f}% of the way" for fraction in fractions]
-    return Points(z, titles, [f"interpolate_{number}" for number in _numbers(len(z))])
+    return Points(z, titles, [f"interpolate_{number}" for number in numbers(len(z))])
 
 
 def _grid(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
@@ -173,12 +184,11 @@ def _attribute(
 
 def _long(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
     z = paths.through(ends, options.windows, options.path)
-    numbers = _numbers(len(z))
     titles = [f"window {number}" for number in range(1, len(z) + 1)]
-    return Points(z, titles, [f"long_{number}" for number in numbers])
+    return Points(z, titles, [f"long_{number}" for number in numbers(len(z))])
 
 
-def _numbers(count: int) -> list[str]:
+def numbers(count: int) -> list[str]:
     """Return the numbers from 1 to `count` as text of equal length."""
     return [f"{number:0{len(str(count))}}" for number in range(1, count + 1)]
 

@@ -30,6 +30,7 @@ NUM_INPUTS = {"interpolate": (2, "two"), "grid": (4, "four")}
 # Modes that start from samples of the prior. The best tokens of such a z have too few notes, and a
 # chain of them fades to silence.
 SAMPLED_MODES = ("sample", "continue", "long")
+DEFAULT_DRIFT = 0.3
 # Modes that draw from the prior; a long piece only without inputs.
 PRIOR_MODES = ("sample", "similar", "continue", "long")
 DEFAULT_AMOUNTS = {"similar": (0.3,), "attribute": (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)}
@@ -71,6 +72,11 @@ class Options(PriorOptions, ModelOptions):
         flag="input",
         help="MIDI, MusicXML or ABC file, a folder of them, or STORE:SPLIT:ROW; may be repeated.",
     )
+    notes: str | None = option(
+        None,
+        help="Beginning to continue, as text, instead of --input: pitches (60 or C4), _ (hold), r "
+        "(rest), a word per 16th; drums: letters of KSHOLMTCR hit together, . (nothing).",
+    )
     start_bars: tuple[int, ...] = option(
         (), flag="start_bar", help="First bar to use, from 1: one for all inputs, or one for each."
     )
@@ -98,8 +104,10 @@ class Options(PriorOptions, ModelOptions):
     )
     attribute: str | None = option(None, help="Attribute to change.")
     bars: int = option(8, help="Bars of a continuation.")
-    drift: float = option(
-        0.3, help="Change per window of a continuation, 0 (none) to 1 (unrelated)."
+    drift: float | None = option(
+        None,
+        help="Change per window of a continuation, 0 (none) to 1 (unrelated). Default: "
+        f"{DEFAULT_DRIFT}; a forecaster takes none.",
     )
     windows: int = option(8, help="Windows of a long piece.")
     waypoints: int = option(3, help="Samples that a long piece without inputs visits.")
@@ -156,11 +164,12 @@ class Options(PriorOptions, ModelOptions):
             bars=(1, 4096),
             windows=(1, 256),
             waypoints=(1, 256),
-            drift=(0, 1),
             seed=(0, LARGEST_SEED),
         )
         if self.temperature is not None:
             check_ranges(self, temperature=(0, math.inf))
+        if self.drift is not None:
+            check_ranges(self, drift=(0, 1))
         low, high = (0.0, 1.0) if self.mode == "similar" else (-math.inf, math.inf)
         for amount in self.amounts:
             if not (math.isfinite(amount) and low <= amount <= high):
@@ -181,9 +190,16 @@ class Options(PriorOptions, ModelOptions):
             )
         if self.inputs and self.data_dir:
             raise InputError("input: give --input or --data_dir, not both")
-        has_none = not self.inputs and not self.data_dir
+        if self.notes is not None and self.mode != "continue":
+            raise InputError(f"notes: --mode={self.mode} takes none; use --mode=continue")
+        if self.notes is not None and (self.inputs or self.data_dir):
+            raise InputError("notes: give --notes, --input or --data_dir, one of them")
+        has_none = not self.inputs and not self.data_dir and self.notes is None
         if self.mode not in ("sample", "long") and has_none:
-            raise InputError(f"input: --mode={self.mode} needs --input files or a --data_dir")
+            notes = ", --notes" if self.mode == "continue" else ""
+            raise InputError(
+                f"input: --mode={self.mode} needs --input files{notes} or a --data_dir"
+            )
         if self.mode == "sample" and not has_none:
             raise InputError("input: --mode=sample draws from the prior and takes none")
         wanted, word = NUM_INPUTS.get(self.mode, (len(self.files), ""))

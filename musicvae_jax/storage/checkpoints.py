@@ -284,6 +284,11 @@ class Checkpoints:
         found = self._manager.restore(step, args=items)
         return config_from_json(found["config"]["config"]), found["params"]
 
+    def restore_config(self, step: int) -> Config:
+        """Read the configuration of a step."""
+        items = ocp.args.Composite(config=ocp.args.JsonRestore())
+        return config_from_json(self._manager.restore(step, args=items)["config"]["config"])
+
     def restore_state(self, step: int) -> Tree:
         """Read the rest of the training state onto one device, as dicts and lists."""
         shapes = self._saved_shapes(step, "state")
@@ -370,3 +375,10 @@ def restore_params(
         step = checkpoints.find(which)
         config, params = checkpoints.restore_params(step)
     return config.replace(lstm_backend="auto"), params, step
+
+
+def restore_config(run_dir: str | pathlib.Path, which: str | int | None = "best") -> Config:
+    """Read the configuration of a trained model; arguments and errors as in `restore_params`."""
+    with Checkpoints(run_dir) as checkpoints:
+        config = checkpoints.restore_config(checkpoints.find(which))
+    return config.replace(lstm_backend="auto")

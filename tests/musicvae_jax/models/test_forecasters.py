@@ -145,7 +145,7 @@ def test_sixteen_rows_are_memorised(name: str, key: jax.Array) -> None:
     task = get_task("mel_2bar")
     config = task.config.replace(
         architecture=name,
-        decoder_sizes=(64,),
+        decoder_sizes=(128,),
         conv_filters=64,
         batch_size=16,
         learning_rate=0.01,
@@ -157,12 +157,16 @@ def test_sixteen_rows_are_memorised(name: str, key: jax.Array) -> None:
     assert len(np.unique(rows[:, :16], axis=0)) == 16
     model = build_forecaster(config)
     state: TrainState = init_state(model, config)
-    chunk = jnp.tile(jnp.arange(16, dtype=jnp.int32)[None], (250, 1))
+    chunk = jnp.tile(jnp.arange(16, dtype=jnp.int32)[None], (100, 1))
     run = jax.jit(make_run_steps(make_train_step(model, config), take_from_device))
-    state, _ = run(state, rows, chunk, jnp.int32(250))
-    # The first bar tells the rows apart.
-    made = model.continuation(state.params, rows[:, :16], 16, key, 0.0)
-    assert np.mean(made == rows[:, 16:]) >= 0.99
+    greedy = jax.jit(model.continuation, static_argnums=(2, 4))
+    accuracy, parts = 0.0, 0
+    while accuracy < 0.99 and parts < 8:
+        state, _ = run(state, rows, chunk, jnp.int32(100))
+        # The first bar tells the rows apart.
+        made = greedy(state.params, rows[:, :16], 16, key, 0.0)
+        accuracy, parts = float(np.mean(made == rows[:, 16:])), parts + 1
+    assert accuracy >= 0.99
 
 
 def test_what_needs_a_latent_space_is_refused() -> None:
