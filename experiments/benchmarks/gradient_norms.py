@@ -25,7 +25,7 @@ from data_pipeline import cli
 from experiments.benchmarks.support import machine
 from experiments.cli import operation_counts
 from musicvae_jax import data
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import TASKS, get_task
 from musicvae_jax.training.step import Batch, init_state, make_train_step
@@ -43,12 +43,19 @@ def first_norm(config: Config, rows: np.ndarray) -> float:
 
 
 def chosen_configs(task: str, names: Sequence[str]) -> dict[str, Config]:
-    """Return the configurations of a task: each width, then the presets of these names."""
+    """Return the configurations of a task: each width, then the presets of these names.
+
+    Raises:
+      InputError: there is no such preset or task.
+    """
     found = {}
     for units in WIDTHS:
         sizes = {"encoder_sizes": (units,), "decoder_sizes": (units,), "z_size": units}
         found[f"{units} units"] = get_task(task).config.replace(**sizes)
     presets = operation_counts.published()
+    for name in names:
+        if name not in presets:
+            raise InputError(f"--presets: {name!r} is not one of {', '.join(presets)}")
     found |= {name: presets[name] for name in names if presets[name].task == task}
     return found
 
