@@ -110,10 +110,12 @@ class Options:
                 f"split: {self.split} must be percentages for train (above 0), validation and "
                 "test that sum to 100, for example --split=90,5,5"
             )
-        if self.output is None and not self.dry_run:
-            raise InputError("output: say where to put the rows, --output=DIR")
         if self.ray_address is not None and self.executor != RAY:
             raise InputError("ray_address: only with --executor=ray")
+        if not self.inputs and not self.corpora:
+            raise InputError("input: nothing to read, give --input=PATH or --corpus=folk")
+        if self.output is None and not self.dry_run:
+            raise InputError("output: say where to put the rows, --output=DIR")
 
     @property
     def workers(self) -> int:

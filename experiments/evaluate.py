@@ -40,7 +40,16 @@ BASELINES = {
         "onset unigram": "onset_unigram_onset_accuracy",
     },
 }
-COLUMNS = ("teacher forced", "greedy", "sampled", "no event", "unigram", "onset unigram")
+# Columns of the table with their widths; a head of two words takes two lines.
+COLUMNS = {
+    "teacher forced": 9,
+    "greedy": 8,
+    "sampled": 17,
+    "no event": 8,
+    "unigram": 9,
+    "onset unigram": 9,
+}
+LABEL_WIDTH = 37
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +134,7 @@ def table(found: Evaluation, about: dict[str, Any]) -> str:
         f"{about['task']}, {about['split']} split, {found.examples:,} examples (all), "
         f"checkpoint of step {about['step']:,} ({about['checkpoint']})",
         "",
-        " " * 38 + "".join(f"{column:>16}" for column in COLUMNS),
+        *_heads(),
     ]
     for score in SCORES:
         lines += [_score_line(found, score, track) for track in found.greedy[score]]
@@ -178,7 +187,17 @@ def _score_line(found: Evaluation, score: str, track: str) -> str:
     for column, name in BASELINES.get(score, {}).items():
         cells[column] = _number(found.baselines[name][track])
     label = SCORES[score] + ("" if len(found.greedy[score]) == 1 else f", {track}")
-    return f"{label:38}" + "".join(f"{cells.get(column, ''):>16}" for column in COLUMNS)
+    shown = "".join(f"{cells.get(name, ''):>{width}}" for name, width in COLUMNS.items())
+    return f"{label:{LABEL_WIDTH}}{shown}".rstrip()
+
+
+def _heads() -> list[str]:
+    """Write the names of the columns in two lines."""
+    lines = [" " * LABEL_WIDTH] * 2
+    for name, width in COLUMNS.items():
+        words = ["", *name.split()][-2:]
+        lines = [line + f"{word:>{width}}" for line, word in zip(lines, words, strict=True)]
+    return lines
 
 
 def main(argv: Sequence[str]) -> None:

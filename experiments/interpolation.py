@@ -171,13 +171,13 @@ def table(result: Result, about: dict[str, Any]) -> str:
         f"{about['temperature']:g}, {ORDER}-gram model of {about['train_rows']:,} train rows",
         f"the held-out rows themselves cost {result.real_cost:.3f} nats per step",
         "",
-        f"{'':10}" + "".join(f"{name:>48}" for name in result.ways),
-        f"{'from A to B':12}" + f"{'from A':>15}{'from B':>15}{'cost, nats':>18}" * 2,
+        f"{'':12}" + "".join(f"{name:>44}" for name in result.ways),
+        f"{'from A to B':12}" + f"{'from A':>14}{'from B':>14}{'cost, nats':>16}" * 2,
     ]
     for i, fraction in enumerate(result.fractions.tolist()):
         cells = []
         for way in result.ways.values():
-            for values, width in zip(way, (15, 15, 18), strict=True):
+            for values, width in zip(way, (14, 14, 16), strict=True):
                 mean, error = mean_and_error(values)
                 cells.append(f"{mean[i]:.3f} ± {error[i]:.3f}".rjust(width))
         lines.append(f"{fraction:<12.2f}" + "".join(cells))

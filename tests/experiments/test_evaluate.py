@@ -97,6 +97,7 @@ def test_tracks_are_scored_apart_and_together(monkeypatch: pytest.MonkeyPatch) -
     )
     assert "accuracy, bass" in text
     assert "notes: recall, overall" in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,11 @@ def test_the_table_of_a_run(run_dir: pathlib.Path) -> None:
     text = evaluate.evaluate(Options(str(run_dir)))
     assert "drums_2bar, test split, 11 examples (all), checkpoint of step 7 (best)" in text
     assert "3 draws of z and tokens" in text
+    heads = [line.split() for line in text.splitlines()[2:4]]
+    assert heads == [
+        ["teacher", "no", "onset"],
+        ["forced", "greedy", "sampled", "event", "unigram", "unigram"],
+    ]
     found = json.loads((run_dir / "evaluation_test.json").read_text())
     assert (found["examples"], found["step"], found["draws"]) == (11, 7, 3)
     with (run_dir / "evaluation_test.csv").open() as lines:
