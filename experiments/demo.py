@@ -3,7 +3,8 @@
 Example:
   python -m experiments.demo --output=demo
 
-Runs the other commands one after the other and prints each before it runs, so you can repeat any of
+Trains briefly first, so that there is something to hear early (OUTPUT/first), then to the end. Runs
+the other commands one after the other and prints each before it runs, so you can repeat any of
 them by hand. The folk corpus comes with the package music21; --input=FOLDER takes other music. Run
 again after an interruption, it resumes and repeats only the quick parts.
 """
@@ -25,6 +26,8 @@ from data_pipeline.command_line import shell_line
 
 PRESET = "demo"
 MUSIC_FILES = {"*.mid": "MIDI", "*.wav": "WAV"}
+# Music of a first, short part of training: on two CPU cores it can be heard after about a minute.
+FIRST_STEPS, NUM_FIRST = 500, 4
 NUM_SAMPLES, NUM_RECONSTRUCTIONS, NUM_STEPS = 8, 4, 9
 
 
@@ -36,15 +39,23 @@ def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> lis
       inputs: music to train on; none takes the folk corpus.
       flagfile: configuration to train with; empty takes the preset `PRESET`.
     """
-    tokens, run, music = (f"{output}/{name}" for name in ("tokens", "run", "music"))
+    tokens, run = f"{output}/tokens", f"{output}/run"
     sources = [f"--input={path}" for path in inputs] or ["--corpus=folk"]
     recipe = f"--flagfile={flagfile}" if flagfile else f"--preset={PRESET}"
-    generate = ["-m", "experiments.generate", f"--run_dir={run}", f"--output={music}"]
+    generate = ["-m", "experiments.generate", f"--run_dir={run}"]
     generate += ["--overwrite", "--format=midi,wav,png"]
     rows = f"--data_dir={tokens}"
+    train = ["-m", "experiments.train", recipe, rows, f"--run_dir={run}"]
+    first = [
+        [*train, f"--train_steps={FIRST_STEPS}", "--nofit_prior"],
+        [*generate, f"--output={output}/first", "--mode=sample", f"--num={NUM_FIRST}"],
+    ]
+    generate.append(f"--output={output}/music")
     return [
         ["-m", "data_pipeline.prepare", *sources, "--task=mel_2bar", f"--output={tokens}"],
-        ["-m", "experiments.train", recipe, rows, f"--run_dir={run}"],
+        # A flagfile has its own, perhaps smaller, number of steps.
+        *([] if flagfile else first),
+        train,
         ["-m", "experiments.evaluate", f"--run_dir={run}"],
         [*generate, "--mode=sample", f"--num={NUM_SAMPLES}"],
         [*generate, "--mode=reconstruct", rows, f"--num={NUM_RECONSTRUCTIONS}"],

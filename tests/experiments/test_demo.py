@@ -13,8 +13,17 @@ from experiments import demo
 
 def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
     lines = [" ".join(arguments) for arguments in demo.commands("demo")]
-    starts = ("data_pipeline.prepare", "experiments.train", "experiments.evaluate")
-    assert [line.split()[1] for line in lines] == [*starts, *["experiments.generate"] * 3]
+    starts = ("data_pipeline.prepare", "experiments.train", "experiments.generate")
+    names = [line.split()[1] for line in lines]
+    assert names[:3] == list(starts)
+    assert names[3:] == [
+        *("experiments.train", "experiments.evaluate"),
+        *["experiments.generate"] * 3,
+    ]
+    # The first music is made after a part of the same training.
+    assert lines[1] == f"{lines[3]} --train_steps=500 --nofit_prior"
+    assert "--output=demo/first --mode=sample --num=4" in lines[2]
+    lines = lines[:1] + lines[3:]
     assert "--corpus=folk" in lines[0]
     asked = ("--mode=sample --num=8", "--mode=reconstruct", "--mode=interpolate")
     assert all(text in line for text, line in zip(asked, lines[3:], strict=True))
@@ -24,8 +33,9 @@ def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
 
 
 def test_the_demo_trains_with_its_preset_or_a_given_flagfile() -> None:
-    own, given = demo.commands("demo")[1][2], demo.commands("demo", (), "my.flags")[1][2]
-    assert (own, given) == ("--preset=demo", "--flagfile=my.flags")
+    own, given = demo.commands("demo"), demo.commands("demo", (), "my.flags")
+    assert (own[3][2], given[1][2]) == ("--preset=demo", "--flagfile=my.flags")
+    assert len(given) == len(own) - 2
 
 
 def test_music_of_ones_own_takes_the_corpus_place() -> None:
