@@ -144,12 +144,12 @@ def checked_inputs(
         own = config_flags.given(values)
         config = config.replace(**{name: v for name, v in sizes.items() if name not in own})
     if task != store.task.name:
-        own = store.task.name
-        advice = f"give --task={own}"
+        held = store.task.name
+        advice = f"give --task={held}"
         if values.preset:
-            advice = f"choose a preset from `musicvae presets --task={own}`"
+            advice = f"choose a preset from `musicvae presets --task={held}`"
         raise InputError(
-            f"task: {store.path} holds rows of {own}, not of {task}; {advice}, or prepare data "
+            f"task: {store.path} holds rows of {held}, not of {task}; {advice}, or prepare data "
             f"with --task={task}"
         )
     data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)

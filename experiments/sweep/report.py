@@ -71,13 +71,16 @@ def write(folder: pathlib.Path, rows: Sequence[Row], about: dict[str, Any], page
 
 def table(rows: Sequence[Row], scoring: Scoring) -> str:
     """Write the ranked table as text."""
+    cells = [[*FIGURES.values()], *(_cells(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    heads, *figures = [
+        "".join(f"  {c:>{w}}" for c, w in zip(r, widths, strict=True)) for r in cells
+    ]
     width = max(len(row["point"]) for row in rows)
-    heads = "".join(f"{name:>16}" for name in FIGURES.values())
     lines = [f"{'rank':>4}  {'point':{width}}{heads}"]
-    for row in rows:
-        cells = "".join(f"{cell:>16}" for cell in _cells(row))
+    for row, text in zip(rows, figures, strict=True):
         mark = "" if row["end"] == "finished" else f"  {row['end']}"
-        lines.append(f"{row['rank']:>4}  {row['point']:{width}}{cells}{mark}")
+        lines.append(f"{row['rank']:>4}  {row['point']:{width}}{text}{mark}")
     return "\n".join([*lines, "", _how(rows, scoring)])
 
 

@@ -309,6 +309,7 @@ def test_a_point_that_stood_still_comes_last_with_its_cause(
     scoring = Scoring("validation", 0, 3)
     lines = report.table(rows, scoring).splitlines()
     assert "0.3000 ± 0.0100" in lines[1]
+    assert max(map(len, lines[:4])) <= 100
     assert lines[4].endswith("stood still")
     about = {"command": "c <&>", "data": "d"} | scoring._asdict()
     page = report.report(rows, axes, tasks, about)
