@@ -41,9 +41,13 @@ export function button(text, onclick, {icon: name, label, ...props} = {}) {
     name ? icon(name) : null, text ? h('span', {text}) : null);
 }
 
-// A labelled control; `control` gets the label's text above or beside it.
+let fields = 0;
+
+// A labelled control. The label stands beside the control, not around it, so that the name of a
+// menu is its label only.
 export function field(text, control, props = {}) {
-  return h('label', {class: 'field', ...props}, h('span', {text}), control);
+  control.id ||= `field-${++fields}`;
+  return h('div', {class: 'field', ...props}, h('label', {for: control.id, text}), control);
 }
 
 export function select(options, value, onchange, props = {}) {
