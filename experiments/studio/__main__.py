@@ -1,11 +1,13 @@
 """Play a model's latent space in a browser, on this machine.
 
 Example:
-  python -m experiments.studio --run_dir=runs/drums_2bar --open_browser
+  python -m experiments.studio --open_browser
+  python -m experiments.studio --model=drums_2bar --run_dir=runs/drums
 
-Prints the address of the page. The page and the server talk to each other only; nothing is stored
-and nothing leaves this machine. Programs are compiled in the background after the start, so that
-the first requests are slower. Ctrl-C ends it at once.
+Without --model and --run_dir it plays all models of the package. Prints the address of the page.
+The page and the server talk to each other only; nothing is stored and nothing leaves this machine.
+Programs are compiled in the background after the start, so that the first requests are slower.
+Ctrl-C ends it at once.
 
 The server listens on this machine only. --host=0.0.0.0 lets others on the network in: whoever has
 the address that is printed, which holds a token.
@@ -31,6 +33,7 @@ from experiments.studio.models import StudioModel, load
 from experiments.studio.safety import LOOPBACK_NAMES, Access
 from experiments.studio.worker import Worker
 from musicvae_jax.config import InputError
+from musicvae_jax.pretrained import packaged
 
 LOOPBACK = "127.0.0.1"
 PORTS_TO_TRY = 20
@@ -41,6 +44,9 @@ BACKLOG = 128
 class Options:
     """Which models to play, and where to listen."""
 
+    models: tuple[str, ...] = option(
+        (), flag="model", help="Model of this package; may be repeated."
+    )
     run_dirs: tuple[str, ...] = option(
         (), flag="run_dir", help="Run folder of a model; may be repeated."
     )
@@ -51,8 +57,13 @@ class Options:
     def __post_init__(self) -> None:
         """Check what needs no model."""
         check_ranges(self, port=(0, 65535))
-        if not self.run_dirs:
-            raise InputError("run_dir: --run_dir is needed, the run folder of a model")
+        if not (self.names or self.run_dirs):
+            raise InputError("run_dir: --run_dir is needed, this package holds no model")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Models of the package: those given, or all if no run is given either."""
+        return self.models or (() if self.run_dirs else tuple(packaged.names()))
 
 
 def check_extra() -> None:
@@ -115,17 +126,16 @@ def address(host: str, port: int, token: str | None) -> str:
     return f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")
 
 
-def load_models(options: Options, worker: Worker) -> dict[str, StudioModel]:
+def load_models(options: Options) -> dict[str, StudioModel]:
     """Load all models, and print a line for each."""
     models: dict[str, StudioModel] = {}
-    for run_dir in options.run_dirs:
-        model = load(run_dir, worker, list(models))
+    for model in load(options.names, options.run_dirs, Worker()):
         models[model.name] = model
         about = model.describe()
-        prior = "fitted prior" if model.prior is not None else "prior N(0, I)"
+        prior = "N(0, I)" if model.vae.prior is None else "fitted"
         print(
             f"{model.name}: {about['title']}, {about['parameters'] / 1e6:.2f} million parameters, "
-            f"{prior}, {len(model.vectors)} attribute vectors",
+            f"prior {prior}, {len(model.vae.attributes)} attribute vectors",
             flush=True,
         )
     return models
@@ -140,7 +150,7 @@ def main(argv: Sequence[str]) -> None:
     with listen(options.host, options.port) as listening:
         port = listening.getsockname()[1]
         access = access_of(options.host, port)
-        models = load_models(options, Worker())
+        models = load_models(options)
         from experiments.studio import app
 
         application = app.make_app(models, static_files.load(), access)

@@ -93,7 +93,7 @@ def shape(model: StudioModel, fields: Fields) -> Reply:
         z = start = points(model, [given])
         z_key, token_key = jax.random.split(key())
         for name, amount in amounts.items():
-            z = z + np.float32(amount) * model.vectors[name]
+            z = z + np.float32(amount) * model.vae.attributes[name]
         if similar > 0:
             z = model.similar(z, similar, z_key)
         before = given.tokens
@@ -192,8 +192,8 @@ def _sampling(fields: Fields) -> tuple[float, Callable[[], jax.Array]]:
 def _amounts(model: StudioModel, values: dict[str, Any]) -> dict[str, float]:
     """Check how much of each attribute to add."""
     for name in values:
-        if name not in model.vectors:
-            known = ", ".join(model.vectors) or "none"
+        if name not in model.vae.attributes:
+            known = ", ".join(model.vae.attributes) or "none"
             raise wrong(f"attributes: {name[:50]!r} cannot be changed; those that can: {known}")
     limits = (-LARGEST_AMOUNT, LARGEST_AMOUNT)
     return {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,10 +16,8 @@ from data_pipeline.codecs.trio import BASS_PROGRAM
 from experiments.studio.errors import NOT_FOUND, RefusedError
 from experiments.studio.worker import Worker
 from musicvae_jax.latent import attributes, fitted_prior, paths
-from musicvae_jax.latent.attributes import Vectors
+from musicvae_jax.latent.fitted_prior import FITTED, STANDARD
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.mixture import FittedPrior
-from musicvae_jax.storage import checkpoints
 from musicvae_jax.tasks import (
     DRUM_CLASS_NAMES,
     MAX_PITCH,
@@ -43,29 +42,18 @@ class StudioModel:
     Attributes:
       name: how requests name it.
       vae: the model.
-      vectors: attribute to [Z].
-      quartiles: attribute to the lower and upper quartile of the training rows.
-      prior: fitted prior, or None for N(0, I).
       worker: the thread that all calls go through.
       ready: programs that are compiled, and all that will be.
     """
 
-    def __init__(
-        self,
-        name: str,
-        vae: MusicVAE,
-        worker: Worker,
-        vectors: Vectors | None = None,
-        prior: FittedPrior | None = None,
-    ) -> None:
-        self.name, self.vae, self.worker, self.prior = name, vae, worker, prior
-        self.vectors = {} if vectors is None else vectors.vectors
-        self.quartiles = {} if vectors is None else vectors.about.get("quarters", {})
+    def __init__(self, name: str, vae: MusicVAE, worker: Worker) -> None:
+        self.name, self.vae, self.worker = name, vae, worker
         self.ready = {"done": 0, "total": 0}
         self._grid = jax.jit(paths.grid_at)
         self._similar = jax.jit(paths.similar)
-        self._normal = jax.jit(lambda key: jax.random.normal(key, (MAX_DRAWN, vae.z_size)))
-        self._fitted = jax.jit(lambda prior, key: fitted_prior.sample(prior, key, MAX_DRAWN))
+        self._draw = jax.jit(
+            lambda prior, key: fitted_prior.draw(prior, key, MAX_DRAWN, vae.z_size)
+        )
 
     @property
     def task(self) -> Task:
@@ -74,8 +62,7 @@ class StudioModel:
 
     def draw(self, key: jax.Array, num: int) -> np.ndarray:
         """Draw z [num, Z] from the prior, at most `MAX_DRAWN`."""
-        drawn = self._normal(key) if self.prior is None else self._fitted(self.prior, key)
-        return np.asarray(drawn)[:num]
+        return np.asarray(self._draw(self.vae.prior, key))[:num]
 
     def encode(self, tokens: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
         """Encode rows [B, T(, K)] of which the first `lengths` steps count: [B, Z] float32."""
@@ -130,47 +117,34 @@ class StudioModel:
             "tracks": [_track(track) for track in task.tracks],
             "attributes": [self._attribute(name) for name in attributes.names(task)],
             "amounts": list(AMOUNTS),
-            "prior": "standard" if self.prior is None else "fitted",
+            "prior": STANDARD if self.vae.prior is None else FITTED,
             "can": list(CAN),
             "ready": dict(self.ready),
         }
 
     def _attribute(self, name: str) -> dict[str, Any]:
-        low, high = self.quartiles.get(name, (None, None))
         words = name.replace("c_diatonic", "white keys").replace("_", " ")
-        can_change = name in self.vectors
-        return {"name": name, "title": words, "can_change": can_change, "low": low, "high": high}
+        return {"name": name, "title": words, "can_change": name in self.vae.attributes}
 
 
-def load(run_dir: str, worker: Worker, taken: Sequence[str] = ()) -> StudioModel:
-    """Load the best checkpoint of a run folder, with its attribute vectors and fitted prior.
+def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Iterator[StudioModel]:
+    """Load models of this package, then the best checkpoints of run folders.
 
-    Args:
-      run_dir: the run folder; its last part is the model's name.
-      worker: the thread of all models.
-      taken: names that other models have; a number is appended to a name among them.
+    A run's name is that of its folder, with a number where another model has it.
 
     Raises:
-      InputError: there is no such run, or a file of it is damaged.
+      InputError: there is no such model or run, or a file of it is damaged.
     """
-    config, params, step = checkpoints.restore_params(run_dir, "best")
-    base = pathlib.Path(run_dir).resolve().name
-    name, number = base, 1
-    while name in taken:
-        number += 1
-        name = f"{base}-{number}"
-    vectors = None
-    if (pathlib.Path(run_dir) / attributes.VECTORS).is_file():
-        vectors = attributes.load_vectors(run_dir)
-    record = fitted_prior.load(run_dir)
-    # Those of another checkpoint do not fit this one.
-    return StudioModel(
-        name,
-        MusicVAE(config, params),
-        worker,
-        vectors if vectors is not None and vectors.step == step else None,
-        record.prior if record is not None and record.step == step else None,
-    )
+    taken: list[str] = []
+    for name in names:
+        yield StudioModel(name, MusicVAE.from_pretrained(name), worker)
+        taken.append(name)
+    for run_dir in run_dirs:
+        base = pathlib.Path(run_dir).resolve().name
+        candidates = (f"{base}-{n}" if n > 1 else base for n in itertools.count(1))
+        name = next(candidate for candidate in candidates if candidate not in taken)
+        yield StudioModel(name, MusicVAE.restore(run_dir), worker)
+        taken.append(name)
 
 
 def find(models: dict[str, StudioModel], name: str) -> StudioModel:

@@ -31,7 +31,11 @@ class Worker:
 
     def run(self, function: Callable[[], T]) -> T:
         """Run a function before all that waits in the background; return or raise as it does."""
-        return self._put(_REQUEST, function).result()
+        return self.soon(function).result()
+
+    def soon(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function before all that waits in the background."""
+        return self._put(_REQUEST, function)
 
     def later(self, function: Callable[[], T]) -> Future[T]:
         """Run a function when no request waits."""

@@ -18,7 +18,6 @@ from experiments.studio.safety import Access
 from experiments.studio.static_files import StaticFile
 from experiments.studio.worker import Worker
 from musicvae_jax.latent import attributes, fitted_prior
-from musicvae_jax.latent.attributes import Vectors
 from musicvae_jax.latent.musicvae import MusicVAE
 from tests.support import model_cases
 
@@ -45,18 +44,16 @@ def models() -> dict[str, StudioModel]:
 
 def _model(name: str, worker: Worker) -> StudioModel:
     case = model_cases.case(name, "flat")
-    vae = MusicVAE(case.config, case.params)
     rng = np.random.default_rng(1)
     vectors = None
     if name == "mel_2bar":
         names = attributes.names(case.task)[:2]
-        found = {n: rng.normal(size=4).astype(np.float32) for n in names}
-        about = {"quarters": {names[0]: [0.25, 0.75]}}
-        vectors = Vectors(name, 1, found, about)
+        vectors = {n: rng.normal(size=4).astype(np.float32) for n in names}
     prior = None
     if name == "drums_2bar":
         prior = fitted_prior.standard(4)._replace(means=np.full((1, 4), 2.0, np.float32))
-    return StudioModel(name, vae, worker, vectors, prior)
+    vae = MusicVAE(case.config, case.params, prior=prior, attributes=vectors)
+    return StudioModel(name, vae, worker)
 
 
 def start(access: Access | None = None) -> int:

@@ -63,7 +63,6 @@ def test_models_are_described() -> None:
     assert [track["program"] for track in trio["tracks"]] == [0, 33, None]
     changing = [a["name"] for a in melody["attributes"] if a["can_change"]]
     assert changing == ["c_diatonic", "note_density"]
-    assert melody["attributes"][0]["low"] == 0.25
     assert [model["prior"] for model in found] == ["standard", "fitted", "standard"]
     assert set(CAN) - {"sample"} <= set(ACTIONS)
 
@@ -101,8 +100,8 @@ def test_samples_come_from_the_fitted_prior() -> None:
     model = models()["drums_2bar"]
     made = post("sample", model=model.name, num=4, temperature=0, seed=3)["rows"]
     z_key, token_key = jax.random.split(jax.random.key(3))
-    assert model.prior is not None
-    z = np.asarray(fitted_prior.sample(model.prior, z_key, 16))[:4]
+    assert model.vae.prior is not None
+    z = np.asarray(fitted_prior.sample(model.vae.prior, z_key, 16))[:4]
     same(made, model.vae.decode(z, token_key), model)
     np.testing.assert_allclose(rows.z_from_text("z", made[0]["z"], 4), z[0], atol=1e-5)
 
@@ -151,12 +150,12 @@ def test_a_shape_adds_attribute_vectors() -> None:
     one = post(
         "shape", model=model.name, row=sent(tokens)[0], attributes={"note_density": 1.5}, **settings
     )
-    vector = model.vectors["note_density"]
+    vector = model.vae.attributes["note_density"]
     same([one["original"]], tokens, model)
     same([one["result"]], model.vae.attribute(tokens, vector, [1.5])[:, 0], model)
     amounts = {"note_density": -1, "c_diatonic": 0.5}
     two = post("shape", model=model.name, row=sent(tokens)[0], attributes=amounts, **settings)
-    z = model.vae.encode(tokens).mu - vector + np.float32(0.5) * model.vectors["c_diatonic"]
+    z = model.vae.encode(tokens).mu - vector + np.float32(0.5) * model.vae.attributes["c_diatonic"]
     same([two["result"]], model.vae.decode(np.asarray(z)), model)
 
 
