@@ -232,6 +232,17 @@ def _serve(
     setup: Callable[[], None] | None,
 ) -> None:
     """Answer jobs until the parent closes the pipe or ends."""
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended: nobody waits for an answer
+        _answer(connection, function, limits, setup)
+
+
+def _answer(
+    connection: Connection,
+    function: Callable[[Any], Any],
+    limits: Limits,
+    setup: Callable[[], None] | None,
+) -> None:
+    """Limit this process and answer jobs."""
     # These reach the whole process group: the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -77,7 +77,7 @@ def read_offers(name: str, data: bytes, task_name: str, *, meter: str = "4/4") -
             dropped.append((unit.name, str(unit.error)))
             continue
         segments = split_segments(notes.notes_from_sequence(unit.sequence), meter)
-        titles = instrument_titles(unit.sequence)
+        titles = track_titles(unit.sequence)
         found = [excerpt for segment in segments for excerpt in excerpts(segment, task)]
         found = found or shorter_excerpts(segments, task, at_end=False)
         tracks += _grouped([dataclasses.replace(e, name=unit.name) for e in found], titles)
@@ -88,8 +88,8 @@ def read_offers(name: str, data: bytes, task_name: str, *, meter: str = "4/4") -
     return Offers(tuple(tracks), tuple(dict.fromkeys(dropped)))
 
 
-def instrument_titles(sequence: NoteSequence) -> dict[int, str]:
-    """Name the instruments of a sequence: number, program or "drums", and the track's own name."""
+def track_titles(sequence: NoteSequence) -> dict[int, str]:
+    """Name the tracks of a sequence: number, program or "drums", and their own names."""
     import pretty_midi
 
     own = {info.instrument: info.name for info in sequence.instrument_infos if info.name.strip()}
@@ -100,8 +100,9 @@ def instrument_titles(sequence: NoteSequence) -> dict[int, str]:
             sound = pretty_midi.program_to_instrument_name(note.program) if known else "unknown"
             words = "drums" if note.is_drum else sound
             name = "".join(c for c in own.get(note.instrument, "") if c.isprintable())[:60]
-            quoted = f' "{name.strip()}"' if name.strip() else ""
-            titles[note.instrument] = f"instrument {note.instrument}: {words}{quoted}"
+            is_new = name.strip() and name.strip().lower() != words.lower()
+            quoted = f' "{name.strip()}"' if is_new else ""
+            titles[note.instrument] = f"track {note.instrument}: {words}{quoted}"
     return titles
 
 
@@ -112,7 +113,7 @@ def _grouped(found: list[Excerpt], titles: dict[int, str]) -> list[OfferedTrack]
         groups.setdefault((excerpt.start_seconds, excerpt.instruments), []).append(excerpt)
     tracks = []
     for (seconds, instruments), own in groups.items():
-        title = ", ".join(titles.get(i, f"instrument {i}") for i in instruments) or "all drums"
+        title = ", ".join(titles.get(i, f"track {i}") for i in instruments) or "all drums"
         since = f", from {seconds:.1f} s" if seconds else ""
         tracks.append(OfferedTrack(title + since, tuple(own)))
     return tracks
@@ -134,7 +135,7 @@ def _dropped(
         if number in used or (takes_all and only["is_drum"].all()):
             continue
         reason = _reason(dataclasses.replace(segment, notes=only), task)
-        dropped.append((titles.get(number, f"instrument {number}") + since, reason))
+        dropped.append((titles.get(number, f"track {number}") + since, reason))
     return dropped
 
 

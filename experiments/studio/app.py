@@ -6,6 +6,7 @@ Imported inside a function of `__main__`, because both come with the extra `stud
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -203,6 +204,8 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: types.FrameType | None) -> None:
         """End the process on Ctrl-C and SIGTERM."""
         sys.stdout.flush()
+        for child in multiprocessing.active_children():  # they read uploads
+            child.kill()
         os.write(2, b"studio: stopped\n")
         os._exit(128 + signal.Signals(sig))
 

@@ -135,8 +135,8 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Options().names == ("a", "b")
     assert Options(run_dirs=("run",)).names == ()
     assert Options(run_dirs=("run",), models=("a",)).names == ("a",)
-    with pytest.raises(InputError, match="model: there is no 'a' in this package"):
-        list(load(("a",), (), Worker()))
+    with pytest.raises(InputError, match="model: there is no 'none' in this package"):
+        list(load(("none",), (), Worker()))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[studio\]'"):
         command.check_extra()

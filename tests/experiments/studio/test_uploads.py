@@ -21,14 +21,13 @@ from tests.support.model_cases import random_tokens
 from tests.support.studio_client import BYTES, Reply, post, request
 
 MELODY = np.tile(np.array([41, 0, 43, 0, 45, 0, 46, 0], np.int32), 8)  # 4 bars of eighths
+LOW = np.where(MELODY > 1, MELODY - 12, 0)
 BEAT = np.tile(np.array([5, 0, 4, 0, 6, 0, 4, 0], np.int32), 8)
 
 
 def trio_file() -> bytes:
     """A file of a melody, a bass and drums, 16 bars long."""
-    row = np.stack(
-        [np.resize(MELODY, 256), np.resize(MELODY - 12, 256), np.resize(BEAT, 256)], axis=1
-    )
+    row = np.stack([np.resize(MELODY, 256), np.resize(LOW, 256), np.resize(BEAT, 256)], axis=1)
     return midi_bytes(concatenate([row], "trio_16bar", qpm=100.0))
 
 
@@ -45,19 +44,16 @@ def framed(*files: tuple[str, bytes]) -> bytes:
 def test_a_file_offers_its_tracks_and_says_what_it_took() -> None:
     reply = read("a b.mid", trio_file()).json()
     (track,) = reply["tracks"]
-    assert (track["title"], track["tempo"]) == ("instrument 0: Acoustic Grand Piano", 100.0)
+    assert (track["title"], track["tempo"]) == ("track 0: Acoustic Grand Piano", 100.0)
     assert [window["bar"] for window in track["windows"]] == list(range(1, 16))
     assert {tuple(window["tokens"]) for window in track["windows"]} == {tuple(MELODY[:32].tolist())}
     taken = reply["taken"]
     assert (taken["track"], taken["window"]) == (0, 0)
     assert taken["row"]["tokens"] == MELODY[:32].tolist()
-    assert taken["text"] == "a b.mid: bars 1-2, instrument 0, 16 of 16 notes kept"
+    assert taken["text"] == "a b.mid: bars 1-2, track 0, 16 of 16 notes kept"
     dropped = {entry["what"]: entry["reason"] for entry in reply["dropped"]}
-    assert list(dropped) == [
-        "instrument 1: Electric Bass (finger)",
-        "instrument 2: drums",
-    ]
-    assert dropped["instrument 2: drums"] == "no melody: no notes but drums"
+    assert list(dropped) == ["track 1: Electric Bass (finger)", "track 2: drums"]
+    assert dropped["track 2: drums"] == "no melody: no notes but drums"
     # The notes of another window are asked for with its tokens.
     again = post("rows", model="mel_2bar", rows=[{"tokens": track["windows"][3]["tokens"]}])
     assert again["rows"][0]["notes"] == taken["row"]["notes"]
@@ -71,11 +67,8 @@ def test_drums_are_taken_together_and_the_rest_is_dropped() -> None:
 
 
 def test_notes_that_a_row_cannot_hold_are_counted() -> None:
-    low = np.where(MELODY > 2, MELODY - 12, MELODY)
-    pair = np.stack([MELODY, low], axis=1)
-    sequence = concatenate([pair[:, 0]], "mel_2bar")
-    for note in concatenate([pair[:, 1]], "mel_2bar").notes:
-        sequence.notes.append(note)
+    sequence = concatenate([MELODY], "mel_2bar")
+    sequence.notes.extend(concatenate([LOW], "mel_2bar").notes)
     reply = read("chords.mid", midi_bytes(sequence)).json()
     first = reply["dropped"][0]
     assert first["what"] == "16 of 32 notes in the bars taken"
@@ -188,6 +181,4 @@ def test_damaged_files_give_a_reason_or_notes(shared: pathlib.Path, model: str) 
             assert reply.json()["taken"]["row"]["tokens"], path.name
         else:
             assert reply.status == 422, path.name
-            error = reply.json()["error"]
-            assert error.startswith("file.mid "), path.name
-            assert "took too long" not in error, path.name
+            assert reply.json()["error"].startswith("file.mid "), path.name
