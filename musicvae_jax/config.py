@@ -24,7 +24,7 @@ VALIDATION_METRICS = ("loss", "loss_reference", "reconstruction_nats", "kl_bits"
 DATA_PLACEMENTS = ("auto", "device", "host")
 FREEZES = ("none", "encoder", "decoder")
 DTYPES = ("auto", "float32", "bfloat16")
-LSTM_BACKENDS = ("auto", "xla", "cudnn")
+LSTM_BACKENDS = ("auto", "xla", "native", "cudnn")
 PARAM_SHARDINGS = ("replicated", "fsdp")
 
 
@@ -288,8 +288,9 @@ class RunConfig:
         if they take at most a quarter of its memory and one process has all devices).
       remat: recompute part of the forward pass in the backward pass: about a third more work for
         less memory.
-      lstm_backend: LSTM implementation: "xla" (a loop), "cudnn" (one NVIDIA GPU, dtype float32,
-        no remat) or "auto", for now xla (`models/cudnn.py` says why).
+      lstm_backend: LSTM implementation: "xla" (a loop), "native" (one CPU device, dtype float32;
+        needs a C++ compiler once, `models/native.py`), "cudnn" (one NVIDIA GPU, dtype float32, no
+        remat) or "auto": native where it runs, otherwise xla (`models/cudnn.py` says why not cudnn).
       stop_patience: early stopping after this many validations without improvement; 0: never.
       stop_metric: validation score for early stopping: loss, loss_reference,
         reconstruction_nats, kl_bits or accuracy.
@@ -345,8 +346,15 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check fields that depend on another part."""
-        ok = self.run.lstm_backend != "cudnn" or self.train.dtype == "float32"
-        _require(ok, "dtype", self.train.dtype, "float32 with lstm_backend=cudnn")
+        backend, dtype = self.run.lstm_backend, self.train.dtype
+        _require(
+            backend != "cudnn" or dtype == "float32",
+            "dtype",
+            dtype,
+            "float32 with lstm_backend=cudnn",
+        )
+        ok = backend != "native" or dtype in ("auto", "float32")
+        _require(ok, "dtype", dtype, "float32 with lstm_backend=native")
 
     def replace(self, **fields: Any) -> Config:
         """Return a copy with fields of any part replaced by name.

@@ -124,6 +124,7 @@ class CategoricalDecoder(nn.Module):
       dtype: type of the products.
       remat: recompute each layer in the backward pass.
       run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
+      use_native: whether `lstm.recur` uses the kernel of `native.py`.
     """
 
     depths: tuple[tuple[int, ...], ...]
@@ -133,6 +134,7 @@ class CategoricalDecoder(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     run_layer: cudnn.RunLayer | None = None
+    use_native: bool = False
 
     def setup(self) -> None:
         """Declare the streams."""
@@ -226,6 +228,7 @@ class CategoricalDecoder(nn.Module):
                 len(previous[0]),
                 self.dtype,
                 self.remat,
+                self.use_native,
             )
         logits: list[jax.Array] = []
         for n, (kernel, bias) in enumerate(weights.outputs):

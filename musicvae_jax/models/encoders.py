@@ -71,6 +71,7 @@ class BidirectionalStack(nn.Module):
       dtype: type of the products.
       remat: recompute each layer in the backward pass.
       run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
+      use_native: whether `lstm.recur` uses the kernel of `native.py`.
     """
 
     inputs: int
@@ -80,6 +81,7 @@ class BidirectionalStack(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     run_layer: Callable[..., jax.Array] | None = None
+    use_native: bool = False
 
     def setup(self) -> None:
         """Declare the cells."""
@@ -185,6 +187,7 @@ class BidirectionalStack(nn.Module):
                 num_steps=T,
                 dtype=self.dtype,
                 keep_sequence=keep_sequence,
+                use_native=self.use_native,
             )
         if is_last and lengths is not None:
             steps = jnp.maximum(lengths, 1)[None, None, :, None] - 1

@@ -42,6 +42,7 @@ class Conductor(nn.Module):
       num_bars: U, sets the initial forget biases.
       dtype: type of the products.
       run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
+      use_native: whether `lstm.recur` uses the kernel of `native.py`.
     """
 
     z_size: int
@@ -50,6 +51,7 @@ class Conductor(nn.Module):
     num_bars: int
     dtype: Any = jnp.float32
     run_layer: cudnn.RunLayer | None = None
+    use_native: bool = False
 
     def setup(self) -> None:
         """Declare the initial states and the cells."""
@@ -76,7 +78,15 @@ class Conductor(nn.Module):
             nothing = jnp.zeros((1, self.num_bars, z.shape[0], 1))
             return cudnn.run_stack(self.run_layer, nothing, layers, states)[0]
         constant = layers[0].bias[:, None, :]
-        hidden = lstm.run_stack(layers, lambda: None, constant, states, self.num_bars, self.dtype)
+        hidden = lstm.run_stack(
+            layers,
+            lambda: None,
+            constant,
+            states,
+            self.num_bars,
+            self.dtype,
+            use_native=self.use_native,
+        )
         return hidden[0].astype(jnp.float32)
 
 

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from musicvae_jax.models import remat
+from musicvae_jax.models import native, remat
 from musicvae_jax.models.initialisation import GLOROT, ZEROS, Initializer
 from musicvae_jax.models.products import Affine, contract, multiply
 
@@ -62,12 +62,14 @@ class _Static(NamedTuple):
       as_bits: whether the loops keep bfloat16 as its bits, uint16. XLA's CPU back end writes
         bfloat16 into a buffer element by element by way of float32, which takes several times as
         long as the rest of the step; it copies whole numbers.
+      native: whether the kernel of `native.py` runs in place of the loops.
     """
 
     num_steps: int
     dtype: Any
     keep_sequence: bool
     as_bits: bool = False
+    native: bool = False
 
 
 def recur(
@@ -79,6 +81,7 @@ def recur(
     num_steps: int,
     dtype: Any = jnp.float32,
     keep_sequence: bool = True,
+    use_native: bool = False,
 ) -> jax.Array:
     """Run N recurrences over T steps.
 
@@ -91,11 +94,13 @@ def recur(
       num_steps: T.
       dtype: type of the products.
       keep_sequence: whether to return h of every step.
+      use_native: whether to use the kernel of `native.py` where it applies.
 
     Returns:
       [N, T, B, H] in `dtype`, or h of the last step, [N, B, H] float32.
     """
-    static = _Static(num_steps, jnp.dtype(dtype), keep_sequence)
+    applies = use_native and jnp.dtype(dtype) == jnp.float32 and native.fits(start.h.shape[-1])
+    static = _Static(num_steps, jnp.dtype(dtype), keep_sequence, native=applies)
     if gate_inputs is not None:
         gate_inputs = gate_inputs.astype(dtype)
     return _recur(static, gate_inputs, constant, kernel, start)
@@ -112,10 +117,12 @@ def _on_each_platform(loops: Callable[..., Any], static: _Static, *arrays: Any) 
 
     Decided when the program is lowered, which may be for another platform than this one.
     """
-    if static.dtype != jnp.bfloat16:
+    as_bits = static.dtype == jnp.bfloat16
+    if not (as_bits or static.native):
         return loops(static, *arrays)
-    on_cpu = functools.partial(loops, static._replace(as_bits=True))
-    return lax.platform_dependent(*arrays, cpu=on_cpu, default=functools.partial(loops, static))
+    on_cpu = functools.partial(loops, static._replace(as_bits=as_bits))
+    elsewhere = functools.partial(loops, static._replace(native=False))
+    return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
 
 
 def _only_forward(
@@ -126,6 +133,17 @@ def _only_forward(
     start: State,
 ) -> jax.Array:
     """Run the recurrence where no gradient is asked for."""
+    if static.native:
+        _, _, h = native.forward(
+            gate_inputs,
+            constant,
+            kernel,
+            *start,
+            num_steps=static.num_steps,
+            keep_active=False,
+            keep_sequence=static.keep_sequence,
+        )
+        return h if static.keep_sequence else h[:, (static.num_steps - 1) % h.shape[1]]
     weights = kernel.astype(static.dtype)
     kept = None if gate_inputs is None else _stored(static, gate_inputs)
 
@@ -227,6 +245,18 @@ def _forward(
     start: State,
 ) -> tuple[jax.Array, _Saved]:
     """Run the recurrence and keep what its gradient needs."""
+    if static.native:
+        active, c, h = native.forward(
+            gate_inputs,
+            constant,
+            kernel,
+            *start,
+            num_steps=static.num_steps,
+            keep_active=True,
+            keep_sequence=True,
+        )
+        hidden = h if static.keep_sequence else h[:, -1]
+        return hidden, _Saved(active, c, h, constant, kernel, start)
     weights = kernel.astype(static.dtype)
     has_inputs = gate_inputs is not None
 
@@ -261,6 +291,16 @@ def _backward(
     static: _Static, saved: _Saved, grad: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, State]:
     """Return the gradients of the gate inputs, the constant, the kernel and the start."""
+    if static.native:
+        dgates, dconstant, dc, dh = native.backward(
+            saved.active,
+            saved.c,
+            saved.start.c,
+            saved.kernel,
+            grad,
+            each_step=static.keep_sequence,
+        )
+        return _gradients(static, saved, dgates, dconstant, State(dc, dh))
     weights = jnp.swapaxes(saved.kernel, 1, 2).astype(static.dtype)
     grads = _stored(static, grad)
 
@@ -282,7 +322,14 @@ def _backward(
     N, _, B, G = saved.active.shape
     carry = (dlast, _stored(static, saved.active), saved.active[:, -1], jnp.zeros((N, B, G)))
     dstart, gates, _, dconstant = lax.fori_loop(0, static.num_steps, step, carry)
-    dgates, first = _restored(gates), saved.start.h[:, None].astype(static.dtype)
+    return _gradients(static, saved, _restored(gates), dconstant, dstart)
+
+
+def _gradients(
+    static: _Static, saved: _Saved, dgates: jax.Array, dconstant: jax.Array, dstart: State
+) -> tuple[jax.Array, jax.Array, jax.Array, State]:
+    """Add the gradient of the kernel, by one product over all steps."""
+    first = saved.start.h[:, None].astype(static.dtype)
     h_before = jnp.concatenate([first, saved.h[:, :-1]], axis=1)
     dkernel = multiply("ntbh,ntbg->nhg", h_before, dgates)
     if saved.constant.shape[1] == 1:
@@ -332,6 +379,7 @@ def run_stack(
     num_steps: int,
     dtype: Any,
     recompute: bool = False,
+    use_native: bool = False,
 ) -> jax.Array:
     """Run all layers over the whole sequence.
 
@@ -344,11 +392,12 @@ def run_stack(
       num_steps: T.
       dtype: type of the products.
       recompute: recompute each layer in the backward pass.
+      use_native: see `recur`.
 
     Returns:
       h of the highest layer, [N, T, B, H] float32.
     """
-    run = functools.partial(recur, num_steps=num_steps, dtype=dtype)
+    run = functools.partial(recur, num_steps=num_steps, dtype=dtype, use_native=use_native)
 
     def lowest() -> jax.Array:
         return run(gate_inputs(), constant, layers[0].recurrent, starts[0])

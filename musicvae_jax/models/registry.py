@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models import cudnn
+from musicvae_jax.models import cudnn, native
 from musicvae_jax.models.decoders import CategoricalDecoder, Dropout, Sampling
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import (
@@ -230,6 +230,35 @@ def _run_layer(config: Config) -> cudnn.RunLayer | None:
     return cudnn.run_layer
 
 
+def uses_native(config: Config) -> bool:
+    """Tell whether this process trains a configuration with the kernel of `native.py`.
+
+    "auto" takes it for float32 on a CPU that is one device: XLA cannot divide a call of it.
+
+    Raises:
+      InputError: it is asked for and cannot run here.
+    """
+    backend = config.run.lstm_backend
+    if backend not in ("auto", "native"):
+        return False
+    if backend == "auto":
+        dtype = compute_dtype(config.train.dtype)
+        on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        return on_one_cpu and dtype == jnp.float32 and native.load() > 0
+    instead = "lstm_backend=xla runs everywhere"
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        raise InputError(
+            f"lstm_backend: native runs on one CPU device (--cpu_devices=1), JAX has "
+            f"{jax.device_count()} of kind {jax.devices()[0].device_kind}; {instead}"
+        )
+    if not native.load():
+        raise InputError(
+            "lstm_backend: native needs a C++ compiler (g++ or clang++) and an x86-64 processor "
+            f"with AVX2; {instead}"
+        )
+    return True
+
+
 def _stack(config: Config, inputs: int, num_steps: int) -> BidirectionalStack:
     """Build the layers of an encoder that reads `num_steps` steps of `inputs` features."""
     return BidirectionalStack(
@@ -240,6 +269,7 @@ def _stack(config: Config, inputs: int, num_steps: int) -> BidirectionalStack:
         compute_dtype(config.train.dtype),
         config.run.remat,
         _run_layer(config),
+        uses_native(config),
     )
 
 
@@ -286,6 +316,7 @@ def _core(
         compute_dtype(config.train.dtype),
         config.run.remat,
         _run_layer(config),
+        uses_native(config),
     )
 
 
@@ -307,6 +338,7 @@ def _bar_decoder(config: Config) -> HierarchicalDecoder:
         task.num_bars,
         compute_dtype(config.train.dtype),
         _run_layer(config),
+        uses_native(config),
     )
     core = _core(config, tuple((track.num_classes,) for track in task.tracks), sizes[-1])
     return HierarchicalDecoder(conductor, core, task.num_bars)
