@@ -28,6 +28,7 @@ from experiments.cli import (
     compile_cache,
     config_flags,
     cpu_devices,
+    lstm_backend,
     machines,
     run_record,
     training_time,
@@ -180,11 +181,13 @@ def train(options: Options, values: flags.FlagValues) -> None:
     store, config = checked_inputs(options.data_dir, values, options.init_from)
     if not options.multihost:
         cpu_devices.divide(options.cpu_devices, config, pathlib.Path(options.run_dir))
+    config = lstm_backend.resolved(config, pathlib.Path(options.run_dir))
     loop.check_fits(config, store)  # with the devices, before anything is written
     folder = open_folder(options.run_dir, config, store)
     params = first_params(config, folder, options.init_from)
     if processes.is_first():
-        run_record.write_start(folder, store, init_from=options.init_from)
+        backend = {lstm_backend.KEY: config.run.lstm_backend}
+        run_record.write_start(folder, store, init_from=options.init_from, **backend)
         training_time.warn_if_long(config)
     recorder = Recorder(folder, config.run.train_steps) if processes.is_first() else Silent()
     with _full_disk_reported(folder), StopSignal() as signal:

@@ -290,7 +290,8 @@ class RunConfig:
         less memory.
       lstm_backend: LSTM implementation: "xla" (a loop), "native" (one CPU device, dtype float32;
         needs a C++ compiler once, `models/native.py`), "cudnn" (one NVIDIA GPU, dtype float32, no
-        remat) or "auto": native where it runs, otherwise xla (`models/cudnn.py` says why not cudnn).
+        remat; `models/cudnn.py` says why "auto" does not take it) or "auto": native where it runs,
+        otherwise xla.
       stop_patience: early stopping after this many validations without improvement; 0: never.
       stop_metric: validation score for early stopping: loss, loss_reference,
         reconstruction_nats, kl_bits or accuracy.

@@ -4,7 +4,8 @@ XLA computes a small model's step partly on one core. Two devices that each take
 batch keep two cores busy: on two cores of an Intel Xeon the demo's model (192 units, batch 64)
 trains 1.38 times as fast, while 256 units gain nothing (0.94 times for 2-bar drums at batch 512,
 equal for hierarchical melodies at batch 64). `auto` follows these three measurements, one run
-each.
+each. The native LSTM kernel (`musicvae_jax/models/native.py`) keeps all cores busy by itself, and
+runs on one device only: where it can run, `auto` does not divide.
 
 The number changes the rounding of a run, so a resumed run keeps that of its last start, which
 its folder records (`starts.jsonl`).
@@ -19,6 +20,7 @@ import jax
 
 from experiments.cli.run_record import read_starts
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.models import native
 from musicvae_jax.models.registry import find_architecture
 
 AUTO = "auto"
@@ -31,10 +33,10 @@ MOST_DEVICES = 8
 FORCED = "xla_force_host_platform_device_count"
 
 HELP = (
-    "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one "
-    f"per core for models of up to {MOST_UNITS} units, one otherwise; a resumed run keeps its "
-    "number. It changes the rounding of a run: give 1 for equal bits on machines with "
-    "different numbers of cores. Ignored with --multihost."
+    "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one, or one "
+    f"per core for models of up to {MOST_UNITS} units that the native kernel does not run; a "
+    "resumed run keeps its number. It changes the rounding of a run: give 1 for equal bits on "
+    "machines with different numbers of cores. Ignored with --multihost."
 )
 
 
@@ -88,7 +90,11 @@ def suitable(config: Config, cores: int) -> int:
     rows = config.train.batch_size // config.train.accumulation
     unused = find_architecture(model.architecture).unused_fields
     names = {"encoder_sizes", "decoder_sizes", "conductor_sizes"} - set(unused)
-    widest = max((units for name in names for units in getattr(model, name)), default=0)
+    sizes = [units for name in names for units in getattr(model, name)]
+    if run.lstm_backend in ("auto", "native") and config.train.dtype != "bfloat16":
+        if native.load() and all(map(native.fits, sizes)):
+            return 1
+    widest = max(sizes, default=0)
     fits = cores <= MOST_DEVICES and rows % cores == 0 and rows // cores >= FEWEST_ROWS
     small = widest <= MOST_UNITS and run.model_parallel == 1
     return cores if small and fits else 1

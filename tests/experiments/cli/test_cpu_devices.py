@@ -10,6 +10,7 @@ import pytest
 
 from experiments.cli import cpu_devices
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.models import native
 from musicvae_jax.tasks import get_task
 from tests.support.commands import run_command
 from tests.support.synthetic_store import write_store
@@ -27,9 +28,19 @@ def _config(units: int = 64, batch_size: int = 64) -> Config:
     [(64, 64, 2, 2), (192, 64, 2, 2), (256, 64, 2, 1), (64, 64, 4, 1), (64, 63, 1, 1)],
 )
 def test_small_models_take_one_device_per_core(
-    units: int, batch_size: int, cores: int, count: int
+    units: int, batch_size: int, cores: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(native, "load", lambda: 0)
     assert cpu_devices.suitable(_config(units, batch_size), cores) == count
+
+
+def test_models_of_the_native_kernel_take_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "load", lambda: 16)
+    config = _config(64, 64)
+    assert cpu_devices.suitable(config, 2) == 1
+    assert cpu_devices.suitable(config.replace(lstm_backend="xla"), 2) == 2
+    assert cpu_devices.suitable(config.replace(dtype="bfloat16"), 2) == 2
+    assert cpu_devices.suitable(_config(40, 64), 2) == 2  # no multiple of 16
 
 
 def _started(folder: pathlib.Path, kinds: list[str]) -> pathlib.Path:

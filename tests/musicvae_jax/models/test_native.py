@@ -1,0 +1,141 @@
+"""The native LSTM kernel against the loops of `lstm.py`, and where it does not run."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from musicvae_jax.config import InputError
+from musicvae_jax.models import lstm, native
+from musicvae_jax.models.registry import build_model, uses_native
+from musicvae_jax.tasks import get_task
+
+needs_kernel = pytest.mark.skipif(
+    not (
+        shutil.which("g++") or shutil.which("clang++") or os.environ.get("MUSICVAE_REQUIRE_NATIVE")
+    ),
+    reason="no C++ compiler",
+)
+
+
+def arguments(N: int, T: int, B: int, H: int, has_inputs: bool, per_example: bool) -> Any:
+    keys = jax.random.split(jax.random.key(N * T * B * H), 5)
+    inputs = jax.random.normal(keys[0], (N, T, B, 4 * H)) if has_inputs else None
+    constant = jax.random.normal(keys[1], (N, B if per_example else 1, 4 * H))
+    kernel = jax.random.normal(keys[2], (N, H, 4 * H)) / np.sqrt(H)
+    c, h = (jax.random.normal(k, (N, B, H)) for k in keys[3:])
+    return inputs, constant, kernel, lstm.State(c, h)
+
+
+def assert_close(actual: Any, expected: Any) -> None:
+    def close(a: jax.Array, b: jax.Array) -> None:
+        scale = float(np.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * scale)
+
+    jax.tree.map(close, actual, expected)
+
+
+def run(args: Any, T: int, keep_sequence: bool, use_native: bool) -> jax.Array:
+    return lstm.recur(*args, num_steps=T, keep_sequence=keep_sequence, use_native=use_native)
+
+
+# Row groups of 6 with every remainder, blocks of more than 96 rows, panels of 1 to 4 vectors.
+SHAPES = [
+    ((2, 6, 40, 64), False, True, False),
+    ((1, 3, 5, 192), True, True, True),
+    ((3, 5, 7, 80), True, False, True),
+    ((1, 2, 211, 48), True, True, True),
+    ((2, 3, 1, 16), True, True, False),
+    ((2, 1, 5, 32), False, False, False),
+    ((1, 4, 10, 112), False, True, True),
+]
+
+
+@needs_kernel
+@pytest.mark.parametrize(("shape", "keep_sequence", "has_inputs", "per_example"), SHAPES)
+def test_equals_the_loops(
+    shape: tuple[int, int, int, int], keep_sequence: bool, has_inputs: bool, per_example: bool
+) -> None:
+    assert native.load() > 0
+    N, T, B, H = shape
+    args = arguments(N, T, B, H, has_inputs, per_example)
+    grad = jax.random.normal(jax.random.key(1), (N, T, B, H) if keep_sequence else (N, B, H))
+    results = []
+    for use_native in (False, True):
+
+        def value_and_gradients(args: Any, use_native: bool = use_native) -> Any:
+            value, pull = jax.vjp(lambda a: run(a, T, keep_sequence, use_native), args)
+            return value, pull(grad)
+
+        alone = run(args, T, keep_sequence, use_native)  # another program: no gradient is kept
+        stacked = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), args)
+        results.append((alone, jax.jit(jax.vmap(value_and_gradients))(stacked)))
+    assert_close(results[1], results[0])
+
+
+@needs_kernel
+def test_saturated_gates_stay_finite_and_nan_stays_in_its_row() -> None:
+    T, B = 3, 8
+    inputs, constant, kernel, start = arguments(1, T, B, 32, True, True)
+    inputs = inputs.at[0, 0, 0].set(1e4).at[0, 0, 1].set(-1e4).at[0, 1, 2, 5].set(jnp.nan)
+    args = (inputs, constant, kernel, start)
+    loops, kernel_h = (np.asarray(run(args, T, True, use)) for use in (False, True))
+    assert np.isfinite(kernel_h[0, :, [0, 1]]).all()
+    np.testing.assert_array_equal(np.isnan(kernel_h), np.isnan(loops))
+    np.testing.assert_allclose(kernel_h, loops, rtol=1e-5, atol=1e-6)
+
+
+@needs_kernel
+def test_other_platforms_get_the_loop() -> None:
+    args = arguments(1, 3, 4, 32, True, True)
+    exported = jax.export.export(jax.jit(lambda a: run(a, 3, True, True)), platforms=["cuda"])(args)
+    assert native.FORWARD not in exported.mlir_module()
+    here = jax.jit(lambda a: run(a, 3, True, True)).lower(args).as_text()
+    assert native.FORWARD in here
+
+
+def test_without_a_compiler_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native.load.__wrapped__() == 0
+    monkeypatch.setattr(native, "load", lambda: 0)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    config = get_task("mel_2bar").config
+    assert not uses_native(config)
+    with pytest.raises(InputError, match="lstm_backend: native needs a C"):
+        build_model(config.replace(lstm_backend="native"))
+
+
+def test_a_compiler_that_fails_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert native.load.__wrapped__() == 0
+    assert not list((tmp_path / "cache" / "musicvae_jax").iterdir())
+
+
+def test_several_devices_do_not_share_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "load", lambda: 16)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    config = get_task("mel_2bar").config
+    assert not uses_native(config)
+    with pytest.raises(InputError, match="native runs on one CPU device"):
+        uses_native(config.replace(lstm_backend="native"))
+
+
+def test_only_float32() -> None:
+    with pytest.raises(InputError, match="float32 with lstm_backend=native"):
+        get_task("mel_2bar").config.replace(lstm_backend="native", dtype="bfloat16")
