@@ -33,10 +33,10 @@ MOST_DEVICES = 8
 FORCED = "xla_force_host_platform_device_count"
 
 HELP = (
-    "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one, or one "
-    f"per core for models of up to {MOST_UNITS} units that the native kernel does not run; a "
-    "resumed run keeps its number. It changes the rounding of a run: give 1 for equal bits on "
-    "machines with different numbers of cores. Ignored with --multihost."
+    "Number of devices that a CPU is divided into; each takes its part of a batch. auto: one, or "
+    f"one per core for models of up to {MOST_UNITS} units that the native LSTM kernel does not "
+    "run; a resumed run keeps its number. It changes the rounding of a run: give 1 for equal bits "
+    "on machines with different numbers of cores. Ignored with --multihost."
 )
 
 
