@@ -81,6 +81,9 @@ def _compiled() -> pathlib.Path | None:
 
 
 def _folder() -> pathlib.Path:
+    """Return the folder of JAX's compiled programs if one is set, or the user's cache."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return pathlib.Path(root) / "musicvae_jax"
 
