@@ -55,7 +55,7 @@ class Tolerances(NamedTuple):
 # its third norm from 12,292 to between 16,800 and 18,800.
 TOLERANCES = {
     "model_hier-mel_16bar_seed31.npz": Tolerances(1e-4, 5e-3, 1e-3),
-    "model_hier-trio_16bar_seed31.npz": Tolerances(1e-4, 0.5, 0.2),
+    "model_hier-trio_16bar_seed31.npz": Tolerances(2e-4, 0.5, 0.2),
 }
 NUM_TRAIN_STEPS = 3
 GREEDY_TEMPERATURE = 1e-5
