@@ -14,6 +14,9 @@ products, and what is kept between steps, have the compute dtype.
 Kernels have the reference's fused layout [inputs + H, 4H], input rows first, gate columns in
 the order i, j, f, o. The forget bias 1 is added at run time and is not in the stored bias.
 
+Longer than 400 lines because the loops, the gradients written for them and the layers on top share
+one layout of arrays.
+
 Reference: LSTMBlockCell as used by magenta/models/music_vae/lstm_utils.py.
 """
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -25,7 +26,6 @@ import tempfile
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 
 SOURCE = pathlib.Path(__file__).with_name("lstm_kernel.cc")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-w")
@@ -60,7 +60,10 @@ def _compiled() -> pathlib.Path | None:
     processor = _processor()
     if not {"avx2", "fma"} <= set(processor.split()):
         return None
-    what = "\0".join([*FLAGS, jaxlib.__version__, processor]).encode() + SOURCE.read_bytes()
+    what = (
+        "\0".join([*FLAGS, importlib.metadata.version("jaxlib"), processor]).encode()
+        + SOURCE.read_bytes()
+    )
     path = _folder() / f"lstm-{hashlib.sha256(what).hexdigest()[:16]}.so"
     if path.is_file():
         return path
@@ -129,26 +132,16 @@ def forward(
     steps_h = num_steps if keep_sequence or keep_active else min(num_steps, 2)
     has_inputs = gate_inputs is not None
     active = (N, num_steps, B, 4 * H) if has_inputs or keep_active else (N, 1)
+    shapes = (active, (N, steps_c, B, H), (N, steps_h, B, H))
     call = jax.ffi.ffi_call(
         FORWARD,
-        [
-            jax.ShapeDtypeStruct(shape, jnp.float32)
-            for shape in (active, (N, steps_c, B, H), (N, steps_h, B, H))
-        ],
+        [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
         vmap_method="broadcast_all",
         input_output_aliases={0: 0} if has_inputs else None,
     )
     x = gate_inputs if has_inputs else jnp.zeros((N, 1), jnp.float32)
-    gates, c, h = call(
-        x,
-        constant,
-        kernel,
-        c0,
-        h0,
-        steps=num_steps,
-        has_inputs=has_inputs,
-        keep_active=keep_active,
-    )
+    about = {"steps": num_steps, "has_inputs": has_inputs, "keep_active": keep_active}
+    gates, c, h = call(x, constant, kernel, c0, h0, **about)
     return gates, c, h
 
 
