@@ -91,9 +91,9 @@ def suitable(config: Config, cores: int) -> int:
     unused = find_architecture(model.architecture).unused_fields
     names = {"encoder_sizes", "decoder_sizes", "conductor_sizes"} - set(unused)
     sizes = [units for name in names for units in getattr(model, name)]
-    if run.lstm_backend in ("auto", "native") and config.train.dtype != "bfloat16":
-        if native.load() and all(map(native.fits, sizes)):
-            return 1
+    may = run.lstm_backend in ("auto", "native") and config.train.dtype != "bfloat16"
+    if may and native.load() and all(map(native.fits, sizes)):
+        return 1
     widest = max(sizes, default=0)
     fits = cores <= MOST_DEVICES and rows % cores == 0 and rows // cores >= FEWEST_ROWS
     small = widest <= MOST_UNITS and run.model_parallel == 1

@@ -1,9 +1,8 @@
 """The categorical LSTM decoder: teacher forced, scheduled sampling, free running.
 
 A decoder has N streams, LSTM stacks of equal sizes that see the same context (z, or a bar's
-embedding) and run in one loop. A stream reads and writes one or more columns of the tokens:
-a melody is one stream with one column, a flat trio one stream with three, a hierarchical
-trio three streams with one each.
+embedding) and run in one loop. A stream reads and writes one or more columns of the tokens: a
+melody is one stream with one column, a flat trio one with three, a hierarchical trio three streams.
 
 Reference: CategoricalLstmDecoder, MultiOutCategoricalLstmDecoder and
 SplitMultiOutLstmDecoder in magenta/models/music_vae/lstm_models.py.
@@ -123,8 +122,7 @@ class CategoricalDecoder(nn.Module):
       initial: how the parameters are initialised.
       dtype: type of the products.
       remat: recompute each layer in the backward pass.
-      run_layer: runs a layer from its dense inputs (`cudnn.run_layer`); None: `lstm.recur`.
-      use_native: whether `lstm.recur` uses the kernel of `native.py`.
+      run_layer, use_native: as in `encoders.BidirectionalStack`.
     """
 
     depths: tuple[tuple[int, ...], ...]
@@ -168,8 +166,7 @@ class CategoricalDecoder(nn.Module):
             ),
         )
 
-    def _bias(self, n: int) -> jax.Array:
-        """Return the biases of layer n, [N, 4H]."""
+    def _bias(self, n: int) -> jax.Array:  # [N, 4H]
         return jnp.stack([stream.cells[n].bias for stream in self.streams])
 
     def prepare(self, weights: Weights, context: jax.Array) -> Prepared:
