@@ -231,13 +231,15 @@ def _full_disk_reported(folder: pathlib.Path) -> Iterator[None]:
 
 def _fit_prior(folder: pathlib.Path, store: data.Store) -> None:
     """Fit a prior to the run's best checkpoint, unless that was done; say what was fitted."""
-    trained, params, step = checkpoints.restore_params(folder, "best")
+    with checkpoints.Checkpoints(folder) as saved:
+        step = saved.find("best")
     try:
         known = fitted_prior.load(folder)
     except InputError:  # damaged: made again
         known = None
     if known is not None and known.step == step:
         return
+    trained, params, step = checkpoints.restore_params(folder, step)
     try:
         print(prior.describe(prior.fit_run(folder, MusicVAE(trained, params), step, store)))
     except InputError as error:

@@ -49,7 +49,7 @@ def write_bundle(prefix: str | os.PathLike[str], tensors: Mapping[str, Any]) -> 
         partial.replace(data)
     finally:
         partial.unlink(missing_ok=True)
-    quoted = prefix.name.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = prefix.name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     state = f'model_checkpoint_path: "{quoted}"\nall_model_checkpoint_paths: "{quoted}"\n'
     _write_whole(prefix.with_name("checkpoint"), state.encode())
     _write_whole(prefix.with_name(prefix.name + ".index"), table_bytes(entries))

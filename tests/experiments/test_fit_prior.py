@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import fit_prior
+from experiments import fit_prior, train
 from experiments.cli.run_options import choose_prior
 from experiments.encoding import prior
 from experiments.generation.options import Options
@@ -19,6 +19,7 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import checkpoints
 from tests.support.commands import run_command
 from tests.support.synthetic_store import write_store
 
@@ -48,6 +49,16 @@ def test_training_ends_with_a_fitted_prior(trained: tuple[pathlib.Path, str]) ->
     assert record.step == 2
     assert prior.describe(record) in text
     assert (record.about["rows"], record.about["held_out_rows"]) == (1_000, 60)
+
+
+def test_a_finished_run_keeps_its_prior_without_reading_parameters(
+    trained: tuple[pathlib.Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = trained
+    before = (folder / "run" / fitted_prior.FILE).read_bytes()
+    monkeypatch.delattr(checkpoints, "restore_params")
+    train._fit_prior(folder / "run", data.open_store(folder / "store"))
+    assert (folder / "run" / fitted_prior.FILE).read_bytes() == before
 
 
 def test_the_command_makes_the_same_prior(trained: tuple[pathlib.Path, str]) -> None:

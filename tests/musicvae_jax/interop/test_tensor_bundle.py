@@ -159,6 +159,11 @@ def test_the_newest_checkpoint_of_a_folder(tmp_path: pathlib.Path) -> None:
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt\\05510"\n')
     with TensorBundle(tmp_path) as bundle:
         assert bundle.read("step") == 10
+    strange = 'model "a"\n\\b'
+    write_bundle(tmp_path / strange, {"x": np.zeros(2)})  # it writes the file `checkpoint`
+    with TensorBundle(tmp_path) as bundle:
+        assert bundle.name == str(tmp_path / f"{strange}.index")
+    (tmp_path / f"{strange}.index").unlink()
     (tmp_path / "checkpoint").unlink()
     with TensorBundle(tmp_path) as bundle:
         assert bundle.read("step") == 10
