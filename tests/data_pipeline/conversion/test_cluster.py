@@ -35,6 +35,16 @@ from data_pipeline.prepare import prepare
 source, folder = sys.argv[1:]
 kill = False
 ours._BATCH_FILES = 10
+get_node = ray._private.services.get_node
+
+def wait_for_node(*names):  # Ray waits 30 s, which a busy machine may exceed
+    while True:
+        try:
+            return get_node(*names)
+        except RuntimeError:
+            time.sleep(1)
+
+ray._private.services.get_node = wait_for_node
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 second = nodes.add_node(num_cpus=1)
 nodes.wait_for_nodes()
