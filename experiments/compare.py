@@ -28,6 +28,7 @@ _SCORES = {
     "KL, bits": ("kl_bits",),
     "ELBO, nats": ("elbo_nats",),
     "active units": ("active_units",),
+    "bars not scored in greedy and sampled": ("seed_bars",),
 }
 _RECORDED = ("loss", "reconstruction_nats", "kl_bits", "accuracy")
 _WIDEST = 36
@@ -110,7 +111,10 @@ def _facts(folder: pathlib.Path) -> dict[str, Any]:
     found |= {"starts": len(starts), "python": last["python"], **last["packages"]}
     found |= {"commit": git.get("commit"), "files changed since": git.get("changed")}
     found |= {"devices": last["machine"]["devices"], "host": last["machine"]["host"]}
-    return found | {"begun from": last.get("init_from")}
+    # A resumed run may have been started without its note.
+    notes = [start["note"] for start in starts if start.get("note")]
+    note = notes[-1] if notes else None
+    return found | {"note": note, "begun from": last.get("init_from")}
 
 
 def _figures(folder: pathlib.Path) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def _figures(folder: pathlib.Path) -> dict[str, Any]:
 
 def _at(values: Any, path: Sequence[str]) -> Any:
     for name in path:
-        values = values[name]
+        values = None if values is None else values.get(name)
     return values
 
 

@@ -73,6 +73,7 @@ class Options(FolderOptions, MachineOptions):
         "(RUN/checkpoints/STEP) or model of this package (which also gives the sizes), as far as "
         "they fit; see also --freeze.",
     )
+    note: str = option("", help="A sentence about the run, kept in its record for compare.")
     fit_prior: bool = option(
         True,
         help="Fit a prior to the encoded training rows of a VAE at the end, see "
@@ -186,8 +187,8 @@ def train(options: Options, values: flags.FlagValues) -> None:
     folder = open_folder(options.run_dir, config, store)
     params = first_params(config, folder, options.init_from)
     if processes.is_first():
-        backend = {lstm_backend.KEY: config.run.lstm_backend}
-        run_record.write_start(folder, store, init_from=options.init_from, **backend)
+        about = {"init_from": options.init_from, "note": options.note}
+        run_record.write_start(folder, store, **about, **{lstm_backend.KEY: config.run.lstm_backend})
         training_time.warn_if_long(config)
     recorder = Recorder(folder, config.run.train_steps) if processes.is_first() else Silent()
     with _full_disk_reported(folder), StopSignal() as signal:

@@ -11,6 +11,7 @@ from experiments.cli import config_flags, operation_counts, presets
 from musicvae_jax.config import Config, InputError, field_types
 from musicvae_jax.tasks import TASKS
 
+FORECASTERS = ("lstm_forecaster", "conv_forecaster", "gru_attention", "lstm_attention")
 FLAGFILES = pathlib.Path(config_flags.__file__).parents[1] / "flagfiles"
 # The reference's configs.py: z, encoder, decoder, batch, free bits, beta, beta rate.
 PUBLISHED: dict[str, tuple[Any, ...]] = {
@@ -94,9 +95,9 @@ def test_a_value_out_of_range_names_field_and_range() -> None:
         _config("--beta_rate=1.5")
 
 
-def test_there_is_a_flagfile_for_each_published_configuration_the_default_and_the_demo() -> None:
+def test_there_is_a_flagfile_for_each_published_configuration_forecaster_and_the_demo() -> None:
     found = {path.stem for path in FLAGFILES.glob("*.flags")}
-    assert found == {*PUBLISHED, "mel_2bar_default", "demo"}
+    assert found == {*PUBLISHED, *FORECASTERS, "mel_2bar_default", "demo"}
 
 
 def test_the_default_flagfile_is_the_task_by_itself() -> None:
@@ -146,7 +147,10 @@ def test_a_flagfile_says_what_it_is_what_it_needs_and_how_to_run_it(path: pathli
 def _seconds(text: str) -> float:
     """Read a time of a header, such as 12 hours."""
     number, unit = text.split()
-    return float(number) * {"minutes": 60, "hours": 3600, "years": 365.25 * 24 * 3600}[unit]
+    return (
+        float(number)
+        * {"seconds": 1, "minutes": 60, "hours": 3600, "years": 365.25 * 24 * 3600}[unit]
+    )
 
 
 @pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)
