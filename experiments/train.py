@@ -188,7 +188,8 @@ def train(options: Options, values: flags.FlagValues) -> None:
     params = first_params(config, folder, options.init_from)
     if processes.is_first():
         about = {"init_from": options.init_from, "note": options.note}
-        run_record.write_start(folder, store, **about, **{lstm_backend.KEY: config.run.lstm_backend})
+        about |= {lstm_backend.KEY: config.run.lstm_backend}
+        run_record.write_start(folder, store, **about)
         training_time.warn_if_long(config)
     recorder = Recorder(folder, config.run.train_steps) if processes.is_first() else Silent()
     with _full_disk_reported(folder), StopSignal() as signal:

@@ -26,6 +26,7 @@ from musicvae_jax.models.encoders import (
 from musicvae_jax.models.flat import FlatDecoder
 from musicvae_jax.models.forecasters import (
     conv_forecaster,
+    fields,
     gru_attention,
     lstm_attention,
     lstm_forecaster,
@@ -365,64 +366,23 @@ class _BuildModule(Protocol):
     ) -> ForecasterModule: ...
 
 
-def _forecaster(build: _BuildModule, *fields: str) -> Architecture:
+def _forecaster(build: _BuildModule, *used: str) -> Architecture:
     """Return the entry of a forecaster whose module uses these fields of the configuration."""
 
     def build_model(config: Config) -> Forecaster:
-        _check_forecaster(config)
+        fields.check(config)
         depths = tuple(track.num_classes for track in get_task(config.task).tracks)
         return forecaster_of(build(config, depths, compute_dtype(config.train.dtype)))
 
-    own = ("decoder_sizes", *_FORECASTER_FIELDS)
-    unused = [name for name in (*_VAE_FIELDS, *own) if name not in fields]
+    own = ("decoder_sizes", *fields.FORECASTER)
+    unused = [name for name in (*fields.VAE, *own) if name not in used]
     return Architecture(build_model, tuple(unused))
 
 
-def _check_forecaster(config: Config) -> None:
-    """Check that nothing is asked for that only a VAE has.
-
-    Raises:
-      InputError: a part of a VAE is frozen, its KL is watched, or its LSTM is to use cuDNN.
-    """
-    run, name = config.run, config.model.architecture
-    watched = {"stop_metric": run.stop_patience > 0 and run.stop_metric}
-    is_plateau = config.train.learning_rate_schedule == "plateau"
-    watched["plateau_metric"] = is_plateau and config.train.plateau_metric
-    for field, metric in watched.items():
-        if metric == "kl_bits":
-            raise InputError(f"{field}: {name} has no KL; use loss or accuracy")
-    if config.train.freeze != "none":
-        raise InputError(f"freeze: {name} has no {config.train.freeze}; use none")
-    if run.lstm_backend == "cudnn":
-        raise InputError(f"lstm_backend: {name} runs without cuDNN; use auto or xla")
-
-
-_FORECASTER_FIELDS = (
-    "conv_filters",
-    "conv_width",
-    "conv_pool",
-    "attention_heads",
-    "attention_size",
-)
-_VAE_FIELDS = (
-    "z_size",
-    "encoder_sizes",
-    "conductor_sizes",
-    "init",
-    "beta",
-    "beta_schedule",
-    "beta_rate",
-    "beta_steps",
-    "beta_rise",
-    "free_bits",
-    "sampling_schedule",
-    "sampling_rate",
-    "input_dropout",
-)
 ARCHITECTURES = {
-    "flat": Architecture(_flat, ("conductor_sizes", *_FORECASTER_FIELDS)),
-    "hierdec": Architecture(_hierdec, _FORECASTER_FIELDS),
-    "hier": Architecture(_hier, _FORECASTER_FIELDS, encodes_bars=True),
+    "flat": Architecture(_flat, ("conductor_sizes", *fields.FORECASTER)),
+    "hierdec": Architecture(_hierdec, fields.FORECASTER),
+    "hier": Architecture(_hier, fields.FORECASTER, encodes_bars=True),
     "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),
     "conv_forecaster": _forecaster(
         conv_forecaster.build, "conv_filters", "conv_width", "conv_pool"
