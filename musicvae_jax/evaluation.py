@@ -28,6 +28,8 @@ Tree = Any
 Sums = dict[str, np.ndarray]
 Figures = dict[str, dict[str, float]]
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
+# Predicted rows that are scored at once.
+_SCORED = 4_096
 
 
 class Evaluation(NamedTuple):
@@ -103,6 +105,25 @@ def evaluate(
     """
     evaluator = Evaluator(config, rows, draws=draws, seed=seed, seed_bars=seed_bars)
     return evaluator(params, track)
+
+
+def score_predictions(predicted: np.ndarray, rows: np.ndarray, task: Task) -> Figures:
+    """Score rows that were predicted by other means, such as a baseline.
+
+    Args:
+      predicted: integer [N, T] or [N, T, K].
+      rows: the true rows, likewise.
+      task: what tokens mean.
+
+    Returns:
+      `metrics.scores`, {name: {track: value}}.
+    """
+    sums: Sums = {}
+    for start in range(0, len(rows), _SCORED):
+        part = slice(start, start + _SCORED)
+        counts = metrics.prediction_counts(jnp.asarray(predicted[part]), rows[part], task)
+        sums = metrics.add_sums(sums, {name: jnp.sum(v, axis=0) for name, v in counts.items()})
+    return _figures(metrics.scores(_pooled(sums)), task)
 
 
 class Evaluator:
