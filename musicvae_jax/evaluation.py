@@ -121,7 +121,9 @@ def score_predictions(predicted: np.ndarray, rows: np.ndarray, task: Task) -> Fi
     sums: Sums = {}
     for start in range(0, len(rows), _SCORED):
         part = slice(start, start + _SCORED)
-        counts = metrics.prediction_counts(jnp.asarray(predicted[part]), rows[part], task)
+        counts = metrics.prediction_counts(
+            jnp.asarray(predicted[part]), jnp.asarray(rows[part]), task
+        )
         sums = metrics.add_sums(sums, {name: jnp.sum(v, axis=0) for name, v in counts.items()})
     return _figures(metrics.scores(_pooled(sums)), task)
 

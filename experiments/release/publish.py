@@ -1,0 +1,204 @@
+"""Turn a trained run into a model of the package: weights, card, samples, all scores.
+
+python -m experiments.release.publish --name=NAME --run_dir=RUN --data_dir=STORE --also=web=OTHER
+
+Writes NAME.safetensors (float16, with the fitted prior and the attribute vectors) and the card
+NAME.md to musicvae_jax/pretrained, and five samples of seeds 0 to 4 to docs/samples. All scores are
+those of the file that was written, so that `evaluate --model=NAME` repeats them. --also names
+further stores, NAME=STORE (all rows) or NAME=STORE:SPLIT, to score reconstructions of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipeline import cli
+from data_pipeline.cli import option
+from data_pipeline.render import files
+from experiments import attributes
+from experiments.analysis import material
+from experiments.cli import compile_cache, run_record
+from experiments.generation.modes import make
+from experiments.generation.options import Options as GenerateOptions
+from experiments.release import card, scores
+from musicvae_jax import data
+from musicvae_jax.config import InputError
+from musicvae_jax.interop import safetensors_file
+from musicvae_jax.latent import fitted_prior
+from musicvae_jax.latent.fitted_prior import FITTED
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.pretrained import packaged
+from musicvae_jax.storage import run_folder
+
+SEEDS = range(5)
+# Rows of a further store that are scored at most, evenly spaced.
+MOST_ROWS = 10_000
+SAMPLES = pathlib.Path(__file__).resolve().parents[2] / "docs" / "samples"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to publish."""
+
+    run_dir: str = option(help="Run folder of the model.")
+    data_dir: str = option(help="Token store that it was trained on.")
+    name: str = option(help="Name of the model.")
+    checkpoint: str = option("best", help="Checkpoint: best, latest or a saved step.")
+    also: tuple[str, ...] = option(
+        (), help="Further store to score, NAME=STORE or NAME=STORE:SPLIT; may be repeated."
+    )
+    temperature: float = option(1.0, help="Temperature of the samples that are analysed.")
+    num: int = option(1000, help="Samples and held-out rows to compare.")
+    changed: int = option(256, help="Samples whose attributes are changed.")
+    output: str = option(str(packaged.FOLDER), help="Folder of weights and card.")
+    samples: str = option(str(SAMPLES), help="Folder of the samples.")
+
+
+def publish(options: Options) -> str:
+    """Write weights, samples and card; return the card.
+
+    Raises:
+      InputError: there is no such run or store, or the run has no fitted prior.
+    """
+    original = MusicVAE.restore(options.run_dir, options.checkpoint)
+    record = fitted_prior.load(options.run_dir)
+    if original.prior is None or record is None:
+        raise InputError(
+            f"run_dir: {options.run_dir} has no fitted prior of step {original.step}; make it with "
+            "python -m experiments.fit_prior"
+        )
+    store = data.open_store(options.data_dir)
+    train = store.splits["train"]
+    chosen = np.asarray(train[data.spread_rows(len(train), attributes.Options().rows)])
+    vectors = attributes.find_vectors(original, original.step, chosen)
+    path = pathlib.Path(options.output) / f"{options.name}{packaged.SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(about: dict[str, Any]) -> None:
+        safetensors_file.write(
+            path,
+            original.config,
+            original.params,
+            original.step,
+            prior=original.prior,
+            attributes=vectors.vectors,
+            about=about,
+            dtype="float16",
+        )
+
+    write({})  # all scores are those of the rounded weights
+    vae = MusicVAE.from_file(path)
+    about = facts(options, vae, store) | {"prior": record.about, "attributes": vectors.about}
+    about["splits"] = score_splits(options, vae, store)
+    about["accuracy"] = about["splits"]["test"]["accuracy"]
+    about["float16_equal_steps"] = scores.equal_steps(original, vae, store.splits["test"])
+    analysed = material.Options(
+        data_dir=options.data_dir,
+        num=options.num,
+        temperature=options.temperature,
+        prior=FITTED,
+    )
+    about["quality"] = scores.quality(vae, analysed)
+    stored = vectors._replace(vectors=vae.attributes)
+    about["changes"] = scores.attribute_changes(vae, stored, FITTED, options.changed)
+    write(about)
+    write_samples(options, vae)
+    text = card.text(options.name, about, path)
+    run_folder.write_text(path.with_suffix(".md"), text)
+    return text
+
+
+def facts(options: Options, vae: MusicVAE, store: data.Store) -> dict[str, Any]:
+    """Return where the model comes from: task, sizes, training, data."""
+    folder = pathlib.Path(options.run_dir)
+    started = json.loads((folder / run_record.STARTS).read_text().splitlines()[0])
+    places = {"run_dir": f"runs/{options.name}", "data_dir": f"data/{vae.task.name}"}
+    command = started["command"]
+    for flag, place in places.items():
+        command = re.sub(rf"--{flag}=\S+", f"--{flag}={place}", command)
+    return {
+        "task": vae.task.name,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(vae.params)),
+        "architecture": vae.config.model.architecture,
+        "command": command,
+        "commit": (started.get("git") or {}).get("commit"),
+        "seed": vae.config.train.seed,
+        "step": vae.step,
+        "minutes": round(training_seconds(folder, vae.config.train.batch_size) / 60),
+        "cores": started["machine"]["cores"],
+        "devices": started["machine"]["devices"],
+        "data": {
+            "counts": store.meta["counts"],
+            "sources": store.meta.get("sources", []),
+            "options": store.meta.get("options", {}),
+            "sha256": store.meta["sha256"],
+        },
+    }
+
+
+def training_seconds(folder: pathlib.Path, batch_size: int) -> float:
+    """Add up the time of the training steps, without validation, from the run's records."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    seconds, last = 0.0, 0
+    for line in lines:
+        if line["split"] == "train" and line.get("examples_per_second"):
+            seconds += (line["step"] - last) * batch_size / line["examples_per_second"]
+            last = line["step"]
+    return seconds
+
+
+def score_splits(options: Options, vae: MusicVAE, store: data.Store) -> dict[str, Any]:
+    """Score reconstructions of the test rows and of the further stores."""
+    found = {"test": scores.reconstruction(vae, store.splits["test"])}
+    found["test"]["nearest_row"] = scores.nearest_row(store, "test")
+    for given in options.also:
+        name, _, place = given.partition("=")
+        path, _, split = place.partition(":")
+        other = data.open_store(path)
+        if other.task != vae.task:
+            raise InputError(f"also: {path} holds rows of {other.task.name}")
+        names = [split] if split else list(data.SPLITS)
+        rows = np.concatenate([np.asarray(other.splits[part]) for part in names])
+        chosen = rows[data.spread_rows(len(rows), MOST_ROWS)]
+        found[name] = scores.reconstruction(vae, chosen)
+    return found
+
+
+def write_samples(options: Options, vae: MusicVAE) -> None:
+    """Write a sample of each seed as MIDI, and a picture of all.
+
+    They are those of `generate --model=NAME --mode=sample --num=1 --seed=SEED`.
+    """
+    folder = pathlib.Path(options.samples)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for seed in SEEDS:
+        wanted = GenerateOptions(
+            model=options.name, mode="sample", num=1, seed=seed, output="-", prior=FITTED
+        )
+        rows.append(make(vae, wanted, None).tokens[0])
+        files.write_midi(folder / f"{options.name}_{seed}.mid", rows[-1], vae.task.name)
+    titles = [f"seed {seed}" for seed in SEEDS]
+    files.piano_roll_png(
+        folder / f"{options.name}.png", np.stack(rows), vae.task.name, titles, columns=1
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Publish and print the card."""
+    del argv
+    compile_cache.switch_on()
+    print(publish(cli.options_from_flags(Options)))
+
+
+if __name__ == "__main__":
+    cli.define_flags(Options)
+    cli.run(main)
