@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import math
 import os
 import pathlib
+import zlib
 from typing import Any
 
 from data_pipeline import cli
@@ -75,7 +77,7 @@ class Options:
     )
     split_seed: int = option(0, help="Random seed of the splits.")
     split_file: str | None = option(
-        None, help="A split.json whose assignment of files to splits is kept."
+        None, help="A split.json (or .json.gz) whose assignment of files to splits is kept."
     )
     executor: str = option(
         LOCAL,
@@ -151,15 +153,17 @@ class Options:
 
 
 def read_split_file(path: str) -> dict[str, str]:
-    """Read a split.json: md5 to the name of a split.
+    """Read a split.json, or one compressed as .gz: md5 to the name of a split.
 
     Raises:
       InputError: it cannot be read or holds something else.
     """
     try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"split_file: {path} cannot be read: {error.strerror}") from error
+        content = pathlib.Path(path).read_bytes()
+        value = json.loads(gzip.decompress(content) if path.endswith(".gz") else content)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"split_file: {path} cannot be read: {reason}") from error
     except ValueError as error:
         raise InputError(f"split_file: {path} is no JSON: {error}") from error
     if not isinstance(value, dict) or not all(name in SPLITS for name in value.values()):

@@ -33,8 +33,8 @@ def open_run_data(
         return open_checked(data_dir, task, "data_dir", allow_changed)
     if run_dir is None:
         raise InputError(
-            "data_dir: a model of the package comes without its data; `make data` prepares the "
-            f"store of {task.name} (docs/data.md), then give --data_dir"
+            "data_dir: a model of the package comes without its data; docs/data.md says how to "
+            f"prepare its store of {task.name}; then give --data_dir"
         )
     known = run_folder.read_data(run_dir)
     store = open_checked(known["path"], task, "data_dir", allow_changed)

@@ -8,6 +8,8 @@ from musicvae_jax.config import InputError
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 SUFFIX = ".safetensors"
+# The split of every file that the models were trained on or tested with, for prepare --split_file.
+SONGS = FOLDER / "splits" / "songs.json.gz"
 
 
 def names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pathlib
 import shutil
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 from data_pipeline import prepare
+from data_pipeline.options import read_split_file
 from data_pipeline.render.files import concatenate, midi_bytes
 from data_pipeline.selection.splits import SPLITS
 from musicvae_jax.config import InputError
+from musicvae_jax.pretrained import packaged
 from musicvae_jax.tasks import FIRST_NOTE_ON
 from tests.support.prepared import content, manifest, run
 
@@ -105,6 +108,24 @@ def test_a_wrong_split_file_is_refused(
     with pytest.raises(InputError, match=message):
         run(tmp_path, tmp_path / "out", split_file=str(tmp_path / "pins.json"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_compressed_split_file_is_read(tmp_path: pathlib.Path) -> None:
+    pins = {"0" * 32: "test", "1" * 32: "train"}
+    path = tmp_path / "pins.json.gz"
+    whole = gzip.compress(json.dumps(pins).encode())
+    path.write_bytes(whole)
+    assert read_split_file(str(path)) == pins
+    for damaged in (whole[:-9], b"no gzip"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"split_file: .*pins.json.gz cannot be read: "):
+            read_split_file(str(path))
+
+
+def test_the_split_of_the_packaged_models_is_readable() -> None:
+    found = read_split_file(str(packaged.SONGS))
+    assert len(found) == 6_333
+    assert set(found.values()) == set(SPLITS)
 
 
 def stop_at_the_end(

@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused(folder: pathlib.Path) -> None:
             evaluate.evaluate(evaluate.Options(**given))
     with pytest.raises(InputError, match="checkpoint: a model of the package has one only"):
         evaluate.evaluate(evaluate.Options(model=NAME, checkpoint="latest"))
-    with pytest.raises(InputError, match="comes without its data; `make data` prepares"):
+    with pytest.raises(InputError, match="a model of the package comes without its data"):
         evaluate.evaluate(evaluate.Options(model=NAME))
     with pytest.raises(InputError, match="output: needed with --model"):
         analyze.analyze(AnalyzeOptions(model=NAME, data_dir=store))
