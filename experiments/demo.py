@@ -3,10 +3,11 @@
 Example:
   python -m experiments.demo --output=demo
 
-Trains briefly first, so that there is something to hear early (OUTPUT/first), then to the end. Runs
-the other commands one after the other and prints each before it runs, so you can repeat any of
-them by hand. The folk corpus comes with the package music21; --input=FOLDER takes other music. Run
-again after an interruption, it resumes and repeats only the quick parts.
+The trained models of the package make music first (OUTPUT/MODEL). Then a model is trained: briefly,
+so that there is something of its own to hear early (OUTPUT/first), then to the end. The demo runs the
+other commands one after the other and prints each before it runs, so you can repeat any of them by
+hand. The folk corpus comes with the package music21; --input=FOLDER takes other music. Run again
+after an interruption, it resumes and repeats only the quick parts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from types import FrameType
 from data_pipeline import cli
 from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
+from musicvae_jax.pretrained import packaged
 
 PRESET = "demo"
 MUSIC_FILES = {"*.mid": "MIDI", "*.wav": "WAV"}
@@ -60,6 +62,15 @@ def commands(output: str, inputs: Sequence[str] = (), flagfile: str = "") -> lis
         [*generate, "--mode=sample", f"--num={NUM_SAMPLES}"],
         [*generate, "--mode=reconstruct", rows, f"--num={NUM_RECONSTRUCTIONS}"],
         [*generate, "--mode=interpolate", rows, f"--steps={NUM_STEPS}"],
+    ]
+
+
+def first_music(output: str) -> list[list[str]]:
+    """Return a command for each model of the package, that samples from it."""
+    generate = ["-m", "experiments.generate", "--mode=sample", "--num=4", "--overwrite"]
+    return [
+        [*generate, "--format=midi,wav,png", f"--model={name}", f"--output={output}/{name}"]
+        for name in packaged.names()
     ]
 
 
@@ -127,7 +138,8 @@ def main(argv: Sequence[str]) -> None:
     """Run all commands; stop at the first that fails, with its exit code."""
     del argv
     options = cli.options_from_flags(Options)
-    for arguments in commands(options.output, options.inputs, options.train_flagfile):
+    own = commands(options.output, options.inputs, options.train_flagfile)
+    for arguments in [*first_music(options.output), *own]:
         code = run(arguments)
         if code:
             print("the demo stopped here; run it again to resume")

@@ -33,6 +33,7 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.latent import fitted_prior
+from musicvae_jax.latent.attributes import Vectors
 from musicvae_jax.latent.fitted_prior import FITTED
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.pretrained import packaged
@@ -81,20 +82,7 @@ def publish(options: Options) -> str:
     vectors = attributes.find_vectors(original, original.step, chosen)
     path = pathlib.Path(options.output) / f"{options.name}{packaged.SUFFIX}"
     path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(about: dict[str, Any]) -> None:
-        safetensors_file.write(
-            path,
-            original.config,
-            original.params,
-            original.step,
-            prior=original.prior,
-            attributes=vectors.vectors,
-            about=about,
-            dtype="float16",
-        )
-
-    write({})  # all scores are those of the rounded weights
+    write_model(path, original, vectors, {})  # all scores are those of the rounded weights
     vae = MusicVAE.from_file(path)
     about = facts(options, vae, store) | {"prior": record.about, "attributes": vectors.about}
     about["splits"] = score_splits(options, vae, store)
@@ -109,11 +97,25 @@ def publish(options: Options) -> str:
     about["quality"] = scores.quality(vae, analysed)
     stored = vectors._replace(vectors=vae.attributes)
     about["changes"] = scores.attribute_changes(vae, stored, FITTED, options.changed)
-    write(about)
+    write_model(path, original, vectors, about)
     write_samples(options, vae)
     text = card.text(options.name, about, path)
     run_folder.write_text(path.with_suffix(".md"), text)
     return text
+
+
+def write_model(path: pathlib.Path, vae: MusicVAE, vectors: Vectors, about: dict[str, Any]) -> None:
+    """Write the file of a model in float16."""
+    safetensors_file.write(
+        path,
+        vae.config,
+        vae.params,
+        vae.step,
+        prior=vae.prior,
+        attributes=vectors.vectors,
+        about=about,
+        dtype="float16",
+    )
 
 
 def facts(options: Options, vae: MusicVAE, store: data.Store) -> dict[str, Any]:

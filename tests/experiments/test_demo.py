@@ -9,6 +9,7 @@ import time
 import pytest
 
 from experiments import demo
+from musicvae_jax.pretrained import packaged
 
 
 def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
@@ -30,6 +31,18 @@ def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
     assert all("--overwrite --format=midi,wav,png" in line for line in lines[3:])
     assert "--num=4" in lines[4]
     assert "--steps=9" in lines[5]
+
+
+def test_the_models_of_the_package_play_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    for name in ("b_model", "a_model"):
+        (tmp_path / f"{name}.safetensors").touch()
+    lines = [" ".join(arguments) for arguments in demo.first_music("demo")]
+    for name, line in zip(("a_model", "b_model"), lines, strict=True):
+        assert line.startswith("-m experiments.generate --mode=sample")
+        assert line.endswith(f"--model={name} --output=demo/{name}")
 
 
 def test_the_demo_trains_with_its_preset_or_a_given_flagfile() -> None:
