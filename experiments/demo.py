@@ -4,7 +4,7 @@ Example:
   python -m experiments.demo --output=demo
 
 The trained models of the package make music first (OUTPUT/MODEL). Then a model is trained: briefly,
-so that there is something of its own to hear early (OUTPUT/first), then to the end. The demo runs the
+so that there is something of its own to hear early (OUTPUT/first), then to the end. It runs the
 other commands one after the other and prints each before it runs, so you can repeat any of them by
 hand. The folk corpus comes with the package music21; --input=FOLDER takes other music. Run again
 after an interruption, it resumes and repeats only the quick parts.
