@@ -1,0 +1,108 @@
+"""A studio with tiny untrained models on loopback, and what browser tests ask its page."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import uvicorn
+from playwright.sync_api import Page
+
+from experiments.studio import static_files
+from experiments.studio.app import make_app
+from experiments.studio.models import StudioModel
+from experiments.studio.safety import Access
+from experiments.studio.worker import Worker
+from musicvae_jax.latent import attributes
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.models.registry import build_model
+from musicvae_jax.tasks import get_task
+from tests.support.model_cases import random_params
+
+TIMEOUT_MS = 120_000  # a slow machine needs time; a broken page must end
+# The loudest sample that the analyser holds now.
+LEVEL = """() => {
+  const analyser = window.studio.analyser;
+  if (!analyser) return 0;
+  const samples = new Float32Array(analyser.fftSize);
+  analyser.getFloatTimeDomainData(samples);
+  return Math.max(...samples.map(Math.abs));
+}"""
+
+
+def make_model(task_name: str, worker: Worker) -> StudioModel:
+    """Make a tiny untrained model with a random vector for each attribute, named as its task."""
+    task = get_task(task_name)
+    sizes = {"encoder_sizes": (8,), "decoder_sizes": (8,), "z_size": 4, "init": "default"}
+    config = task.config.replace(**sizes, dtype="float32")
+    rng = np.random.default_rng(0)
+    params = random_params(build_model(config), rng)
+    vectors = {name: rng.normal(size=4).astype(np.float32) for name in attributes.names(task)}
+    found = attributes.Vectors(task_name, 0, vectors, {})
+    return StudioModel(task_name, MusicVAE(config, params), worker, found)
+
+
+@contextlib.contextmanager
+def serve(task_names: tuple[str, ...]) -> Iterator[str]:
+    """Serve models and the page from a thread; yield the address."""
+    worker = Worker()
+    models = {name: make_model(name, worker) for name in task_names}
+    app = make_app(models, static_files.load(), Access())
+    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait(page: Page, condition: str, argument: Any = None) -> None:
+    """Wait until JavaScript is true; `Page.wait_for_function` needs a policy that allows eval."""
+    end = time.monotonic() + TIMEOUT_MS / 1000
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(30)
+
+
+def open_page(page: Page, address: str) -> None:
+    """Open the studio and wait until the palette is there."""
+    page.goto(address)
+    wait(page, "window.studio?.app.state.now?.label.startsWith('Blend')")
+
+
+def state(page: Page) -> dict[str, Any]:
+    """Return the state of the page."""
+    found: dict[str, Any] = page.evaluate("window.studio.app.state")
+    return found
+
+
+def tokens(page: Page) -> list[int]:
+    """Return the tokens of the current piece."""
+    found: list[int] = state(page)["now"]["tokens"]
+    return found
+
+
+def show(page: Page, view: str) -> None:
+    """Change to a view."""
+    page.get_by_role("tab", name=view).click()
+
+
+def use_model(page: Page, name: str) -> None:
+    """Change the model and wait until its palette is there."""
+    page.get_by_label("Model", exact=True).select_option(name)
+    wait(
+        page,
+        "(name) => studio.app.state.model === name"
+        " && studio.app.state.now?.label.startsWith('Blend')",
+        name,
+    )
