@@ -42,8 +42,7 @@ def make_model(task_name: str, worker: Worker) -> StudioModel:
     rng = np.random.default_rng(0)
     params = random_params(build_model(config), rng)
     vectors = {name: rng.normal(size=4).astype(np.float32) for name in attributes.names(task)}
-    found = attributes.Vectors(task_name, 0, vectors, {})
-    return StudioModel(task_name, MusicVAE(config, params), worker, found)
+    return StudioModel(task_name, MusicVAE(config, params, attributes=vectors), worker)
 
 
 @contextlib.contextmanager
