@@ -43,7 +43,8 @@ def test_training_needs_no_notes() -> None:
     optional = {"note_seq", "matplotlib", "music21", "tensorboardX"}
     ours = {name for name in loaded if name.startswith("data_pipeline.")}
     assert sorted(optional & loaded) == []
-    assert ours <= {"data_pipeline.cli", "data_pipeline.command_line"}
+    commands = {"cli", "command_line", "progress_bar"}
+    assert ours <= {f"data_pipeline.{name}" for name in commands}
 
 
 def test_wrong_checkpoints_are_refused_without_jax() -> None:
