@@ -176,8 +176,7 @@ class TrainConfig:
       transpose: largest transposition of melodies in semitones, drawn anew at every step.
       freeze: part of the model whose parameters are not trained: none, encoder or decoder.
       dtype: type of the matrix products; "auto" is bfloat16 on an accelerator and float32 on a
-        CPU. bfloat16 is about 1.5 times as fast on processors with AVX512-BF16 or AMX-BF16;
-        others convert it to float32.
+        CPU, where bfloat16 may be faster or slower (docs/speed.md).
       seed: random seed of parameters, batches and noise.
     """
 

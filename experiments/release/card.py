@@ -65,8 +65,8 @@ def reconstruction(about: dict[str, Any]) -> str:
         "Accuracy is the share of equal tokens, over all tracks. Teacher forced and greedy decode",
         "the posterior's mean; sampled, ELBO and KL use a draw from the posterior. `musicvae",
         "evaluate` prints the same. `test`: the test songs of its own data; other rows are of",
-        "collections that it has not seen. The nearest training row is the one with the most equal",
-        "tokens, taken as the reconstruction.",
+        "songs that it was not trained on, too. The nearest training row is the one with the most",
+        "equal tokens, taken as the reconstruction.",
     )
     return f"{table(HEADER, lines)}\n\n{note}"
 
@@ -169,7 +169,7 @@ def weaknesses(about: dict[str, Any]) -> str:
     for name, scores in about["splits"].items():
         if name != "test":
             found.append(
-                f"On {name}, which it has not seen, greedy accuracy is "
+                f"On the rows of {name}, greedy accuracy is "
                 f"{scores['accuracy']['greedy']:.3f} (test songs {greedy:.3f})."
             )
     matrix = about["changes"]

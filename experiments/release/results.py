@@ -50,8 +50,8 @@ def document() -> str:
         ),
         card.paragraph(
             "Scores over all tracks. `test`: test songs of the model's own data; other rows are of",
-            "collections that it has not seen. `nearest training row`: the training row with the",
-            "most equal tokens, taken as the reconstruction of a test row. `no event` and",
+            "songs that it was not trained on, too. `nearest training row`: the training row with",
+            "the most equal tokens, taken as the reconstruction of a test row. `no event` and",
             "`unigram` are the accuracies of these baselines.",
         ),
         "## Samples",

@@ -94,6 +94,10 @@ def write(
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         numpy.save_file(tensors, partial, metadata={_KEY: json.dumps(header)})
+        # safetensors lets only the owner read its files. A umask is read by setting it.
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)
         partial.replace(path)
     except SafetensorError as error:
         reason = " ".join(str(error).split())

@@ -16,6 +16,8 @@ from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.mixture import FittedPrior
+from musicvae_jax.models.registry import build_model
+from musicvae_jax.tasks import get_task
 from tests.support.model_cases import case
 
 # Two Gaussians over the four dimensions of the models in `model_cases`.
@@ -163,3 +165,12 @@ def test_wrong_files_are_refused(tmp_path: pathlib.Path) -> None:
         save_file(tensor, path, metadata={"musicvae_jax": json.dumps(about)})
         with pytest.raises(InputError, match=f"bad: {message}"):
             safetensors_file.read(path)
+
+
+def test_a_file_has_the_permissions_of_any_other(tmp_path: pathlib.Path) -> None:
+    config = get_task("mel_2bar").config.replace(encoder_sizes=(4,), decoder_sizes=(4,), z_size=2)
+    params = build_model(config).init(jax.random.key(0))
+    safetensors_file.write(tmp_path / "model.safetensors", config, params)
+    (tmp_path / "other").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("model.safetensors", "other")]
+    assert modes[0] == modes[1]
