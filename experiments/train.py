@@ -49,8 +49,6 @@ from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.training import fine_tuning, loop
 from musicvae_jax.training.step import init_state
 
-# Written into the folder of a run that began with another's parameters.
-INIT_FROM = "init_from.json"
 # Exit code of a run that was ended because its steps changed no parameter.
 STOOD_STILL = 3
 
@@ -88,7 +86,7 @@ def first_params(config: Config, folder: pathlib.Path, init_from: str | None) ->
     Raises:
       InputError: there is no such checkpoint, nothing of it fits, or the run began elsewhere.
     """
-    path = folder / INIT_FROM
+    path = folder / run_folder.INIT_FROM
     known = json.loads(path.read_text())["init_from"] if path.is_file() else None
     has_steps = (folder / checkpoints.FOLDER).is_dir() and any(
         place.name.isdecimal() for place in (folder / checkpoints.FOLDER).iterdir()

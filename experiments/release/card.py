@@ -202,7 +202,7 @@ def training(about: dict[str, Any], path: pathlib.Path) -> str:
     commit = f" (commit {about['commit'][:12]})" if about["commit"] else ""
     return (
         f"{about['minutes']} minutes of training steps on {about['cores']} shared CPU cores, seed "
-        f"{about['seed']}, {about['step']:,} steps{commit}:\n\n"
+        f"{about['seed']}; step {about['step']:,} of the last command{commit}:\n\n"
         f"```\n{about['command']}\n```\n\nSHA-256:\n\n```\n" + "\n".join(hashes) + "\n```"
     )
 

@@ -120,21 +120,21 @@ def write_model(path: pathlib.Path, vae: MusicVAE, vectors: Vectors, about: dict
 
 def facts(options: Options, vae: MusicVAE, store: data.Store) -> dict[str, Any]:
     """Return where the model comes from: task, sizes, training, data."""
-    folder = pathlib.Path(options.run_dir)
-    started = json.loads((folder / run_record.STARTS).read_text().splitlines()[0])
-    places = {"run_dir": f"runs/{options.name}", "data_dir": f"data/{vae.task.name}"}
-    command = started["command"]
-    for flag, place in places.items():
-        command = re.sub(rf"--{flag}=\S+", f"--{flag}={place}", command)
+    runs = _runs(pathlib.Path(options.run_dir))
+    started = _start(runs[-1])
+    minutes = (
+        sum(training_seconds(run, run_folder.read_config(run).train.batch_size) for run in runs)
+        / 60
+    )
     return {
         "task": vae.task.name,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(vae.params)),
         "architecture": vae.config.model.architecture,
-        "command": command,
+        "command": "\n".join(_commands(runs, options.name, vae.task.name)),
         "commit": (started.get("git") or {}).get("commit"),
         "seed": vae.config.train.seed,
         "step": vae.step,
-        "minutes": round(training_seconds(folder, vae.config.train.batch_size) / 60),
+        "minutes": round(minutes),
         "cores": started["machine"]["cores"],
         "devices": started["machine"]["devices"],
         "data": {
@@ -144,6 +144,35 @@ def facts(options: Options, vae: MusicVAE, store: data.Store) -> dict[str, Any]:
             "sha256": store.meta["sha256"],
         },
     }
+
+
+def _runs(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return a run and those that its parameters come from, the first one first."""
+    path = folder / run_folder.INIT_FROM
+    if not path.is_file():
+        return [folder]
+    before = pathlib.Path(json.loads(path.read_text())["init_from"])
+    return [*(_runs(before) if before.is_dir() else []), folder]
+
+
+def _start(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the record of a run's first start."""
+    record: dict[str, Any] = run_record.read_starts(folder)[0]
+    return record
+
+
+def _commands(runs: Sequence[pathlib.Path], name: str, task: str) -> list[str]:
+    """Return the commands of the runs, with folders that anybody may have."""
+    commands = []
+    for number, run in enumerate(runs, start=1):
+        place = f"runs/{name}" if number == len(runs) else f"runs/{name}_part{number}"
+        places = {"run_dir": place, "data_dir": f"data/{task}"}
+        places["init_from"] = f"runs/{name}_part{number - 1}"
+        command = _start(run)["command"]
+        for flag, folder in places.items():
+            command = re.sub(rf"--{flag}=\S+", f"--{flag}={folder}", command)
+        commands.append(command)
+    return commands
 
 
 def training_seconds(folder: pathlib.Path, batch_size: int) -> float:

@@ -20,6 +20,7 @@ from musicvae_jax.data import Store
 
 CONFIG = "config.json"
 DATA = "data.json"
+INIT_FROM = "init_from.json"
 
 
 def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -> pathlib.Path:

@@ -118,7 +118,7 @@ def test_a_run_begins_with_the_parameters_of_another(
     text = capsys.readouterr().out
     assert "step 3:" in text
     assert "new encoder/cell_0/fw/kernel: of another shape, (98, 32) -> (99, 36)" in text
-    assert json.loads((folder / train.INIT_FROM).read_text())["left"] == []
+    assert json.loads((folder / run_folder.INIT_FROM).read_text())["left"] == []
     # Stopped before its first checkpoint, it must not begin elsewhere.
     with pytest.raises(InputError, match=r"started from .*checkpoints/3; give that again"):
         train.first_params(wider, folder, None)
