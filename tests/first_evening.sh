@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A first evening with README.md: its lines under "Install" and "Your own music" are run literally
-# on twelve MIDI files, then every command that was printed after "next:". Only training is cut
-# short: each command that trains gets STEPS.
+# A first evening with README.md: its lines under "Install", the first music of a packaged model and
+# its lines under "Your own music" are run literally, on twelve MIDI files, then every command that
+# was printed after "next:". Only training is cut short: each command that trains gets STEPS.
 #
 #   tests/first_evening.sh editable    installs the clone, as README does
 #   tests/first_evening.sh wheel       installs a wheel in an environment elsewhere
@@ -74,6 +74,9 @@ for number in range(12):
     row[::2] = 40 + np.cumsum(generator.integers(-2, 3, len(row) // 2)).clip(-15, 15)
     write_midi(f"midi_folder/song {number}.mid", row, "mel_2bar")
 PYTHON
+
+say_and_run "$(grep '^musicvae generate --model' "$root/README.md")"
+ls first/*.wav first/*.png > /dev/null
 
 while IFS= read -r line; do say_and_run "$line"; done < <(block "Your own music")
 next=$(awk '/next:$/ { on = 1; next } on && /^  / { print substr($0, 3); next } { on = 0 }' \
