@@ -94,16 +94,20 @@ def write(
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         numpy.save_file(tensors, partial, metadata={_KEY: json.dumps(header)})
-        # safetensors lets only the owner read its files. A umask is read by setting it.
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)
+        partial.chmod(_usual_mode())
         partial.replace(path)
     except SafetensorError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be written: {reason}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _usual_mode() -> int:
+    """Return the permissions of new files: safetensors lets nobody but the owner read its own."""
+    umask = os.umask(0)  # it is read by setting it
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def _rounded(name: str, array: Any, dtype: str) -> np.ndarray:

@@ -31,7 +31,7 @@ def analysed(run_dir: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
 
 def test_the_summary_names_every_family_and_the_files(analysed: tuple[str, pathlib.Path]) -> None:
     text, folder = analysed
-    assert "mel_2bar, 24 samples at temperature 1, 24 test rows, 64 train rows" in text
+    assert "mel_2bar, 24 samples from N(0, I) at temperature 1, 24 test rows, 64 train rows" in text
     assert "distances between 12 rows and 12" in text
     families = re.findall(r"^(\w+) +[\d.]+ \[", text, re.MULTILINE)
     assert families == ["rhythm", "melody", "originality"]

@@ -151,7 +151,7 @@ def test_every_command_that_samples_takes_the_fitted_prior(
         standard = _run(f"experiments.{name}", *place, *more, "--prior=standard")
         assert "samples from N(0, I)" in standard
     continued = [f"--data_dir={folder / 'store'}", "--split=validation", "--mode=continue"]
-    continued += ["--num=1", "--bars=2", "--drift=1", "--format=midi"]
+    continued += ["--num=1", "--bars=2", "--drift=1", "--format=midi", "--overwrite"]
     for prior_name in ("fitted", "standard"):
         text = _run("experiments.generate", *place, *continued, f"--prior={prior_name}")
         assert ("prior: the fitted prior" in text) == (prior_name == "fitted")

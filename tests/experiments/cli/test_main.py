@@ -85,7 +85,7 @@ def test_commands_that_start_others_find_ours(script: pathlib.Path, folder: path
     done = run(script, "demo", "--input=no_such_folder", folder=folder)
     assert done.returncode == 2
     assert done.stderr == "error: input: there is no file or folder no_such_folder\n"
-    shown = done.stdout.splitlines()[1]
+    shown = [line for line in done.stdout.splitlines() if line.startswith("$ ")][-1]
     assert shown.startswith(f"$ {script} prepare --input=no_such_folder --task=mel_2bar")
 
 
