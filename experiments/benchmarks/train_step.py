@@ -287,7 +287,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 5, "Rounds in which every side is timed in turn.", 1)
     flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a side in a round.", 0.0)
     flags.DEFINE_string("dtype", "auto", "Type of the matrix products: auto, float32, bfloat16.")
-    flags.DEFINE_string("lstm_backend", "auto", "LSTM implementation: auto, xla, cudnn.")
+    flags.DEFINE_string("lstm_backend", "auto", "LSTM implementation: auto, xla, native, cudnn.")
     flags.DEFINE_boolean("json", False, "Print one JSON line per configuration instead.")
 
 
