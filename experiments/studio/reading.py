@@ -8,6 +8,7 @@ import numpy as np
 
 from data_pipeline.extraction.engines import extract_file
 from data_pipeline.extraction.offers import Offers, read_offers
+from data_pipeline.fast import rows
 from data_pipeline.reading.notes import ReadError
 
 WINDOWS_PER_FILE = 16
@@ -30,6 +31,12 @@ class Windows(NamedTuple):
     tokens: np.ndarray
     num_found: int
     why_empty: str | None
+
+
+def compile_reader(job: Job) -> None:
+    """Compile the MIDI reader, which the first use on a machine takes many seconds for."""
+    del job
+    rows.warm_up()
 
 
 def offers(job: Job) -> Offers | str:

@@ -6,6 +6,7 @@ note-seq needs of a MusicXML file, in the child.
 
 from __future__ import annotations
 
+import functools
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ MAX_NAME = 200  # characters
 MAX_WINDOWS_OF_A_TRACK, MAX_TRACKS, MAX_DROPPED = 128, 64, 64
 # A user waits for it; larger files are for `prepare`.
 LIMITS = Limits(cpu_seconds=6.0, wall_seconds=8.0)
+# Compiling the MIDI reader, once on a machine, takes longer than a file may.
+COMPILE_LIMITS = Limits(cpu_seconds=300.0, wall_seconds=900.0)
 NUM_CHILDREN = 2
 # One request at a time has children, so that many uploads do not fill the memory.
 _TURN = threading.Lock()
@@ -124,13 +127,29 @@ def split_files(body: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def warm_up() -> None:
-    """Start the process that children fork from, which takes seconds the first time."""
-    _in_children(reading.offers, [Job("empty", b"", "mel_2bar", METERS[0])])
+    """Compile the reader and start the process that children fork from: it takes seconds."""
+    with _TURN:
+        _compile_reader()
+
+
+@functools.cache
+def _compile_reader() -> None:
+    """Compile the MIDI reader in a child, or find it compiled."""
+    job = Job("empty", b"", "mel_2bar", METERS[0])
+    for _ in run_isolated(
+        reading.compile_reader,
+        [(0, job)],
+        num_workers=1,
+        limits=COMPILE_LIMITS,
+        preload=reading.PRELOAD,
+    ):
+        pass
 
 
 def _in_children(function: Callable[[Job], Any], jobs: list[Job]) -> list[Any]:
     """Run jobs in child processes; return their values, or texts that say why there is none."""
     with _TURN:
+        _compile_reader()
         outcomes = dict(
             run_isolated(
                 function,
