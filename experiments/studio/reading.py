@@ -8,7 +8,6 @@ import numpy as np
 
 from data_pipeline.extraction.engines import extract_file
 from data_pipeline.extraction.offers import Offers, read_offers
-from data_pipeline.fast import rows
 from data_pipeline.reading.notes import ReadError
 
 WINDOWS_PER_FILE = 16
@@ -35,6 +34,9 @@ class Windows(NamedTuple):
 
 def compile_reader(job: Job) -> None:
     """Compile the MIDI reader, which the first use on a machine takes many seconds for."""
+    # Loaded here: the server itself needs no compiler.
+    from data_pipeline.fast import rows
+
     del job
     rows.warm_up()
 
