@@ -232,7 +232,7 @@ def _run_layer(config: Config) -> cudnn.RunLayer | None:
 
 
 def uses_native(config: Config) -> bool:
-    """Tell whether this process trains a configuration with the kernel of `native.py`.
+    """Tell whether this process runs the LSTMs of a model by the kernel of `native.py`.
 
     "auto" takes it for float32 on a CPU that is one device: XLA cannot divide a call of it.
 

@@ -255,7 +255,7 @@ def test_a_body_of_100_mb_is_refused_and_not_kept(is_chunked: bool) -> None:
         for _ in range(100):
             yield part
 
-    connection = http.client.HTTPConnection("127.0.0.1", port(), timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port(), timeout=1800)
     headers = dict(JSON) if is_chunked else {**JSON, "Content-Length": str(100 * 2**20)}
     connection.request("POST", "/api/sample", parts(), headers, encode_chunked=is_chunked)
     reply = connection.getresponse()
