@@ -26,6 +26,8 @@ OUT_OF_TIME = "took too long"
 OUT_OF_MEMORY = "needs too much memory"
 CRASHED = "crashed the reader"
 FAILED = "error in the reader"
+# A guard against waiting for ever; a start takes seconds, with `setup` a few minutes.
+START_SECONDS = 1800.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class _Worker:
         theirs.close()
         self.ready = False
         self.job: tuple[Any, Any] | None = None
-        self.deadline = float("inf")
+        self.deadline = time.monotonic() + START_SECONDS
 
     def give(self, job: tuple[Any, Any], limits: Limits) -> None:
         """Start a job (key, payload)."""
@@ -107,7 +109,7 @@ def run_isolated(
       setup: called once in each child; no job's time.
 
     Raises:
-      RuntimeError: a child cannot start.
+      RuntimeError: a child cannot start, or not in `START_SECONDS`.
     """
     limits = limits or Limits()
     context = _context([function.__module__, *preload])
@@ -185,12 +187,14 @@ def _outcome(worker: _Worker, limits: Limits) -> tuple[Outcome | None, bool]:
                 raise RuntimeError(f"a worker process ended at its start, code {code}") from None
             return _death(code, limits), False
         if not worker.ready:
-            worker.ready = True
+            worker.ready, worker.deadline = True, float("inf")
             return None, True
         worker.job, worker.deadline = None, float("inf")
         outcome = message
         if outcome.reason != OUT_OF_MEMORY:
             return outcome, True
+    elif not worker.ready:
+        raise RuntimeError(f"a worker process did not start in {START_SECONDS:g} s")
     # A child that ran out of memory may not release it; starting a new one is cheap.
     worker.end()
     return outcome, False

@@ -28,7 +28,7 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.run_options import check_ranges
-from experiments.studio import static_files, uploads, warm_up
+from experiments.studio import ending, static_files, uploads, warm_up
 from experiments.studio.models import StudioModel, load
 from experiments.studio.safety import LOOPBACK_NAMES, Access
 from experiments.studio.worker import Worker
@@ -146,6 +146,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     options = cli.options_from_flags(Options)
     check_extra()
+    ending.end_on_signals()
     compile_cache.switch_on()
     with listen(options.host, options.port) as listening:
         port = listening.getsockname()[1]

@@ -6,9 +6,6 @@ Imported inside a function of `__main__`, because both come with the extra `stud
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 import socket
 import sys
 import traceback
@@ -24,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from experiments.studio import examples, rows, uploads
+from experiments.studio import ending, examples, rows, uploads
 from experiments.studio.actions import ACTIONS
 from experiments.studio.downloads import DOWNLOADS, Download
 from experiments.studio.errors import TOO_LARGE, WRONG_TYPE, WRONG_VALUE, RefusedError
@@ -199,15 +196,11 @@ def _static(files: dict[str, StaticFile]) -> Callable[..., Any]:
 
 
 class _Server(uvicorn.Server):
-    """A server that ends at once: nothing is half-written, and a program may be compiling."""
+    """A server that does not wait for its connections."""
 
     def handle_exit(self, sig: int, frame: types.FrameType | None) -> None:
-        """End the process on Ctrl-C and SIGTERM."""
-        sys.stdout.flush()
-        for child in multiprocessing.active_children():  # they read uploads
-            child.kill()
-        os.write(2, b"studio: stopped\n")
-        os._exit(128 + signal.Signals(sig))
+        """End the process."""
+        ending.end(sig, frame)
 
 
 def serve(app: Guard, listening: socket.socket) -> None:

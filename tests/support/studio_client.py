@@ -23,6 +23,8 @@ from tests.support import model_cases
 
 MODELS = ("mel_2bar", "drums_2bar", "trio_16bar")
 PAGE = {"/": StaticFile(b"page", b"compressed", "text/html; charset=utf-8", '"1"')}
+# Many minutes: the first upload on a new machine waits until the MIDI reader is compiled.
+TIMEOUT_SECONDS = 900
 JSON, BYTES = {"Content-Type": "application/json"}, {"Content-Type": "application/octet-stream"}
 
 
@@ -78,7 +80,7 @@ def request(
     to: int | None = None,
 ) -> Reply:
     """Send one request, with the headers given and no others that a browser would add."""
-    connection = http.client.HTTPConnection("127.0.0.1", to or port(), timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", to or port(), timeout=TIMEOUT_SECONDS)
     try:
         connection.request(method, path, body, dict(headers or {}))
         reply = connection.getresponse()

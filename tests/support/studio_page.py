@@ -51,18 +51,30 @@ def serve(task_names: tuple[str, ...]) -> Iterator[str]:
     worker = Worker()
     models = {name: make_model(name, worker) for name in task_names}
     app = make_app(models, static_files.load(), Access())
-    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", ws="none")
+    # A browser may keep connections open: the server must not wait for them when it ends.
+    config = uvicorn.Config(
+        app,
+        port=0,
+        lifespan="off",
+        log_level="error",
+        ws="none",
+        timeout_graceful_shutdown=5,
+    )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    end = time.monotonic() + TIMEOUT_MS / 1000
     try:
         while not server.started:
+            assert thread.is_alive(), "the server ended at its start"
+            assert time.monotonic() < end, "the server does not start"
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(TIMEOUT_MS / 1000)
+        assert not thread.is_alive(), "the server does not end"
 
 
 def wait(page: Page, condition: str, argument: Any = None) -> None:

@@ -154,3 +154,14 @@ class Unreadable:
 def test_a_child_that_cannot_start_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="a worker process ended at its start, code 1"):
         list(run_isolated(Unreadable(), [(0, "a")], num_workers=1, limits=NO_HURRY))
+
+
+def test_a_child_that_does_not_get_ready_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "START_SECONDS", 0.5)
+    with pytest.raises(RuntimeError, match=r"a worker process did not start in 0\.5 s"):
+        list(run_isolated(misbehave, [(0, "a")], num_workers=1, limits=NO_HURRY, setup=sleep))
+
+
+def sleep() -> None:
+    """Keep a child from its first job."""
+    time.sleep(600)

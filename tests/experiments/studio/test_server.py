@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +28,8 @@ from musicvae_jax.config import InputError
 from tests.support.studio_client import models, post, tokens_of
 from tests.support.untrained_run import make_run
 
+# Against waiting for ever; no machine is so slow.
+GUARD_SECONDS = 900.0
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PROGRAMS = ("_encode", "_generate", "_greedy", "_chain_windows")
 
@@ -36,15 +40,15 @@ def test_requests_come_before_the_background() -> None:
 
     def first() -> None:
         begun.set()
-        hold.wait()
+        hold.wait(GUARD_SECONDS)
 
     worker.later(first)
-    begun.wait()
+    assert begun.wait(GUARD_SECONDS)
     worker.later(lambda: order.append("first program"))
     last = worker.later(lambda: order.append("second program"))
     worker.soon(lambda: order.append("request"))
     hold.set()
-    last.result()
+    last.result(GUARD_SECONDS)
     assert order == ["request", "first program", "second program"]
 
 
@@ -142,19 +146,46 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         command.check_extra()
 
 
-def test_the_command_serves_until_it_is_interrupted(tmp_path: pathlib.Path) -> None:
-    run = make_run(tmp_path, "drums_2bar")
+@contextlib.contextmanager
+def studio(run: str, log: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the command; it is killed if it has not ended after `GUARD_SECONDS`.
+
+    Its errors go to a file: the end of a pipe would come only when the last child has ended.
+    """
     line = [sys.executable, "-m", "experiments.studio", f"--run_dir={run}", "--port=0"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(line, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            line, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        guard = threading.Timer(GUARD_SECONDS, process.kill)
+        guard.daemon = True
+        guard.start()
+        try:
+            yield process
+        finally:
+            guard.cancel()
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_a_signal_ends_it(number: int, tmp_path: pathlib.Path) -> None:
+    run, log = make_run(tmp_path, "drums_2bar"), tmp_path / "log"
+    with studio(run, log) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
         about = process.stdout.readline()
+        assert about.startswith("run: 2 bars of drums, 0.0"), log.read_text()
         where = process.stdout.readline().split()[1]
-        with urllib.request.urlopen(f"{where}api/models") as reply:
+        with urllib.request.urlopen(f"{where}api/models", timeout=GUARD_SECONDS) as reply:
             (model,) = json.load(reply)["models"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
-        assert process.stderr.read() == "studio: stopped\n"
-    assert about.startswith("run: 2 bars of drums, 0.0")
+        process.send_signal(number)
+        assert process.wait(GUARD_SECONDS) == 128 + number
+    assert log.read_text() == "studio: stopped\n"
     assert model["name"] == "run"
+
+
+def test_the_process_ends_even_if_it_cannot_say_so() -> None:
+    program = "import os; from experiments.studio import ending; os.close(2); ending.end(15)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=GUARD_SECONDS)
+    assert done.returncode == 128 + signal.SIGTERM
