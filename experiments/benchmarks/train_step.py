@@ -4,12 +4,14 @@ Example:
   python -m experiments.benchmarks.train_step --only=drums_2bar_256,mel_16bar_256
 
 A step is: forward, backward, clip to norm 1, Adam. All sides start from equal parameters and must
-give equal losses before anything is timed. The *plain* PyTorch model multiplies one-hot tokens and
-repeats z at every step, as users write it; the *lean* one looks tokens up and multiplies z once,
-as ours does (`support/torch_model.py`). The table shows the operations per row of both forms. Each
-runs eagerly and compiled, in bfloat16 also with autocast (and TF32 on a GPU); the fastest way of
-each form is shown. A round lasts at least a second per side. `ratio` is the time of the faster form
-divided by ours, the median over the rounds.
+give equal losses before anything is timed. Ours is the program of `train`, which makes
+`steps_per_dispatch` steps per call, and gathers their batches and draws their noise. The *plain*
+PyTorch model multiplies one-hot tokens and repeats z at every step, as users write it; the *lean*
+one looks tokens up and multiplies z once, as ours does (`support/torch_model.py`). The table shows
+the operations per row of both forms. Each runs eagerly and compiled, in bfloat16 also with autocast
+(and TF32 on a GPU); the fastest way of each form is shown. A round lasts at least a second per
+side. `ratio` is the time of the faster form divided by ours, the median over the rounds;
+`autocast` is the same for the fastest way with autocast.
 
 Without --only: on a CPU the two small configurations and the demo, on an accelerator all published
 ones too. --lstm_backend=cudnn --dtype=float32 measures cuDNN's LSTM (one NVIDIA GPU) instead of our
@@ -35,10 +37,12 @@ from experiments.benchmarks.support import machine
 from experiments.cli import operation_counts
 from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.devices import sharding
 from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.variables import variables_from_params
 from musicvae_jax.tasks import TASKS, get_task
-from musicvae_jax.training.step import Batch, init_state, make_train_step
+from musicvae_jax.training.program import Dispatch
+from musicvae_jax.training.step import Batch, init_state
 
 LOSS_TOLERANCE = 1e-4  # relative
 
@@ -52,7 +56,8 @@ class Row:
       rates: way -> rows per second, medians over the rounds. Ways are "ours" and the form of a
         PyTorch model, "plain" or "lean", with how it runs: "plain compiled autocast".
       plain, lean: the fastest way of each form.
-      ratios: form -> median over the rounds of the time of its fastest way divided by ours.
+      ratios: form -> median over the rounds of the time of its fastest way divided by ours; also
+        "autocast", for the fastest way with autocast, except in float32.
       operations, plain_operations: per row, forward and backward, of ours and of the plain form.
     """
 
@@ -107,30 +112,33 @@ def random_batch(config: Config) -> Batch:
     return Batch(jnp.asarray(rows, jnp.int32), jnp.asarray(eps, jnp.float32))
 
 
-class OurStep:
-    """A compiled training step and the state it carries."""
+class OurSteps:
+    """The program of several training steps that `train` runs, and the state it carries.
+
+    Attributes:
+      state: training state after the last call.
+      steps: number of steps per call.
+      params: parameters before the first step.
+      compile_seconds: time to build the program.
+      memory_gigabytes: memory of a call.
+    """
 
     def __init__(self, model: VAE, config: Config, batch: Batch) -> None:
         self.state = init_state(model, config)
-        # Step 0 has weight 0 on the KL term; PyTorch's step has beta from the start.
-        self.state = dataclasses.replace(self.state, step=jnp.int32(1))
-        self.batch = batch
-        step = jax.jit(make_train_step(model, config), donate_argnums=0)
-        lowered = step.lower(self.state, batch)
-        compiled: list[Any] = []
-        self.compile_seconds = machine.seconds(lambda: compiled.append(lowered.compile()))
-        self.step = compiled[0]
-        memory = self.step.memory_analysis()
-        self.memory_gigabytes = (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        ) / 1e9
+        self.params = jax.device_get(self.state.params)
+        mesh, rows = sharding.make_mesh(), np.asarray(batch.tokens)
+        built: list[Dispatch] = []
+        self.compile_seconds = machine.seconds(
+            lambda: built.append(Dispatch(model, config, rows, mesh, self.state))
+        )
+        self._dispatch = built[0]
+        self.memory_gigabytes = self._dispatch.memory_bytes / 1e9
+        self.steps, self._done = self._dispatch.size, 0
 
     def __call__(self) -> None:
-        """Make one step and wait for it."""
-        self.state, measured = self.step(self.state, self.batch)
+        """Make the steps of a call and wait for them."""
+        self.state, measured = self._dispatch(self.state, self._done, self.steps)
+        self._done += self.steps
         jax.block_until_ready(measured)
 
 
@@ -224,10 +232,9 @@ def measure(name: str, config: Config, rounds: int, min_seconds: float, matrix_r
       InputError: the sides do not compute the same loss.
     """
     batch, model = random_batch(config), build_vae(config)
-    ours = OurStep(model, config, batch)
-    params = ours.state.params
-    variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}
-    loss = our_loss(model, config, params, batch)
+    ours = OurSteps(model, config, batch)
+    variables = {k: np.asarray(v) for k, v in variables_from_params(ours.params).items()}
+    loss = our_loss(model, config, ours.params, batch)
     theirs = torch_steps(config, variables, batch)
     difference = max(abs(step.loss().item() - loss) / abs(loss) for step in theirs.values())
     if config.train.dtype == "float32" and difference > LOSS_TOLERANCE:
@@ -236,10 +243,12 @@ def measure(name: str, config: Config, rounds: int, min_seconds: float, matrix_r
     for call in calls.values():
         call()
     times = machine.in_turns(calls, rounds, min_seconds)
+    times["ours"] = [seconds / ours.steps for seconds in times["ours"]]
     rates = {way: config.train.batch_size / statistics.median(t) for way, t in times.items()}
     fastest = {
-        form: machine.fastest(times, [way for way in theirs if way.startswith(form)])
-        for form in ("plain", "lean")
+        form: machine.fastest(times, [way for way in theirs if form in way])
+        for form in ("plain", "lean", "autocast")
+        if any(form in way for way in theirs)
     }
     counted = operation_counts.count(config)
     tflops = rates["ours"] * counted.operations / 1e12
@@ -264,19 +273,20 @@ def measure(name: str, config: Config, rounds: int, min_seconds: float, matrix_r
 
 HEADER = (
     f"{'configuration':20}{'batch':>6}{'compile':>8}{'memory':>8}{'MFLOP/row':>11}{'plain':>9}"
-    f"{'ours':>9}{'plain':>9}{'lean':>9}{'ratio':>7}{'loss':>9}{'share':>7}{'floor':>9}\n"
+    f"{'ours':>9}{'plain':>9}{'lean':>9}{'ratio':>7}{'autocast':>9}{'loss':>9}{'share':>7}{'floor':>9}\n"
     f"{'':20}{'':>6}{'s':>8}{'GB':>8}{'ours':>11}{'':>9}"
-    f"{'rows/s':>9}{'rows/s':>9}{'rows/s':>9}{'':>7}{'differs':>9}{'':>7}{'rows/s':>9}"
+    f"{'rows/s':>9}{'rows/s':>9}{'rows/s':>9}{'':>7}{'':>9}{'differs':>9}{'':>7}{'rows/s':>9}"
 )
 
 
 def line(row: Row) -> str:
     """Return a row as text."""
+    autocast = f"{row.ratios['autocast']:.2f}" if "autocast" in row.ratios else "-"
     return (
         f"{row.name:20}{row.batch_size:6}{row.compile_seconds:8.1f}{row.memory_gigabytes:8.2f}"
         f"{row.operations / 1e6:11.1f}{row.plain_operations / 1e6:9.1f}"
         f"{row.rates['ours']:9.1f}{row.rates[row.plain]:9.1f}{row.rates[row.lean]:9.1f}"
-        f"{row.ratio:7.2f}{row.loss_difference:9.1e}{row.share_of_matrix_rate:7.2f}"
+        f"{row.ratio:7.2f}{autocast:>9}{row.loss_difference:9.1e}{row.share_of_matrix_rate:7.2f}"
         f"{row.floor_rows_per_second:9.1f}"
     )
 
@@ -288,6 +298,7 @@ def define_flags() -> None:
     flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a side in a round.", 0.0)
     flags.DEFINE_string("dtype", "auto", "Type of the matrix products: auto, float32, bfloat16.")
     flags.DEFINE_string("lstm_backend", "auto", "LSTM implementation: auto, xla, native, cudnn.")
+    flags.DEFINE_integer("cpu_devices", 1, "Number of devices that a CPU is divided into.", 1)
     flags.DEFINE_boolean("json", False, "Print one JSON line per configuration instead.")
 
 
@@ -295,6 +306,7 @@ def main(argv: Sequence[str]) -> None:
     """Time the chosen configurations and print the table."""
     del argv
     values, configs = flags.FLAGS, all_configs()
+    jax.config.update("jax_num_cpu_devices", values.cpu_devices)
     on_cpu = jax.default_backend() == "cpu"
     names = values.only or ([*small_configs(), "demo"] if on_cpu else list(configs))
     for name in names:
