@@ -4,6 +4,7 @@ Example:
   python -m experiments.train --preset=demo --data_dir=data/folk --run_dir=runs/demo
 
 An interrupted run (Ctrl-C included) resumes when you run the same command again. With
+--sample_every=STEPS it writes what it generates to RUN/samples while it trains. With
 --multihost several machines train together (experiments/launch).
 """
 

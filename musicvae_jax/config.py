@@ -281,6 +281,7 @@ class RunConfig:
       log_every: steps between progress lines and metric records.
       eval_every: steps between validations.
       save_every: steps between checkpoints; a validation better than all before saves, too.
+      sample_every: steps between samples, written to RUN/samples; 0: none.
       steps_per_dispatch: optimiser steps per call to the device.
       eval_examples: validation rows scored each time, 0 for all.
       data_placement: where the training rows are kept: "device", "host", or "auto" (on the device
@@ -307,6 +308,7 @@ class RunConfig:
     log_every: int = 100
     eval_every: int = 1000
     save_every: int = 1000
+    sample_every: int = 0
     steps_per_dispatch: int = 10
     eval_examples: int = 4096
     data_placement: str = "auto"
@@ -325,7 +327,13 @@ class RunConfig:
         periods = ("log_every", "eval_every", "save_every")
         for name in ("train_steps", *periods, "steps_per_dispatch", "model_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("eval_examples", "stop_patience", "stop_min_delta", "stop_after_skipped"):
+        for name in (
+            "sample_every",
+            "eval_examples",
+            "stop_patience",
+            "stop_min_delta",
+            "stop_after_skipped",
+        ):
             _require_number(name, getattr(self, name), 0, 1e30, "0 or more")
         _require_choice("stop_metric", self.stop_metric, VALIDATION_METRICS)
         _require_choice("data_placement", self.data_placement, DATA_PLACEMENTS)

@@ -68,6 +68,13 @@ def piano_roll_png(
     write_whole(path, style.png(canvas.figure()))
 
 
+def read_png(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a picture: uint8 [height, width, channels]."""
+    from matplotlib.image import imread
+
+    return np.rint(imread(path) * 255).astype(np.uint8)
+
+
 @style.applied()
 def piano_roll_svg(
     row: np.ndarray, task: Task, *, width: float = 350, qpm: float | None = None

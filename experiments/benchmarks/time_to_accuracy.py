@@ -29,6 +29,7 @@ from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import RECIPES, get_task
 from musicvae_jax.training import callbacks, loop
+from musicvae_jax.training.samples import Samples
 
 TARGET = 0.45
 ROWS = 1664  # of the recorded task's evaluation rows
@@ -53,6 +54,9 @@ class Curve:
     def validated(self, step: int, figures: dict[str, float]) -> None:
         """Keep the scores of a step."""
         self.validations[step] = figures
+
+    def sampled(self, step: int, samples: Samples) -> None:
+        """Nothing to keep."""
 
     def saved(self, step: int) -> None:
         """Nothing to keep."""

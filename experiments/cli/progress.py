@@ -1,4 +1,4 @@
-"""Progress of a run: printed lines, `metrics.jsonl`, TensorBoard."""
+"""Progress of a run: printed lines, `metrics.jsonl`, samples, TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from experiments.generation import training_samples
 from musicvae_jax.storage import run_folder
 from musicvae_jax.training import callbacks
+from musicvae_jax.training.samples import Samples
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -102,6 +104,15 @@ class Recorder:
         )
         self._record(step, "validation", figures)
 
+    def sampled(self, step: int, samples: Samples) -> None:
+        """Write the samples as files, and show them in TensorBoard."""
+        task_name = run_folder.read_config(self._run_dir).task
+        shown = training_samples.write(self._run_dir, task_name, step, samples)
+        if self._tensorboard:
+            self._tensorboard.add_image("samples", shown.picture, step, dataformats="HWC")
+            rate = shown.sample_rate
+            self._tensorboard.add_audio("samples", shown.sound, step, sample_rate=rate)
+
     def saved(self, step: int) -> None:
         """Print that a checkpoint was written."""
         self._say(f"step {step:>7,} saved")
@@ -126,6 +137,9 @@ class Silent:
         """Do nothing."""
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
+        """Do nothing."""
+
+    def sampled(self, step: int, samples: Samples) -> None:
         """Do nothing."""
 
     def saved(self, step: int) -> None:

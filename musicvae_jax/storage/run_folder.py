@@ -6,6 +6,7 @@ RUN/starts.jsonl      one line per start: command, versions, commit, data hashes
 RUN/init_from.json    source of the initial parameters, if they are not random
 RUN/metrics.jsonl     one line per record
 RUN/tensorboard/      the same records for TensorBoard
+RUN/samples/          what the model generated after some steps (--sample_every)
 RUN/checkpoints/      the latest and the best checkpoint
 """
 

@@ -25,6 +25,7 @@ from musicvae_jax.sweep.program import SweepProgram, most_points, program_key
 from musicvae_jax.training import early_stopping, loop
 from musicvae_jax.training.callbacks import Observer
 from musicvae_jax.training.program import Validation
+from musicvae_jax.training.samples import make_sampler
 from musicvae_jax.training.step import (
     TrainState,
     count_parameters,
@@ -206,13 +207,13 @@ class _Group:
         mesh = make_mesh(self.devices[:1])
         rows = self.store.splits["validation"]
         validation = Validation(self.model, config, rows, mesh, states[0].params)
+        sampler = make_sampler(self.model, config, self.store, mesh, states[0].params)
         for run, state in zip(runs, states, strict=True):
             summary = loop.summary(run.config, self.store, mesh, state, program, validation)
             run.observer.started(summary)
         step = int(states[0].step)
-        trained = loop.Loop(runs, program, validation, should_stop, until=until).train(
-            program.stack(states), step
-        )
+        together = loop.Loop(runs, program, validation, should_stop, sampler, until=until)
+        trained = together.train(program.stack(states), step)
         return [found._replace(state=jax.device_get(found.state)) for found in trained]
 
     def _program(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from musicvae_jax.training.samples import Samples
+
 
 class Summary(NamedTuple):
     """Facts about a run that are known before its first step.
@@ -60,6 +62,9 @@ class Observer(Protocol):
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
         """Called after a validation."""
+
+    def sampled(self, step: int, samples: Samples) -> None:
+        """Called with rows generated after a step, every `sample_every` steps and at the end."""
 
     def saved(self, step: int) -> None:
         """Called after a checkpoint is written."""

@@ -27,6 +27,7 @@ from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.meter import Window
 from musicvae_jax.training.optimiser import hyperparameters
 from musicvae_jax.training.program import Dispatch, Validation, placed_like
+from musicvae_jax.training.samples import Sampler, make_sampler
 from musicvae_jax.training.standstill import Standstill
 from musicvae_jax.training.step import Metrics, TrainState, count_parameters, init_state
 
@@ -108,11 +109,12 @@ def fit(
                 state = dataclasses.replace(state, params=placed)
         program = Dispatch(model, config, store.splits["train"], mesh, state)
         validation = Validation(model, config, store.splits["validation"], mesh, state.params)
+        sampler = make_sampler(model, config, store, mesh, state.params)
         observer.started(summary(config, store, mesh, state, program, validation))
         run = Run(config, observer, checkpoints)
         # A stop request to one process stops all of them at the same step.
         stop = processes.agreed(mesh, should_stop)
-        return Loop([run], program, validation, stop).train(state, int(state.step))[0]
+        return Loop([run], program, validation, stop, sampler).train(state, int(state.step))[0]
 
 
 def check_rows(config: Config, store: data.Store) -> None:
@@ -229,6 +231,7 @@ class Loop:
       program: their compiled steps.
       validation: scores one run.
       should_stop: called between dispatches.
+      sampler: generates the samples of one run, if `sample_every` asks for any.
       until: step to stop at; None for `train_steps`.
     """
 
@@ -238,16 +241,17 @@ class Loop:
         program: Program,
         validation: Validation,
         should_stop: Callable[[], bool],
+        sampler: Sampler | None = None,
         *,
         until: int | None = None,
     ) -> None:
         self._runs, self._program, self._validation = runs, program, validation
-        self._should_stop = should_stop
+        self._should_stop, self._sampler = should_stop, sampler
         self._limits = limits = runs[0].config.run
-        self._periods = limits.log_every, limits.eval_every, limits.save_every
-        self._until = self._limits.train_steps if until is None else until
-        self._active = [True] * len(runs)
-        self._exhausted = [False] * len(runs)
+        self._periods = [limits.log_every, limits.eval_every, limits.save_every]
+        self._periods += [limits.sample_every] * (sampler is not None)
+        self._until = limits.train_steps if until is None else until
+        self._active, self._exhausted = [True] * len(runs), [False] * len(runs)
         self._causes = [""] * len(runs)
 
     def train(self, state: TrainState, step: int) -> list[Outcome]:
@@ -275,8 +279,7 @@ class Loop:
                 self._add(window, record, count, step)
                 running = None
                 state = self._handle(state, step, window)
-        if running:
-            jax.block_until_ready(running)
+        jax.block_until_ready(running)
         for n in self._still_active():
             self._save(n, self._program.run_state(state, n), step, math.inf)
         return [self._outcome(n, state, step) for n in range(len(self._runs))]
@@ -326,28 +329,35 @@ class Loop:
         return min(*left, max(in_time, 1))
 
     def _is_event(self, step: int) -> bool:
-        """Return whether a record, validation or checkpoint is due after `step`."""
+        """Return whether a record, validation, checkpoint or sample is due after `step`."""
         return step == self._limits.train_steps or any(step % p == 0 for p in self._periods)
 
     def _report(self, step: int, window: Window, is_record: bool) -> None:
         """Report progress to every observer; a heartbeat goes to the first one only."""
-        total = self._limits.train_steps
         for n in self._still_active() if is_record else self._still_active()[:1]:
-            progress = window.progress(n, step, total, is_record)
+            progress = window.progress(n, step, self._limits.train_steps, is_record)
             self._runs[n].observer.trained(progress)
 
     def _handle(self, state: TrainState, step: int, window: Window) -> TrainState:
-        """Record, validate and save as due; return the updated state."""
+        """Record, sample, validate and save as due; return the updated state."""
         limits, is_last = self._limits, step == self._limits.train_steps
         if is_last or step % limits.log_every == 0:
             self._report(step, window, True)
             window.restart()
         self._end_still()
+        if self._sampler and (is_last or step % limits.sample_every == 0):
+            self._sample(state, step, self._sampler)
         validates = len(self._validation.chosen) > 0 and (is_last or step % limits.eval_every == 0)
         if validates or is_last or step % limits.save_every == 0:
             state = self._validate_and_save(state, step, validates)
         window.resume_clock()
         return state
+
+    def _sample(self, state: TrainState, step: int, sampler: Sampler) -> None:
+        """Pass samples of each run to its observer."""
+        for n in self._still_active():
+            params = self._program.run_state(state, n).params
+            self._runs[n].observer.sampled(step, sampler(params))
 
     def _validate_and_save(self, state: TrainState, step: int, validates: bool) -> TrainState:
         """Validate each run if due, and save it if due or if it is the best so far."""

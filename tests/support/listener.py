@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from musicvae_jax.training import callbacks
+from musicvae_jax.training.samples import Samples
 
 
 @dataclasses.dataclass
@@ -15,6 +16,7 @@ class Listener:
     validations: list[dict[str, float]] = dataclasses.field(default_factory=list)
     saves: list[int] = dataclasses.field(default_factory=list)
     starts: list[int] = dataclasses.field(default_factory=list)
+    samples: dict[int, Samples] = dataclasses.field(default_factory=dict)
 
     def started(self, summary: callbacks.Summary) -> None:
         self.starts.append(summary.first_step)
@@ -25,6 +27,9 @@ class Listener:
 
     def validated(self, step: int, figures: dict[str, float]) -> None:
         self.validations.append({"step": step} | figures)
+
+    def sampled(self, step: int, samples: Samples) -> None:
+        self.samples[step] = samples
 
     def saved(self, step: int) -> None:
         self.saves.append(step)

@@ -91,6 +91,9 @@ PROGRAM = textwrap.dedent("""
         def validated(self, step, figures):
             self.validations[step] = figures["loss"]
 
+        def sampled(self, step, samples):
+            pass
+
         def saved(self, step):
             pass
 
