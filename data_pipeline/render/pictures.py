@@ -72,7 +72,7 @@ def read_png(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture: uint8 [height, width, channels]."""
     from matplotlib.image import imread
 
-    return np.rint(imread(path) * 255).astype(np.uint8)
+    return np.rint(imread(os.fspath(path)) * 255).astype(np.uint8)
 
 
 @style.applied()
