@@ -26,7 +26,7 @@ from musicvae_jax.interop.bundle_writer import write_bundle
 from musicvae_jax.interop.new_folder import new_folder
 from musicvae_jax.latent import attributes, fitted_prior
 from musicvae_jax.mixture import FittedPrior
-from musicvae_jax.models.registry import Params
+from musicvae_jax.models.registry import Params, find_architecture
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints
 
@@ -144,6 +144,8 @@ FORMATS = {
     "jax": Format(_write_jax, "jax"),
 }
 
+_OF_MAGENTA = ("tensorflow", "magentajs")
+
 
 def export(options: Options) -> pathlib.Path:
     """Write the model and return where.
@@ -164,6 +166,9 @@ def export(options: Options) -> pathlib.Path:
     chosen = FORMATS[options.format]
     path = _output(options, chosen)
     vae = open_model(options)
+    name = vae.config.model.architecture
+    if options.format in _OF_MAGENTA and not find_architecture(name).in_magenta:
+        raise InputError(f"format: Magenta has no {name} models; use safetensors or jax")
     trained = Trained(vae.config, vae.params, vae.step, vae.prior, vae.attributes, options.run_dir)
     is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)

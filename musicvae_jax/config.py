@@ -85,10 +85,11 @@ class ModelConfig:
     Attributes:
       architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder),
         "hierdec" (a conductor over bars, a decoder per bar), "hier" (the same decoder, and an
-        encoder of the same form), or a forecaster without a latent space: "lstm_forecaster",
-        "conv_forecaster", "gru_attention" or "lstm_attention".
+        encoder of the same form), "dense_vae" (dense layers over a whole row), or a forecaster
+        without a latent space: "lstm_forecaster", "conv_forecaster", "gru_attention" or
+        "lstm_attention".
       z_size: latent dimensions, Z.
-      encoder_sizes: units of each bidirectional LSTM layer, per direction.
+      encoder_sizes: units of each bidirectional LSTM layer, per direction, or of each dense layer.
       decoder_sizes: units of each (bottom) decoder layer, or of each recurrent layer of a
         forecaster.
       conductor_sizes: units of each conductor layer; empty: `decoder_sizes`, as in the reference.
@@ -173,6 +174,7 @@ class TrainConfig:
       sampling_rate: parameter of that schedule.
       input_dropout: probability of hiding the previous token from the teacher-forced decoder, so
         that it must rely on z (word dropout, Bowman et al. 2016).
+      dropout: probability of dropping a unit of the hidden layers of "dense_vae" in training.
       transpose: largest transposition of melodies in semitones, drawn anew at every step.
       freeze: part of the model whose parameters are not trained: none, encoder or decoder.
       dtype: type of the matrix products; "auto" is bfloat16 on an accelerator and float32 on a
@@ -208,6 +210,7 @@ class TrainConfig:
     sampling_schedule: str = "constant"
     sampling_rate: float = 0.0
     input_dropout: float = 0.0
+    dropout: float = 0.0
     transpose: int = 0
     freeze: str = "none"
     dtype: str = "auto"
@@ -231,6 +234,7 @@ class TrainConfig:
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
         _require_number("input_dropout", self.input_dropout, 0.0, 1.0, "from 0 to 1")
+        _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
         _require_choice("clip_mode", self.clip_mode, CLIP_MODES)
         _require_choice("sampling_schedule", self.sampling_schedule, SAMPLING_SCHEDULES)
         _require_choice("freeze", self.freeze, FREEZES)

@@ -280,7 +280,7 @@ def _teacher_forced(
     z = posterior.mu + posterior.sigma * noise
     drawn_logits = model.logits(params, z, tokens)
     values = metrics.prediction_counts(predicted, tokens, task)
-    values["cost"] = objectives.reconstruction_nats_per_track(drawn_logits, tokens)
+    values["cost"] = model.nats(drawn_logits, tokens)
     values["kl_nats"] = objectives.kl_nats(posterior)
     values["examples"] = mask.astype(values["kl_nats"].dtype)
     return metrics.masked_sums(values, mask), posterior.mu

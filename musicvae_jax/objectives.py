@@ -10,7 +10,7 @@ cost, max(KL - tau, 0); `free_bits_kl` is the paper's form, max(KL, tau), larger
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,28 @@ def reconstruction_nats_per_track(
     Returns:
       [B, K] float32, nats.
     """
+    return _over_steps(_cross_entropy, logits, tokens, lengths)
+
+
+def bernoulli_nats_per_track(
+    logits: Sequence[jax.Array], tokens: jax.Array, lengths: jax.Array | None = None
+) -> jax.Array:
+    """Compute the cross-entropy of each column's one-hots, each cell a Bernoulli variable.
+
+    Args and result are those of `reconstruction_nats_per_track`; logits are those of the cells.
+    """
+    return _over_steps(_bernoulli_cross_entropy, logits, tokens, lengths)
+
+
+def _over_steps(
+    cost: Callable[[jax.Array, jax.Array], jax.Array],
+    logits: Sequence[jax.Array],
+    tokens: jax.Array,
+    lengths: jax.Array | None,
+) -> jax.Array:
+    """Sum `cost(logits [B, T, V], tokens [B, T])` [B, T] of each column over the valid steps."""
     columns = tokens[..., None] if tokens.ndim == 2 else tokens
-    costs = jnp.stack(
-        [_cross_entropy(column, columns[..., k]) for k, column in enumerate(logits)], axis=-1
-    )
+    costs = jnp.stack([cost(column, columns[..., k]) for k, column in enumerate(logits)], axis=-1)
     if lengths is not None:
         B, T, _ = costs.shape
         parts = lengths.reshape(B, -1, 1)  # one part per row, or one per bar
@@ -45,10 +63,19 @@ def reconstruction_nats_per_track(
 
 def _cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:
     """Compute -log p of each token: logits [B, T, V], tokens [B, T] -> [B, T] nats."""
+    return jax.nn.logsumexp(logits, axis=-1) - _chosen(logits, tokens)
+
+
+def _bernoulli_cross_entropy(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Compute -log p of each step's one-hot: logits [B, T, V], tokens [B, T] -> [B, T] nats."""
+    return jax.nn.softplus(logits).sum(axis=-1) - _chosen(logits, tokens)
+
+
+def _chosen(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Take the logit of each token: [B, T, V], [B, T] -> [B, T]."""
     # A comparison instead of a gather, because its gradient is element-wise and not a scatter.
     values = jnp.arange(logits.shape[-1])[None, None, :]
-    chosen = jnp.where(values == tokens[..., None], logits, 0.0).sum(axis=-1)
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    return jnp.where(values == tokens[..., None], logits, 0.0).sum(axis=-1)
 
 
 def reconstruction_nats(

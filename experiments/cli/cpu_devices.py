@@ -89,6 +89,8 @@ def suitable(config: Config, cores: int) -> int:
     model, run = config.model, config.run
     rows = config.train.batch_size // config.train.accumulation
     unused = find_architecture(model.architecture).unused_fields
+    if "lstm_backend" in unused:
+        return 1  # XLA divides large products over the cores of one device
     names = {"encoder_sizes", "decoder_sizes", "conductor_sizes"} - set(unused)
     sizes = [units for name in names for units in getattr(model, name)]
     may = run.lstm_backend in ("auto", "native") and config.train.dtype != "bfloat16"

@@ -29,7 +29,7 @@ from absl import flags
 from data_pipeline import cli
 from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import Forecaster, build_model, find_architecture
+from musicvae_jax.models.registry import VAE, Forecaster, build_model, find_architecture
 from musicvae_jax.tasks import get_task
 
 
@@ -133,6 +133,8 @@ def count(config: Config) -> Counts:
     if isinstance(built, Forecaster):
         return _count_forecaster(config, built)
     task, model, tally = get_task(config.task), config.model, _Tally()
+    if operations := find_architecture(model.architecture).operations:
+        return _count_dense(config, built, *operations(config))
     T = task.num_steps
     roll = task.tracks[0].encoder_roll
     if find_architecture(model.architecture).encodes_bars:
@@ -169,6 +171,21 @@ def count(config: Config) -> Counts:
         parameters=tally.parameters,
         units=tally.units,
         logits=T * sum(track.num_classes for track in task.tracks),
+        batch_size=config.train.batch_size,
+    )
+
+
+def _count_dense(config: Config, model: VAE, encoding: int, decoding: int) -> Counts:
+    """Count a model without LSTMs from the operations of its two halves."""
+    task = get_task(config.task)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return Counts(
+        forward=encoding + decoding,
+        plain_forward=encoding + decoding,
+        decoding=decoding,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes)),
+        units=0,
+        logits=task.num_steps * sum(track.num_classes for track in task.tracks),
         batch_size=config.train.batch_size,
     )
 

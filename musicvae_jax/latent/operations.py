@@ -351,7 +351,7 @@ def log_likelihood(
         eps = jax.random.normal(sample_key, posterior.mu.shape)
         z = posterior.mu + posterior.sigma * eps
         logits = model.logits(params, z, tokens)
-        log_p_tokens = -objectives.reconstruction_nats(logits, tokens, lengths)
+        log_p_tokens = -model.nats(logits, tokens, lengths).sum(axis=-1)
         # log N(z; 0, 1) - log N(z; mu, sigma): the constants cancel.
         log_ratio = (0.5 * (eps**2 - z**2) + jnp.log(posterior.sigma)).sum(axis=-1)
         return log_p_tokens, log_p_tokens + log_ratio

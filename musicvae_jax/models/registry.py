@@ -13,17 +13,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models import cudnn, native
-from musicvae_jax.models.decoders import CategoricalDecoder, Dropout, Sampling
+from musicvae_jax.models import cudnn, lstm_models, native
+from musicvae_jax.models.decoders import Dropout, Sampling
+from musicvae_jax.models.dense import dense_vae
+from musicvae_jax.models.dense.layers import UnitDropout
 from musicvae_jax.models.draws import Columns
-from musicvae_jax.models.encoders import (
-    BidirectionalStack,
-    Encoder,
-    HierarchicalStack,
-    Posterior,
-)
-from musicvae_jax.models.flat import FlatDecoder
+from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.forecasters import (
     conv_forecaster,
     fields,
@@ -32,8 +29,8 @@ from musicvae_jax.models.forecasters import (
     lstm_forecaster,
 )
 from musicvae_jax.models.forecasters.forecast import ForecasterModule
-from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
-from musicvae_jax.models.initialisation import INITIALISATIONS
+from musicvae_jax.models.hierarchical import HierarchicalDecoder
+from musicvae_jax.models.lstm_models import Backend
 from musicvae_jax.models.musicvae import VariationalAutoencoder
 from musicvae_jax.tasks import get_task
 
@@ -54,11 +51,16 @@ class VAE(NamedTuple):
         temperature=1.0, input_dropout=None, drop_key=None)` -> K arrays [B, T, V_k] float32.
         Teacher forced by default: step t sees the tokens before t. With `sampling_probability`
         (needs `key`), scheduled sampling. With `input_dropout` (needs `drop_key`), previous tokens
-        are hidden with that probability.
+        are hidden with that probability. Decoders that read no tokens take both and do nothing.
       generate: `generate(params, z, key, temperature) -> tokens` [B, T] or [B, T, K] int32;
         temperature 0 takes the best token.
       conductor: `conductor(params, z) -> [B, U, H]` float32, the bar embeddings; None in models
         without a conductor.
+      nats: `nats(logits, tokens, lengths=None) -> [B, K]` float32, -log p(tokens | z) of each
+        track. By default a token is a draw from the softmax of its logits.
+
+    An architecture that uses the field `dropout` also takes `dropout`, a probability, and
+    `dropout_key` in `encode` and `logits`.
     """
 
     init: Callable[..., Params]
@@ -66,6 +68,7 @@ class VAE(NamedTuple):
     logits: Callable[..., Columns]
     generate: Callable[..., jax.Array]
     conductor: Callable[..., jax.Array] | None = None
+    nats: Callable[..., jax.Array] = objectives.reconstruction_nats_per_track
 
 
 class Forecaster(NamedTuple):
@@ -98,21 +101,34 @@ class Architecture(NamedTuple):
       build: returns the model of a configuration.
       unused_fields: configuration fields that have no effect.
       encodes_bars: the encoder reads bars, then the sequence of bars.
+      operations: counts the operations of encoding and of decoding one row; None for LSTMs, which
+        are counted layer by layer (`experiments/cli/operation_counts.py`).
+      in_magenta: Magenta has models of this architecture, so its formats can hold one.
     """
 
     build: Callable[[Config], Model]
     unused_fields: tuple[str, ...] = ()
     encodes_bars: bool = False
+    operations: Callable[[Config], tuple[int, int]] | None = None
+    in_magenta: bool = False
 
 
 def build_model(config: Config) -> Model:
     """Return the model that a configuration describes.
 
     Raises:
-      InputError: the task or the architecture is unknown, or cuDNN is asked for and cannot run
-        here.
+      InputError: the task or the architecture is unknown, something is asked for that it does not
+        have, or cuDNN is asked for and cannot run here.
     """
-    return find_architecture(config.model.architecture).build(config)
+    name, train = config.model.architecture, config.train
+    found = find_architecture(name)
+    if train.dropout > 0 and "dropout" in found.unused_fields:
+        raise InputError(
+            f"dropout: {name} drops no units; use 0 (--input_dropout hides tokens from a decoder)"
+        )
+    if config.run.lstm_backend == "cudnn" and "lstm_backend" in found.unused_fields:
+        raise InputError(f"lstm_backend: {name} has no LSTM; use auto")
+    return found.build(config)
 
 
 def build_vae(config: Config) -> VAE:
@@ -223,14 +239,6 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
-def _run_layer(config: Config) -> cudnn.RunLayer | None:
-    """Return what runs a layer from its dense inputs; None for the loop of `lstm.recur`."""
-    if config.run.lstm_backend != "cudnn":
-        return None
-    cudnn.check_device()
-    return cudnn.run_layer
-
-
 def uses_native(config: Config) -> bool:
     """Tell whether this process runs the LSTMs of a model by the kernel of `native.py`.
 
@@ -260,104 +268,67 @@ def uses_native(config: Config) -> bool:
     return True
 
 
-def _stack(config: Config, inputs: int, num_steps: int) -> BidirectionalStack:
-    """Build the layers of an encoder that reads `num_steps` steps of `inputs` features."""
-    return BidirectionalStack(
-        inputs,
-        config.model.encoder_sizes,
-        INITIALISATIONS[config.model.init],
-        num_steps,
-        compute_dtype(config.train.dtype),
-        config.run.remat,
-        _run_layer(config),
-        uses_native(config),
-    )
+def _lstm(build: Callable[[Config, Backend], VariationalAutoencoder]) -> Callable[[Config], VAE]:
+    """Return what builds a model of LSTMs."""
+
+    def build_model(config: Config) -> VAE:
+        run_layer = None
+        if config.run.lstm_backend == "cudnn":
+            cudnn.check_device()
+            run_layer = cudnn.run_layer
+        dtype = compute_dtype(config.train.dtype)
+        return functions_of(build(config, Backend(dtype, run_layer, uses_native(config))))
+
+    return build_model
 
 
-def _flat_stack(config: Config) -> BidirectionalStack:
-    """Build encoder layers over all steps of a row."""
-    task = get_task(config.task)
-    return _stack(config, task.encoder_depth, task.num_steps)
+def _dense_vae(config: Config) -> VAE:
+    """Build a model that reads and writes rows as a whole."""
+    module = dense_vae.build(config, compute_dtype(config.train.dtype))
+
+    def init(key: jax.Array) -> Params:
+        return module.init(key, method="declare")["params"]
+
+    def apply(method: str, params: Params, *args: Any) -> Any:
+        return module.apply({"params": params}, *args, method=method)
+
+    def encode(
+        params: Params,
+        tokens: jax.Array,
+        lengths: jax.Array | None = None,
+        *,
+        dropout: float = 0.0,
+        dropout_key: jax.Array | None = None,
+    ) -> Posterior:
+        return apply("encode", params, tokens, lengths, _unit_dropout(dropout, dropout_key))
+
+    def logits(
+        params: Params,
+        z: jax.Array,
+        tokens: jax.Array,
+        *,
+        dropout: float = 0.0,
+        dropout_key: jax.Array | None = None,
+        **teacher_forcing: Any,
+    ) -> Columns:
+        del tokens, teacher_forcing
+        return apply("logits", params, z, _unit_dropout(dropout, dropout_key))
+
+    def generate(
+        params: Params, z: jax.Array, key: jax.Array, temperature: jax.Array | float
+    ) -> jax.Array:
+        return apply("generate", params, z, key, temperature)
+
+    return VAE(init, encode, logits, generate, nats=objectives.bernoulli_nats_per_track)
 
 
-def _bar_stack(config: Config) -> HierarchicalStack:
-    """Build encoder layers over the steps of a bar, and others over the bars."""
-    task = get_task(config.task)
-    bars = _stack(config, task.encoder_depth, task.num_steps // task.num_bars)
-    rows = _stack(config, bars.embedding_size, task.num_bars)
-    return HierarchicalStack(bars, rows, task.num_bars)
-
-
-def _vae(
-    config: Config,
-    stack: BidirectionalStack | HierarchicalStack,
-    decoder: FlatDecoder | HierarchicalDecoder,
-) -> VAE:
-    """Build the model with these encoder layers and this decoder."""
-    task, model = get_task(config.task), config.model
-    encoder = Encoder(
-        task.tracks,
-        stack,
-        model.z_size,
-        INITIALISATIONS[model.init],
-        compute_dtype(config.train.dtype),
-    )
-    return functions_of(VariationalAutoencoder(encoder, decoder, task.num_steps))
-
-
-def _core(
-    config: Config, depths: tuple[tuple[int, ...], ...], context_size: int
-) -> CategoricalDecoder:
-    """Build the LSTM decoder; `depths` has the V_k of the columns of each stream."""
-    return CategoricalDecoder(
-        depths,
-        context_size,
-        config.model.decoder_sizes,
-        INITIALISATIONS[config.model.init],
-        compute_dtype(config.train.dtype),
-        config.run.remat,
-        _run_layer(config),
-        uses_native(config),
-    )
-
-
-def _flat_decoder(config: Config) -> FlatDecoder:
-    """Build one decoder over all steps, with one stream for all tracks."""
-    task = get_task(config.task)
-    depths = (tuple(track.num_classes for track in task.tracks),)
-    return FlatDecoder(_core(config, depths, config.model.z_size))
-
-
-def _bar_decoder(config: Config) -> HierarchicalDecoder:
-    """Build a conductor over bars, and a decoder of each bar with a stream for each track."""
-    task, model = get_task(config.task), config.model
-    sizes = model.resolved_conductor_sizes
-    conductor = Conductor(
-        model.z_size,
-        sizes,
-        INITIALISATIONS[model.init],
-        task.num_bars,
-        compute_dtype(config.train.dtype),
-        _run_layer(config),
-        uses_native(config),
-    )
-    core = _core(config, tuple((track.num_classes,) for track in task.tracks), sizes[-1])
-    return HierarchicalDecoder(conductor, core, task.num_bars)
-
-
-def _flat(config: Config) -> VAE:
-    """Build a model that reads and writes rows step by step."""
-    return _vae(config, _flat_stack(config), _flat_decoder(config))
-
-
-def _hierdec(config: Config) -> VAE:
-    """Build a model that reads rows step by step and writes them bar by bar."""
-    return _vae(config, _flat_stack(config), _bar_decoder(config))
-
-
-def _hier(config: Config) -> VAE:
-    """Build a model that reads and writes rows bar by bar."""
-    return _vae(config, _bar_stack(config), _bar_decoder(config))
+def _unit_dropout(probability: float, key: jax.Array | None) -> UnitDropout | None:
+    """Return the dropout of a training step, None outside of training."""
+    if probability == 0:
+        return None
+    if key is None:
+        raise ValueError("dropout_key: dropped units need a random key")
+    return UnitDropout(probability, key)
 
 
 class _BuildModule(Protocol):
@@ -380,9 +351,18 @@ def _forecaster(build: _BuildModule, *used: str) -> Architecture:
 
 
 ARCHITECTURES = {
-    "flat": Architecture(_flat, ("conductor_sizes", *fields.FORECASTER)),
-    "hierdec": Architecture(_hierdec, fields.FORECASTER),
-    "hier": Architecture(_hier, fields.FORECASTER, encodes_bars=True),
+    "flat": Architecture(
+        _lstm(lstm_models.flat), ("conductor_sizes", "dropout", *fields.FORECASTER), in_magenta=True
+    ),
+    "hierdec": Architecture(
+        _lstm(lstm_models.hierdec), ("dropout", *fields.FORECASTER), in_magenta=True
+    ),
+    "hier": Architecture(
+        _lstm(lstm_models.hier), ("dropout", *fields.FORECASTER), encodes_bars=True, in_magenta=True
+    ),
+    "dense_vae": Architecture(
+        _dense_vae, (*fields.RECURRENT, *fields.FORECASTER), operations=dense_vae.operations
+    ),
     "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),
     "conv_forecaster": _forecaster(
         conv_forecaster.build, "conv_filters", "conv_width", "conv_pool"

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -124,6 +125,7 @@ def example_values(
     beta: jax.Array,
     params: Tree,
     batch: Batch,
+    encode_options: Mapping[str, Any] = MappingProxyType({}),
     **logits_options: Any,
 ) -> Metrics:
     """Compute the loss and other metrics of each example.
@@ -135,7 +137,8 @@ def example_values(
       beta: weight of the KL term, float32 [].
       params: model parameters.
       batch: tokens and noise; without noise, z = mu.
-      **logits_options: passed to the `logits` of a VAE (scheduled sampling, input dropout).
+      encode_options: passed to the `encode` of a VAE (dropout).
+      **logits_options: passed to the `logits` of a VAE (scheduled sampling, dropout).
 
     Returns:
       [B] each: "loss" is cross-entropy + beta * max(KL, tau) in nats; "loss_reference" is
@@ -145,17 +148,19 @@ def example_values(
     """
     if isinstance(model, Forecaster):
         logits = model.next_logits(params, batch.tokens)
+        nats = objectives.reconstruction_nats_per_track(logits, batch.tokens)
         kl_values: Metrics = {}
         costs = jnp.float32(0), jnp.float32(0)
     else:
-        posterior = model.encode(params, batch.tokens)
+        posterior = model.encode(params, batch.tokens, **encode_options)
         z = posterior.mu if batch.eps is None else posterior.mu + posterior.sigma * batch.eps
         logits = model.logits(params, z, batch.tokens, **logits_options)
+        nats = model.nats(logits, batch.tokens)
         kl = objectives.kl_nats(posterior)
         kl_values = {"kl_nats": kl}
         free_bits = hyper.free_bits
         costs = objectives.free_bits_kl(kl, free_bits), objectives.free_bits_cost(kl, free_bits)
-    reconstruction = objectives.reconstruction_nats(logits, batch.tokens)
+    reconstruction = nats.sum(axis=-1)
     correct = metrics.best_tokens(logits) == metrics.track_columns(batch.tokens)
     return kl_values | {
         "loss": reconstruction + beta * costs[0],
@@ -200,13 +205,15 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
         )
 
         def loss(params: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            options: dict[str, Any] = {}
+            encode_options, options = _dropout_options(train, key)
             if has_latent_space and not teacher_forced:
-                options = {"sampling_probability": probability, "key": key}
+                options |= {"sampling_probability": probability, "key": key}
             if has_latent_space and train.input_dropout > 0:
                 drop_key = jax.random.fold_in(key, 1)
                 options |= {"input_dropout": hyper.input_dropout, "drop_key": drop_key}
-            values = example_values(model, task, hyper, beta, params, part, **options)
+            values = example_values(
+                model, task, hyper, beta, params, part, encode_options, **options
+            )
             return jnp.mean(values["loss_reference"]), values
 
         batch, sampling_key = _augment(state, batch, task, config.model.z_size)
@@ -219,6 +226,15 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
         return state, measured | more
 
     return train_step
+
+
+def _dropout_options(train: TrainConfig, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of `encode` and of `logits` that drop units in a training step."""
+    if train.dropout == 0:
+        return {}, {}
+    keys = jax.random.split(jax.random.fold_in(key, 2))
+    encode, logits = ({"dropout": train.dropout, "dropout_key": key} for key in keys)
+    return encode, logits
 
 
 def _augment(state: TrainState, batch: Batch, task: Task, z_size: int) -> tuple[Batch, jax.Array]:

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "musicvae_jax.tasks": ("musicvae_jax.config",),
     "musicvae_jax.tokens": ("musicvae_jax.config", "musicvae_jax.tasks"),
     "musicvae_jax.mixture": (),
-    "musicvae_jax.models": (),
+    "musicvae_jax.models": ("musicvae_jax.objectives",),
     "musicvae_jax.devices": (),
     "musicvae_jax.storage": ("musicvae_jax.data", "musicvae_jax.devices"),
     "musicvae_jax.training": _TRAINING,

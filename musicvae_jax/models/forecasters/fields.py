@@ -1,4 +1,4 @@
-"""Configuration fields that only forecasters use, those that only VAEs use, and their checks."""
+"""Configuration fields that only some models use, and what is checked of a forecaster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ FORECASTER = (
     "conv_pool",
     "attention_heads",
     "attention_size",
+)
+# Of LSTMs, and of decoders that read the tokens before each step.
+RECURRENT = (
+    "conductor_sizes",
+    "sampling_schedule",
+    "sampling_rate",
+    "input_dropout",
+    "lstm_backend",
+    "remat",
 )
 VAE = (
     "z_size",
@@ -25,6 +34,7 @@ VAE = (
     "sampling_schedule",
     "sampling_rate",
     "input_dropout",
+    "dropout",
 )
 
 

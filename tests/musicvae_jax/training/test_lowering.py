@@ -26,7 +26,8 @@ PUBLISHED = operation_counts.published()
 VAES = [
     name
     for name, config in PUBLISHED.items()
-    if "z_size" not in find_architecture(config.model.architecture).unused_fields
+    if not {"z_size", "lstm_backend"}
+    & {*find_architecture(config.model.architecture).unused_fields}
 ]
 CUDNN_CALLS = ("cudnn_rnn_ffi", "cudnn_rnn_bwd_ffi")
 
