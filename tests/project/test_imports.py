@@ -111,6 +111,7 @@ BEHIND_A_FUNCTION = (
 TOOLS = {
     "ipykernel": "runs the cells of docs/quickstart.ipynb",
     "mypy": "make test runs it",
+    "pytest-timeout": "ends a test that waits for ever",
     "pytest-xdist": "pytest -n",
     "ruff": "make test runs it",
     "setuptools": "a test builds a wheel without a network",

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -90,7 +91,9 @@ def test_teacher_forcing_is_greedy_decoding(store: data.Store, run: str) -> None
     assert found.elbo_nats == pytest.approx(vae.log_likelihood(rows, 0, 20).elbo.mean(), rel=0.01)
     # The likelihood is that of cells, which is lower than that of tokens.
     z = np.asarray(vae.encode(rows).mu)
-    as_tokens = objectives.reconstruction_nats((vae.logits(z, rows),), rows)
+    as_tokens = objectives.reconstruction_nats(
+        [jnp.asarray(vae.logits(z, rows))], jnp.asarray(rows)
+    )
     assert found.elbo_nats < -float(as_tokens.mean()) - 1
 
 
