@@ -1,17 +1,29 @@
 """Compare runs: how their settings differ, and their scores side by side.
 
-python -m experiments.compare runs/a runs/b runs/c
+python -m experiments.compare runs/a runs/b runs/c --output=comparison
+
+The runs may be of any architectures and tasks. --format=markdown and --format=csv print the same
+tables for a document or a spreadsheet. --output writes all three, comparison.txt, .md and .csv, and
+a picture of the validation scores over the steps, comparison.png.
 """
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import json
+import math
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipeline import cli
+from data_pipeline.cli import option
+from data_pipeline.reporting import charts
+from experiments.cli.outputs import check_writable
 from experiments.cli.progress import METRICS
 from experiments.cli.run_record import read_starts
 from experiments.sweep.points import SCORES
@@ -36,8 +48,41 @@ _WIDEST = 36
 Table = dict[str, list[str]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to show the comparison."""
+
+    format: str = option(
+        "text", choices=("text", "markdown", "csv"), is_enum=True, help="Format to print."
+    )
+    output: str | None = option(
+        None, help="Folder for the tables in all formats and the picture. Default: none."
+    )
+
+
+class Comparison(NamedTuple):
+    """Tables of several runs.
+
+    Attributes:
+      names: of the runs.
+      tables: title to rows, each a label and a value for each run; None where it has none.
+    """
+
+    names: list[str]
+    tables: dict[str, dict[str, list[Any]]]
+
+
 def compare(folders: Sequence[str]) -> str:
     """Return what differs and the figures as text, with a column for each run.
+
+    Raises:
+      InputError: see `read`.
+    """
+    return as_text(read(folders))
+
+
+def read(folders: Sequence[str]) -> Comparison:
+    """Read what differs between runs, and their figures.
 
     Raises:
       InputError: fewer than two folders, or one that is no run folder.
@@ -49,15 +94,77 @@ def compare(folders: Sequence[str]) -> str:
     facts = [_facts(path) for path in paths]
     figures = [_figures(path) for path in paths]
     names = _names([path.resolve() for path in paths])
+    tables = {
+        "configuration, where it differs": _rows(configs, True),
+        "circumstances, where they differ": _rows(facts, True),
+        "figures": _rows(figures, False),
+    }
+    return Comparison(names, tables)
+
+
+def as_text(found: Comparison) -> str:
+    """Write the tables for a terminal."""
     parts = []
-    for title, found, only_differing in (
-        ("configuration, where it differs", configs, True),
-        ("circumstances, where they differ", facts, True),
-        ("figures", figures, False),
-    ):
-        table = _rows(found, only_differing)
-        parts.append(_table(title, names, table) if table else f"{title}: nothing\n")
+    for title, rows in found.tables.items():
+        table = {name: list(map(_shown, values)) for name, values in rows.items()}
+        parts.append(_table(title, found.names, table) if table else f"{title}: nothing\n")
     return "\n".join(parts)
+
+
+def as_markdown(found: Comparison) -> str:
+    """Write the tables for a document."""
+    parts = []
+    for title, rows in found.tables.items():
+        lines = [[title, *found.names], ["---", *["---:"] * len(found.names)]]
+        lines += [[name, *map(_shown, values)] for name, values in rows.items()]
+        cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
+        table = "".join(f"| {' | '.join(line)} |\n" for line in cells)
+        parts.append(table if rows else f"{title}: nothing\n")
+    return "\n".join(parts)
+
+
+def as_csv(found: Comparison) -> str:
+    """Write the tables as one of numbers in full precision; empty where a run has no value."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["table", "name", *found.names])
+    for title, rows in found.tables.items():
+        for name, values in rows.items():
+            cells = (_shown(v) if isinstance(v, list | tuple) else v for v in values)
+            lines.writerow([title.split(",")[0], name, *cells])
+    return text.getvalue()
+
+
+_FORMATS = {"text": as_text, "markdown": as_markdown, "csv": as_csv}
+
+
+def write(folder: pathlib.Path, found: Comparison, runs: Sequence[str]) -> list[pathlib.Path]:
+    """Write the tables in all formats, and the picture if any run has records; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for ending, text in (("txt", as_text), ("md", as_markdown), ("csv", as_csv)):
+        written.append(folder / f"comparison.{ending}")
+        run_folder.write_text(written[-1], text(found))
+    panels = _panels(found.names, [_records(pathlib.Path(run)) for run in runs])
+    if panels:
+        written.append(folder / "comparison.png")
+        charts.curves_png(written[-1], *panels)
+    return written
+
+
+def _panels(names: Sequence[str], records: Sequence[list[dict[str, Any]]]) -> list[charts.Panel]:
+    """Return a panel for loss and accuracy, with a line for each run that has validations."""
+    panels = []
+    for score in ("loss", "accuracy"):
+        lines = {}
+        for name, found in zip(names, records, strict=True):
+            chosen = [r for r in found if r["split"] == "validation" and score in r]
+            values = [math.nan if r[score] is None else r[score] for r in chosen]
+            if chosen:
+                lines[name] = charts.Line([r["step"] for r in chosen], values)
+        if lines:
+            panels.append(charts.Panel(lines, "step", f"validation {score}"))
+    return panels
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -66,14 +173,15 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
     return [os.path.relpath(path, common) for path in paths]
 
 
-def _rows(columns: Sequence[dict[str, Any]], only_differing: bool) -> Table:
-    """Combine dictionaries into rows; a missing value is "-"."""
+def _rows(columns: Sequence[dict[str, Any]], only_differing: bool) -> dict[str, list[Any]]:
+    """Combine dictionaries into rows; a missing value is None."""
     names = dict.fromkeys(name for column in columns for name in column)
-    table = {name: [_shown(column.get(name)) for column in columns] for name in names}
-    return {k: v for k, v in table.items() if not only_differing or len(set(v)) > 1}
+    table = {name: [column.get(name) for column in columns] for name in names}
+    return {k: v for k, v in table.items() if not only_differing or len(set(map(_shown, v))) > 1}
 
 
 def _shown(value: Any) -> str:
+    """Write a value for a reader; a missing one is "-"."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -120,9 +228,7 @@ def _facts(folder: pathlib.Path) -> dict[str, Any]:
 def _figures(folder: pathlib.Path) -> dict[str, Any]:
     """Return the best validation and every evaluation of a run."""
     found: dict[str, Any] = {}
-    records = []
-    if (folder / METRICS).is_file():
-        records = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    records = _records(folder)
     validations = [record for record in records if record["split"] == "validation"]
     if records:
         found["steps"] = records[-1]["step"]
@@ -147,6 +253,12 @@ def _figures(folder: pathlib.Path) -> dict[str, Any]:
     return found
 
 
+def _records(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the records of a run's training."""
+    path = folder / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
 def _at(values: Any, path: Sequence[str]) -> Any:
     for name in path:
         values = None if values is None else values.get(name)
@@ -154,9 +266,15 @@ def _at(values: Any, path: Sequence[str]) -> Any:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print the comparison."""
-    print(compare(argv[1:]), end="")
+    """Print the comparison, and write it if that is asked for."""
+    options = cli.options_from_flags(Options)
+    folder = check_writable(options.output, "output") if options.output else None
+    found = read(argv[1:])
+    print(_FORMATS[options.format](found), end="")
+    if folder:
+        print("written:", *write(folder, found, argv[1:]), file=sys.stderr)
 
 
 if __name__ == "__main__":
+    cli.define_flags(Options)
     cli.run(main, takes_arguments=True)

@@ -14,6 +14,7 @@ from data_pipeline.render.style import BLUE, COLOURS, TEXT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Colours of per cent end here, so that one huge value does not bleach all others.
 MAX_COLOUR_PERCENT = 100.0
@@ -136,6 +137,19 @@ def intervals(
 @style.applied()
 def curves(label: str, *panels: Panel, width: float = 460, height: float = 230) -> str:
     """Draw panels of lines side by side, each with its legend above."""
+    return style.svg(_draw_curves(panels, width, height), label)
+
+
+@style.applied()
+def curves_png(
+    path: str | os.PathLike[str], *panels: Panel, width: float = 460, height: float = 230
+) -> None:
+    """Write what `curves` draws as a PNG file."""
+    write_whole(path, style.png(_draw_curves(panels, width, height)))
+
+
+def _draw_curves(panels: Sequence[Panel], width: float, height: float) -> Figure:
+    """Draw panels of lines side by side."""
     rows = max(_legend_shape(panel, width)[0] for panel in panels)
     figure = style.new_figure(width * len(panels), height + 14 * rows, layout="constrained")
     for place, panel in enumerate(panels, start=1):
@@ -150,7 +164,7 @@ def curves(label: str, *panels: Panel, width: float = 460, height: float = 230) 
         axes.set(xlabel=panel.x_name, ylabel=panel.y_name)
         if len(panel.lines) > 1:
             _add_legend(axes, _legend_shape(panel, width)[1])
-    return style.svg(figure, label)
+    return figure
 
 
 def _legend_shape(panel: Panel, width: float) -> tuple[int, int]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import pathlib
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments import compare
@@ -83,6 +86,51 @@ def test_what_differs_is_named_and_figures_are_side_by_side(
     assert cells["validation loss, best"] == ["20", "40"]
     assert cells["test: sampled accuracy"] == ["-", "0.75"]
     assert cells["test: ELBO, nats"] == ["-", "-20.25"]
+
+
+def test_tables_for_documents_and_spreadsheets(store: data.Store, tmp_path: pathlib.Path) -> None:
+    runs = [
+        str(_run(tmp_path / name, store, beta, losses))
+        for name, beta, losses in (("a|b", 0.1, [1.0 / 3.0, None]), ("c", 0.5, [2.0]))
+    ]
+    found = compare.read(runs)
+    markdown = compare.as_markdown(found).splitlines()
+    assert markdown[:3] == [
+        r"| configuration, where it differs | a\|b | c |",
+        "| --- | ---: | ---: |",
+        "| beta | 0.1 | 0.5 |",
+    ]
+    lines = list(csv.reader(io.StringIO(compare.as_csv(found))))
+    assert lines[:2] == [["table", "name", "a|b", "c"], ["configuration", "beta", "0.1", "0.5"]]
+    cells = {line[1]: line[2:] for line in lines if line[0] == "figures"}
+    assert cells["validation loss, best"] == [str(1.0 / 3.0), "2.0"]
+    assert cells["validation kl_bits, best"] == ["", ""]
+
+    done = run_command("experiments.compare", *runs, "--format=csv", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == compare.as_csv(found)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert set(written) == {f"comparison.{end}" for end in ("txt", "md", "csv", "png")}
+    assert written["comparison.txt"].decode() == compare.as_text(found)
+    assert written["comparison.png"].startswith(b"\x89PNG")
+
+
+def test_the_picture_has_a_line_for_each_run_with_scores() -> None:
+    records = [
+        [
+            {"split": "train", "step": 1, "loss": 9.0, "accuracy": 0.0},
+            {"split": "validation", "step": 2, "loss": 4.0, "accuracy": 0.5},
+            {"split": "validation", "step": 4, "loss": None, "accuracy": 0.25},
+        ],
+        [{"split": "validation", "step": 3, "loss": 5.0}],
+        [],
+    ]
+    loss, accuracy = compare._panels(["a", "b", "c"], records)
+    assert list(loss.lines) == ["a", "b"]
+    assert (loss.lines["a"].x, loss.lines["b"].y) == ([2, 4], [5.0])
+    assert np.isnan(loss.lines["a"].y[1])
+    assert list(accuracy.lines) == ["a"]
+    assert compare._panels(["c"], [[]]) == []
 
 
 def test_names_are_whole_where_only_the_root_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
