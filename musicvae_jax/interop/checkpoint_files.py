@@ -1,14 +1,13 @@
 """Where the files of a TensorFlow checkpoint are: a prefix, a folder, or a tar file.
 
-Data files are mapped into memory, also within an uncompressed tar file; nothing is unpacked. Only
-files beside the prefix are opened, whatever a `checkpoint` file or a tar member is named.
+Tensors are read from where they are, also within an uncompressed tar file; nothing is unpacked.
+Only files beside the prefix are opened, whatever a `checkpoint` file or a tar member is named.
 """
 
 from __future__ import annotations
 
 import contextlib
 import lzma
-import mmap
 import os
 import pathlib
 import posixpath
@@ -79,12 +78,12 @@ def open_files(path: str | os.PathLike[str]) -> Iterator[CheckpointFiles]:
 
 def _find(path: pathlib.Path, stack: contextlib.ExitStack) -> CheckpointFiles:
     if path.is_dir():
-        return _from_prefix(_newest(path))
+        return _from_prefix(_newest(path), stack)
     named = re.fullmatch(r"(.+)\.(index|data-\d{5}-of-\d{5})", path.name)
     if named:
-        return _from_prefix(path.with_name(named[1]))
+        return _from_prefix(path.with_name(named[1]), stack)
     if path.with_name(path.name + ".index").is_file():
-        return _from_prefix(path)
+        return _from_prefix(path, stack)
     if path.is_file():
         return _from_tar(path, stack)
     raise InputError(
@@ -134,7 +133,7 @@ def _unescaped(text: str) -> str:
     return octets.decode("utf-8", "replace")
 
 
-def _from_prefix(prefix: pathlib.Path) -> CheckpointFiles:
+def _from_prefix(prefix: pathlib.Path, stack: contextlib.ExitStack) -> CheckpointFiles:
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
         raise InputError(f"checkpoint: {index} is missing")
@@ -144,8 +143,7 @@ def _from_prefix(prefix: pathlib.Path) -> CheckpointFiles:
         path = prefix.with_name(prefix.name + suffix)
         if not path.is_file():
             raise InputError(f"checkpoint: {path} is missing")
-        size = path.stat().st_size
-        return DataFile(str(path), size, _mapped(path, 0))
+        return DataFile(str(path), path.stat().st_size, _reader(path, 0, stack))
 
     return CheckpointFiles(str(index), index.read_bytes(), data)
 
@@ -155,21 +153,23 @@ def _check_index_size(name: str, size: int) -> None:
         raise InputError(f"checkpoint: {name} has {size:,} bytes, too many for an index file")
 
 
-def _mapped(path: pathlib.Path, base: int) -> Callable[[int, np.ndarray], None]:
-    """Return a reader of the bytes from `base` on, through a memory map."""
-    with path.open("rb") as file:
-        is_empty = os.fstat(file.fileno()).st_size == 0
-        mapped = None if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def _reader(
+    path: pathlib.Path, base: int, stack: contextlib.ExitStack
+) -> Callable[[int, np.ndarray], None]:
+    """Return a reader of the bytes from `base` on, straight into the array."""
+    file = stack.enter_context(path.open("rb", buffering=0))
 
     def read_into(offset: int, array: np.ndarray) -> None:
-        if mapped is None or not len(array):
-            return
-        start = base + offset
-        array[:] = np.frombuffer(mapped, np.uint8, len(array), start)
-        # The pages are not needed again; they would count as this process's memory.
-        first = start - start % mmap.PAGESIZE
-        if hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED, first, start + len(array) - first)
+        rest = memoryview(array)
+        try:
+            file.seek(base + offset)
+            while rest:
+                count = file.readinto(rest)
+                if not count:
+                    raise InputError(f"checkpoint: {path} was truncated while it was read")
+                rest = rest[count:]
+        except OSError as error:
+            raise InputError(f"checkpoint: {path}: {error.strerror or error}") from error
 
     return read_into
 
@@ -206,7 +206,7 @@ def _from_tar(path: pathlib.Path, stack: contextlib.ExitStack) -> CheckpointFile
             return DataFile(label, member.size, _streamed(tar, member, label))
         if member.offset_data + member.size > path.stat().st_size:
             raise InputError(f"checkpoint: {label} is truncated")
-        return DataFile(label, member.size, _mapped(path, member.offset_data))
+        return DataFile(label, member.size, _reader(path, member.offset_data, stack))
 
     return CheckpointFiles(f"{path}: {name}", content, data)
 

@@ -42,7 +42,8 @@ def _implementation() -> Callable[[int, Any], int]:
         return numpy_crc32c
     if google_crc32c.implementation == "python":
         return numpy_crc32c
-    return lambda crc, data: google_crc32c.extend(crc, bytes(data))
+    # The package takes an array as it is; a memoryview would have to be copied.
+    return lambda crc, data: google_crc32c.extend(crc, np.frombuffer(data, np.uint8))
 
 
 def numpy_crc32c(crc: int, data: Any) -> int:

@@ -32,7 +32,7 @@ from musicvae_jax.interop.bundle_index import (
 )
 from musicvae_jax.interop.crc32c import crc32c, masked
 
-_PIECE = 1 << 23  # bytes read and checked at a time
+_PIECE = 1 << 20  # bytes read and checked at a time: still in the processor's cache
 
 
 class TensorBundle:

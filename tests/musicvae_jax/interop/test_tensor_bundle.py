@@ -9,13 +9,13 @@ import hashlib
 import io
 import json
 import lzma
-import mmap
 import pathlib
 import shutil
 import struct
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,12 +184,24 @@ def test_a_data_file_that_cannot_be_opened_is_reported(
 ) -> None:
     write_bundle(tmp_path / "m", {"step": np.array(3)})
 
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENODEV, "No such device")  # a file system without memory maps
+    opened = pathlib.Path.open
 
-    monkeypatch.setattr(mmap, "mmap", fail)
-    with pytest.raises(InputError, match=r"m\.index: a data file: .*No such device"):
+    def fail(path: pathlib.Path, *arguments: Any, **options: Any) -> Any:
+        if ".data-" in path.name:
+            raise OSError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(pathlib.Path, "open", fail)
+    with pytest.raises(InputError, match=r"m\.index: a data file: .*Permission denied"):
         TensorBundle(tmp_path / "m")
+
+
+def test_a_data_file_that_shrinks_while_it_is_open_is_reported(tmp_path: pathlib.Path) -> None:
+    write_bundle(tmp_path / "m", {"step": np.array(3)})
+    with TensorBundle(tmp_path / "m") as bundle:
+        (tmp_path / "m.data-00000-of-00001").write_bytes(b"\3\0")
+        with pytest.raises(InputError, match=r"m\.data-00000-of-00001 was truncated"):
+            bundle.read("step")
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])
