@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from orbax import checkpoint as ocp
 
 from musicvae_jax.config import Config, InputError, config_from_json
@@ -62,9 +63,11 @@ class Checkpoints:
             # The next step donates the state, so it must be written before that step starts.
             enable_async_checkpointing=False,
         )
+        # Trained weights hardly compress, and compressing needs their size again in memory.
+        self._trees = ocp.PyTreeCheckpointHandler(use_compression=False)
         handlers: dict[str, ocp.CheckpointHandler] = {
-            "params": ocp.StandardCheckpointHandler(),
-            "state": ocp.StandardCheckpointHandler(),
+            "params": self._trees,
+            "state": self._trees,
             "config": ocp.JsonCheckpointHandler(),
         }
         self._manager = ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
@@ -134,16 +137,15 @@ class Checkpoints:
         """Return the folder of a step."""
         return self.run_dir / FOLDER / str(step)
 
-    def _fault(self, step: int) -> str | None:
-        """Describe what is wrong with a checkpoint, or return None if no fault is found."""
+    def _fault(self, step: int, without: str | None = None) -> str | None:
+        """Describe what is wrong with a checkpoint but for one item; None if nothing is found."""
         try:
-            metadata = self._metadata(step)
+            self._metadata(step)
         except FileNotFoundError:
             return "half-written, it has no configuration"
         except (OSError, ValueError):
             return "damaged, its configuration cannot be read"
-        # Checkpoints of earlier versions have no checksums.
-        return checksums.fault(self._folder(step)) if metadata.get("checksums") else None
+        return checksums.fault(self._folder(step), without)
 
     def _metadata(self, step: int) -> dict[str, Any]:
         """Read the JSON file with a checkpoint's configuration and validation loss."""
@@ -160,11 +162,7 @@ class Checkpoints:
     def _loss(self, step: int) -> float:
         """Read the validation loss of a step; infinite if there is none."""
         try:
-            metadata = self._metadata(step)
-            if "validation_loss" not in metadata:  # earlier versions used a separate file
-                path = self._folder(step) / "metrics" / "metrics"
-                metadata = json.loads(path.read_text(encoding="utf-8"))
-            return float(metadata["validation_loss"])
+            return float(self._metadata(step)["validation_loss"])
         except (OSError, ValueError, KeyError, TypeError):
             return math.inf
 
@@ -184,8 +182,8 @@ class Checkpoints:
 
         Args:
           step: number of optimiser steps done; nothing happens if this step is already saved.
-          params: model parameters.
-          state: the rest of the training state, any tree of arrays.
+          params: model parameters, JAX or NumPy arrays.
+          state: the rest of the training state, any tree of such arrays.
           config: the run's configuration.
           validation_loss: nats per example; infinite for a step that was not validated, which is
             the best only if no step was validated.
@@ -197,8 +195,8 @@ class Checkpoints:
             return
         loss = validation_loss if math.isfinite(validation_loss) else math.inf
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            state=ocp.args.StandardSave(state),
+            params=ocp.args.PyTreeSave(_on_device(params)),
+            state=ocp.args.PyTreeSave(_on_device(state)),
             config=ocp.args.JsonSave(
                 {"config": config.to_json(), "validation_loss": loss, "checksums": True}
             ),
@@ -264,21 +262,19 @@ class Checkpoints:
         Returns:
           (params, state) with these shapes and shardings.
         """
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(params), state=ocp.args.StandardRestore(state)
-        )
+        items = ocp.args.Composite(params=_restore_args(params), state=_restore_args(state))
         found = self._manager.restore(step, args=items)
         return found["params"], found["state"]
 
     def state_names(self, step: int) -> dict[str, tuple[str, ...]]:
         """Return the fields of a saved state, each with the names of its subfields, if any."""
-        fields = dict(self._manager.item_metadata(step)["state"].items())
+        fields = dict(self._trees.metadata(self._folder(step) / "state").items())
         return {k: tuple(v) if isinstance(v, dict) else () for k, v in fields.items()}
 
     def restore_params(self, step: int) -> tuple[Config, Tree]:
         """Read the configuration and the parameters of a step onto one device."""
         items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(self._saved_shapes(step, "params")),
+            params=_restore_args(self._saved_shapes(step, "params")),
             config=ocp.args.JsonRestore(),
         )
         found = self._manager.restore(step, args=items)
@@ -290,9 +286,15 @@ class Checkpoints:
         return config_from_json(self._manager.restore(step, args=items)["config"]["config"])
 
     def restore_state(self, step: int) -> Tree:
-        """Read the rest of the training state onto one device, as dicts and lists."""
-        shapes = self._saved_shapes(step, "state")
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+        """Read the rest of the training state onto one device, as dicts and lists.
+
+        Raises:
+          InputError: the checkpoint is damaged or half-written.
+        """
+        fault = self._fault(step)
+        if fault:
+            raise InputError(f"checkpoint: {step} of {self.run_dir} is {fault}")
+        items = ocp.args.Composite(state=_restore_args(self._saved_shapes(step, "state")))
         return self._manager.restore(step, args=items)["state"]
 
     def _saved_shapes(self, step: int, item: str) -> Tree:
@@ -300,14 +302,15 @@ class Checkpoints:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            dict(self._manager.item_metadata(step)[item].items()),
+            dict(self._trees.metadata(self._folder(step) / item).items()),
         )
 
     def find(self, which: str | int | None) -> int:
         """Return the step that `which` names: "best", "latest" (or None), or a number.
 
-        If the best or latest checkpoint is damaged or half-written, the next one in that order is
-        chosen, with a warning.
+        Configuration and parameters are verified; the rest of the training state, which is larger,
+        is not. If the best or latest checkpoint is damaged or half-written, the next one in that
+        order is chosen, with a warning.
 
         Raises:
           InputError: there is no such checkpoint, or it is damaged or half-written.
@@ -325,9 +328,13 @@ class Checkpoints:
         if not str(which).isdecimal() or int(which) not in steps:
             known = ", ".join(map(str, steps))
             raise InputError(f"checkpoint: {which!r} is not best, latest or one of {known}")
-        fault = self._fault(int(which))
+        fault = self._fault(int(which), without="state")
         if fault:
-            others = [str(step) for step in steps if step != int(which) and not self._fault(step)]
+            others = [
+                str(step)
+                for step in steps
+                if step != int(which) and not self._fault(step, without="state")
+            ]
             raise InputError(
                 f"checkpoint: {which} of {self.run_dir} is {fault}; "
                 f"good ones: {', '.join(others) or 'none'}"
@@ -338,7 +345,7 @@ class Checkpoints:
         """Return the first of these steps that is good, with a warning about those before it."""
         faults: dict[int, str] = {}
         for step in order:
-            fault = self._fault(step)
+            fault = self._fault(step, without="state")
             if fault is None:
                 break
             faults[step] = fault
@@ -349,6 +356,18 @@ class Checkpoints:
                 f"{_listed(faults)}: skipped; step {step} of {self.run_dir} is taken", stacklevel=4
             )
         return step
+
+
+def _restore_args(tree: Tree) -> ocp.args.PyTreeRestore:
+    """Ask for a tree of `jax.ShapeDtypeStruct` with shardings."""
+    return ocp.args.PyTreeRestore(tree, ocp.checkpoint_utils.construct_restore_args(tree))
+
+
+def _on_device(tree: Tree) -> Tree:
+    """Turn NumPy arrays into JAX arrays, because orbax copies NumPy arrays before it writes."""
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf, tree
+    )
 
 
 def _listed(faults: Mapping[int, str]) -> str:
