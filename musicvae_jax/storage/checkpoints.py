@@ -138,7 +138,7 @@ class Checkpoints:
         return self.run_dir / FOLDER / str(step)
 
     def _fault(self, step: int, without: str | None = None) -> str | None:
-        """Describe what is wrong with a checkpoint but for one item; None if nothing is found."""
+        """Describe what is wrong with a checkpoint, or return None; one item may be left out."""
         try:
             self._metadata(step)
         except FileNotFoundError:
@@ -273,17 +273,12 @@ class Checkpoints:
 
     def restore_params(self, step: int) -> tuple[Config, Tree]:
         """Read the configuration and the parameters of a step onto one device."""
-        items = ocp.args.Composite(
-            params=_restore_args(self._saved_shapes(step, "params")),
-            config=ocp.args.JsonRestore(),
-        )
-        found = self._manager.restore(step, args=items)
-        return config_from_json(found["config"]["config"]), found["params"]
+        items = ocp.args.Composite(params=_restore_args(self._saved_shapes(step, "params")))
+        return self.restore_config(step), self._manager.restore(step, args=items)["params"]
 
     def restore_config(self, step: int) -> Config:
         """Read the configuration of a step."""
-        items = ocp.args.Composite(config=ocp.args.JsonRestore())
-        return config_from_json(self._manager.restore(step, args=items)["config"]["config"])
+        return config_from_json(self._metadata(step)["config"])
 
     def restore_state(self, step: int) -> Tree:
         """Read the rest of the training state onto one device, as dicts and lists.
@@ -328,13 +323,9 @@ class Checkpoints:
         if not str(which).isdecimal() or int(which) not in steps:
             known = ", ".join(map(str, steps))
             raise InputError(f"checkpoint: {which!r} is not best, latest or one of {known}")
-        fault = self._fault(int(which), without="state")
+        fault = self._fault(int(which), "state")
         if fault:
-            others = [
-                str(step)
-                for step in steps
-                if step != int(which) and not self._fault(step, without="state")
-            ]
+            others = [str(s) for s in steps if s != int(which) and not self._fault(s, "state")]
             raise InputError(
                 f"checkpoint: {which} of {self.run_dir} is {fault}; "
                 f"good ones: {', '.join(others) or 'none'}"
@@ -345,7 +336,7 @@ class Checkpoints:
         """Return the first of these steps that is good, with a warning about those before it."""
         faults: dict[int, str] = {}
         for step in order:
-            fault = self._fault(step, without="state")
+            fault = self._fault(step, "state")
             if fault is None:
                 break
             faults[step] = fault
