@@ -160,7 +160,7 @@ def _reader(
     file = stack.enter_context(path.open("rb", buffering=0))
 
     def read_into(offset: int, array: np.ndarray) -> None:
-        rest = memoryview(array)
+        rest = array.data
         try:
             file.seek(base + offset)
             while rest:

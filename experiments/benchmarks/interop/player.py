@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -55,7 +56,7 @@ class Comparison(NamedTuple):
 def request(folder: pathlib.Path, task: Task, tokens: np.ndarray, z: np.ndarray) -> dict[str, Any]:
     """Ask the player to encode rows [B, T] and to decode points [B, Z] greedily."""
     if task.tracks[0].encoder_roll:
-        roll = np.asarray(encoders.drum_roll(tokens))
+        roll = np.asarray(encoders.drum_roll(jnp.asarray(tokens)))
         inputs = [[np.flatnonzero(step).tolist() for step in row] for row in roll]
     else:
         inputs = [[[int(token)] for token in row] for row in tokens]
