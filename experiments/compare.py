@@ -43,7 +43,8 @@ _SCORES = {
     "bars not scored in greedy and sampled": ("seed_bars",),
 }
 _RECORDED = ("loss", "reconstruction_nats", "kl_bits", "accuracy")
-_WIDEST = 36
+# Tables fit this many columns; a run takes at least `_NARROWEST` of them, at most `_WIDEST`.
+_COLUMNS, _NARROWEST, _WIDEST = 100, 10, 36
 
 Table = dict[str, list[str]]
 
@@ -190,21 +191,29 @@ def _shown(value: Any) -> str:
 
 
 def _table(title: str, names: Sequence[str], table: Table) -> str:
-    """Format a table; cells that are too long are cut in the middle."""
+    """Format a table; long cells are cut in the middle, many runs continue in a block below."""
     rows = {title: list(names)} | table
-    cells = {label: [_cut(cell) for cell in row] for label, row in rows.items()}
-    first = max(map(len, cells))
-    widths = [max(len(row[n]) for row in cells.values()) for n in range(len(names))]
-    lines = []
-    for label, row in cells.items():
-        shown = "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
-        lines.append(f"{label:{first}}  {shown}")
-    return "\n".join(lines) + "\n"
+    first = max(map(len, rows))
+    room = _COLUMNS - first
+    at_once = max(1, room // (_NARROWEST + 2))
+    widest = min(_WIDEST, room // min(at_once, len(names)) - 2)
+    blocks = []
+    for start in range(0, len(names), at_once):
+        cells = {k: [_cut(cell, widest) for cell in row[start : start + at_once]]
+                 for k, row in rows.items()}  # fmt: skip
+        widths = [max(map(len, column)) for column in zip(*cells.values(), strict=True)]
+        lines = []
+        for label, row in cells.items():
+            shown = "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+            lines.append(f"{label:{first}}  {shown}")
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
 
 
-def _cut(text: str) -> str:
-    half = (_WIDEST - 1) // 2
-    return text if len(text) <= _WIDEST else f"{text[:half]}…{text[-half:]}"
+def _cut(text: str, widest: int) -> str:
+    """Shorten a text to `widest` letters: its beginning, an ellipsis, its end."""
+    half = (widest - 1) // 2
+    return text if len(text) <= widest else f"{text[:half]}…{text[-half:]}"
 
 
 def _facts(folder: pathlib.Path) -> dict[str, Any]:

@@ -62,45 +62,50 @@ def _compared(compared: comparison.Compared) -> dict[str, Any]:
 
 
 def table(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:
-    """Summarise: a line for each family, and how many measures are as close as real rows."""
+    """Summarise: the families of measures in two tables, then the latent space.
+
+    No line is wider than 100 columns.
+    """
     names = list(analysis.weights)
     lines = [
-        f"{about['task']}, {about['samples']:,} samples from "
-        f"{name_prior(about['prior'])} at temperature {about['temperature']:g}, "
-        f"{about['held_out_rows']:,} {about['split']} rows, {about['train_rows']:,} train rows, "
-        f"checkpoint {about['checkpoint']}",
+        f"{about['task']}, checkpoint {about['checkpoint']}, {about['samples']:,} samples from "
+        f"{name_prior(about['prior'])} at temperature {about['temperature']:g}",
+        f"{about['held_out_rows']:,} {about['split']} rows, {about['train_rows']:,} train rows; "
         f"distances between {analysis.rows_per_side:,} rows and {analysis.rows_per_side:,}",
         "",
-        f"{'mean overlap (1: equal)':24}{'real, real':>22}"
-        + "".join(f"{name + ', real':>30}" for name in names)
-        + f"{'measures as close as real':>{10 + 16 * len(names)}}",
+        _line("mean overlap (1: equal)", "real, real", *(f"{name}, real" for name in names)),
     ]
     for family, compared in analysis.families.items():
-        cells = [cell(compared.real["overlap"])]
-        cells += [f"{cell(compared.others[name]['overlap']):>30}" for name in names]
+        others = [cell(compared.others[name]["overlap"]) for name in names]
+        lines.append(_line(family, cell(compared.real["overlap"]), *others))
+    lines += ["", _line("measures as close as real", "", *names)]
+    for family in analysis.families:
         inside = [f.compared for f in analysis.findings if f.family == family]
         close = [[comparison.is_as_close(one, name) for one in inside] for name in names]
-        counts = [f"{name} {sum(c is True for c in found)} of {sum(c is not None for c in found)}"
-                  for name, found in zip(names, close, strict=True)]  # fmt: skip
-        lines.append(f"{family:24}{cells[0]:>22}{''.join(cells[1:])}   {', '.join(counts)}")
+        counts = [f"{sum(c is True for c in found)} of {sum(c is not None for c in found)}"
+                  for found in close]  # fmt: skip
+        lines.append(_line(family, "", *counts))
     lines += ["", _latent_lines(latents)]
     return "\n".join(lines)
 
 
+def _line(label: str, *cells: str) -> str:
+    """Write a line of a table."""
+    return f"{label:28}" + "".join(f"{text:>24}" for text in cells)
+
+
 def _latent_lines(latents: Latents) -> str:
-    """Summarise the latent space in three lines."""
-    prior = latents.against_prior
-    return "\n".join(
-        [
-            f"active units            {latents.active_units} of {len(latents.units.variance)}, "
-            f"KL {latents.units.kl_nats.sum() / math.log(2):.1f} bits per row",
-            *(
-                f"{name + ' from the prior':24}{cell(values['posterior'], 4)} for the aggregate "
-                f"posterior, {cell(values['prior'], 4)} for as many draws of the prior"
-                for name, values in prior.items()
-            ),
-        ]
-    )
+    """Summarise the latent space: its active units, and how far it is from the prior."""
+    bits = latents.units.kl_nats.sum() / math.log(2)
+    lines = [
+        f"active units {latents.active_units} of {len(latents.units.variance)}, "
+        f"KL {bits:.1f} bits per row",
+        "",
+        _line("distance from the prior", "aggregate posterior", "as many draws of it"),
+    ]
+    for name, values in latents.against_prior.items():
+        lines.append(_line(name, cell(values["posterior"], 4), cell(values["prior"], 4)))
+    return "\n".join(lines)
 
 
 def cell(value: comparison.Interval, digits: int = 3) -> str:

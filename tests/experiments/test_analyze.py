@@ -31,10 +31,13 @@ def analysed(run_dir: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
 
 def test_the_summary_names_every_family_and_the_files(analysed: tuple[str, pathlib.Path]) -> None:
     text, folder = analysed
-    assert "mel_2bar, 24 samples from N(0, I) at temperature 1, 24 test rows, 64 train rows" in text
-    assert "distances between 12 rows and 12" in text
-    families = re.findall(r"^(\w+) +[\d.]+ \[", text, re.MULTILINE)
-    assert families == ["rhythm", "melody", "originality"]
+    assert "mel_2bar, checkpoint best, 24 samples from N(0, I) at temperature 1\n" in text
+    assert "24 test rows, 64 train rows; distances between 12 rows and 12\n" in text
+    families = ["rhythm", "melody", "originality"]
+    assert re.findall(r"^(\w+) +[\d.]+ \[", text, re.MULTILINE) == [*families, "frechet", "mmd"]
+    counts = re.findall(r"^(\w+) +\d+ of \d+ +\d+ of \d+$", text, re.MULTILINE)
+    assert counts == families
+    assert max(map(len, text.split("\n\n" + str(folder))[0].splitlines())) <= 100
     assert re.search(r"active units +\d of 4, KL [\d.]+ bits per row", text)
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["analysis.html", "analysis.json"]

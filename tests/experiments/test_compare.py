@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -131,6 +132,24 @@ def test_the_picture_has_a_line_for_each_run_with_scores() -> None:
     assert np.isnan(loss.lines["a"].y[1])
     assert list(accuracy.lines) == ["a"]
     assert compare._panels(["c"], [[]]) == []
+
+
+def test_tables_fit_100_columns(store: data.Store, tmp_path: pathlib.Path) -> None:
+    folders = []
+    for number in range(9):
+        folder = _run(tmp_path / f"a rather long name {number}", store, 0.1, [1.0 / 3.0])
+        start = {"python": "3.12", "packages": {}, "git": {"commit": f"{number}" * 40}}
+        start |= {"machine": {"devices": ["cpu"], "host": "host"}, "note": f"{number}" * 60}
+        (folder / "starts.jsonl").write_text(json.dumps(start) + "\n")
+        (folder / "evaluation_validation.json").write_text('{"seed_bars": 1}')
+        folders.append(str(folder))
+    text = compare.as_text(compare.read(folders))
+    assert max(map(len, text.splitlines())) <= 100
+    shown = re.findall(r"(\d+)…\d+", "".join(re.findall("^note.*$", text, re.MULTILINE)))
+    assert [part[0] for part in shown] == [str(number) for number in range(9)]
+    wide = compare.as_text(compare.read(folders[:2]))
+    assert f"{'1' * 15}…{'1' * 15}" in wide
+    assert max(map(len, wide.splitlines())) <= 100
 
 
 def test_names_are_whole_where_only_the_root_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
