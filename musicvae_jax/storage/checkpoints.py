@@ -27,11 +27,11 @@ from orbax import checkpoint as ocp
 
 from musicvae_jax.config import Config, InputError, config_from_json
 from musicvae_jax.devices import processes
-from musicvae_jax.storage import checksums
+from musicvae_jax.storage import checksums, run_folder
 from musicvae_jax.storage.full_disk import DiskFullError, buffered_stderr, is_disk_full
 
 Tree = Any
-FOLDER = "checkpoints"
+FOLDER = run_folder.CHECKPOINTS
 # Folder for the damaged checkpoints that training skips.
 ASIDE = "damaged_checkpoints"
 _REMOVED = ".removed_checkpoint"

@@ -22,10 +22,13 @@ from musicvae_jax.data import Store
 CONFIG = "config.json"
 DATA = "data.json"
 INIT_FROM = "init_from.json"
+CHECKPOINTS = "checkpoints"
 
 
 def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -> pathlib.Path:
     """Create the folder of a new run, or check that an existing one belongs to this run.
+
+    The configuration of a run that has done more steps than `config` asks for is kept.
 
     Returns:
       the absolute path of the folder.
@@ -44,9 +47,16 @@ def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -
     folder.mkdir(parents=True, exist_ok=True)
     data = {"path": str(store.path), "fingerprint": store.fingerprint}
     write_text(folder / DATA, json.dumps(data, indent=1) + "\n")
-    # Written last, because its presence marks the folder as a run.
-    write_text(folder / CONFIG, config.to_json())
+    if _steps_done(folder) <= config.run.train_steps:
+        # Written last, because its presence marks the folder as a run.
+        write_text(folder / CONFIG, config.to_json())
     return folder
+
+
+def _steps_done(folder: pathlib.Path) -> int:
+    """Return the step of the latest checkpoint, 0 without one."""
+    steps = (place.name for place in (folder / CHECKPOINTS).glob("*"))
+    return max((int(name) for name in steps if name.isdecimal()), default=0)
 
 
 def _check_same_run(folder: pathlib.Path, config: Config, store: Store) -> None:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import os
 import pathlib
 import signal
+import subprocess
 import threading
 import time
 
@@ -10,6 +10,7 @@ import pytest
 
 from experiments import demo
 from musicvae_jax.pretrained import packaged
+from tests.support.commands import HANGS_SECONDS
 
 
 def test_the_demo_runs_every_entry_point_on_the_folk_corpus() -> None:
@@ -69,28 +70,51 @@ def test_a_command_is_shown_and_its_exit_code_returned(
     assert rest == "ran\n"
 
 
+# On SIGTERM it writes a file and exits with 7; it exits with 0 when the file "sent" is there.
+_SAVES = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def save(*_):
+  (folder / "saved").touch()
+  sys.exit(7)
+signal.signal(signal.SIGTERM, save)
+(folder / "ready").touch()
+for _ in range(50_000):
+  if (folder / "sent").exists():
+    sys.exit(0)
+  time.sleep(0.02)
+sys.exit(9)
+"""
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_waited_for(sent: signal.Signals, tmp_path: pathlib.Path) -> None:
-    ready = tmp_path / "ready"
-    saving = f"import signal, sys, time; signal.signal({int(signal.SIGTERM)}, lambda *_: stop())"
+def test_a_stop_is_waited_for(
+    sent: signal.Signals, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "saves.py"
-    script.write_text(
-        f"{saving}\n"
-        "def stop():\n time.sleep(0.5)\n sys.exit(7)\n"
-        f"open({str(ready)!r}, 'w').close()\n"
-        "time.sleep(1.5)\n"
-    )
+    script.write_text(_SAVES)
+    waits, wait = threading.Event(), subprocess.Popen.wait
+
+    def announced(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        waits.set()
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", announced)
 
     def send() -> None:
-        while not ready.exists():
+        waits.wait(HANGS_SECONDS)
+        while not (tmp_path / "ready").exists():
             time.sleep(0.02)
-        os.kill(os.getpid(), sent)
+        signal.pthread_kill(main.ident or 0, sent)
+        # SIGTERM is passed on. Ctrl-C reaches the command by itself, so here it never hears of it.
+        if sent == signal.SIGINT:
+            (tmp_path / "sent").touch()
 
-    sender = threading.Thread(target=send)
+    main, sender = threading.main_thread(), threading.Thread(target=send, daemon=True)
     sender.start()
-    # SIGTERM is handed on; Ctrl-C reaches the command by itself, so here it never hears of it.
-    assert demo.run([str(script)]) == (7 if sent == signal.SIGTERM else 0)
-    sender.join()
+    assert demo.run([str(script), str(tmp_path)]) == (7 if sent == signal.SIGTERM else 0)
+    assert (tmp_path / "saved").exists() == (sent == signal.SIGTERM)
+    sender.join(HANGS_SECONDS)
 
 
 def test_the_closing_lines_name_files_and_three_next_commands(tmp_path: pathlib.Path) -> None:
