@@ -91,6 +91,8 @@ def checked_sweep(
     if split not in data.SPLITS or not len(store.splits[split]):
         raise InputError(f"score_split: {store.path} has no rows of {split!r}")
     points = make_points(base, axes)
+    used = dict.fromkeys(point.config.model.architecture for point in points)
+    train.check_used(values, base.task, list(used))
     for point in points:
         data.check_enough_rows(len(store.splits["train"]), point.config.train.batch_size)
     return store, axes, points

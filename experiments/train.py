@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -44,9 +44,10 @@ from musicvae_jax.devices import processes
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.models.registry import VAE, build_model
+from musicvae_jax.models.registry import VAE, architectures_with, build_model
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
+from musicvae_jax.tasks import get_task
 from musicvae_jax.training import fine_tuning, loop
 from musicvae_jax.training.step import init_state
 
@@ -158,6 +159,27 @@ def checked_inputs(
     return store, config
 
 
+def check_used(values: flags.FlagValues, task: str, architectures: Collection[str]) -> None:
+    """Check that every given setting has an effect, or is the default.
+
+    Args:
+      values: parsed flags of the configuration.
+      task: whose defaults count.
+      architectures: those to be trained; it is enough that one of them uses a setting.
+
+    Raises:
+      InputError: a setting has no effect in any of them.
+    """
+    defaults = get_task(task).config.flat()
+    for name, value in config_flags.given(values).items():
+        users = architectures_with(name)
+        if value != defaults[name] and not set(users) & set(architectures):
+            raise InputError(
+                f"{name}: has no effect with architecture={' or '.join(architectures)}; leave it "
+                f"out, or choose {' or '.join(users)}"
+            )
+
+
 def open_folder(run_dir: str, config: Config, store: data.Store) -> pathlib.Path:
     """Open the run folder in the first process, then check that all processes agree."""
     if processes.is_first():
@@ -179,6 +201,7 @@ def train(options: Options, values: flags.FlagValues) -> None:
     """
     compile_cache.switch_on()
     store, config = checked_inputs(options.data_dir, values, options.init_from)
+    check_used(values, config.task, [config.model.architecture])
     if not options.multihost:
         cpu_devices.divide(options.cpu_devices, config, pathlib.Path(options.run_dir))
     config = lstm_backend.resolved(config, pathlib.Path(options.run_dir))

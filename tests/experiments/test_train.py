@@ -329,6 +329,30 @@ def test_what_does_not_fit_is_refused(
         _checked(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--architecture=lstm_forecaster", "--beta=0.7"),
+            "beta: has no effect with architecture=lstm_forecaster; leave it out, or choose flat",
+        ),
+        (("--conductor_sizes=8",), "conductor_sizes: has no effect .* choose hierdec or hier"),
+        (("--conv_width=3",), "conv_width: has no effect .* choose conv_forecaster"),
+    ],
+)
+def test_settings_without_effect_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    config = get_task("mel_2bar").config.replace(**config_flags.given(_values(*arguments)))
+    with pytest.raises(InputError, match=message):
+        train.check_used(_values(*arguments), "mel_2bar", [config.model.architecture])
+
+
+def test_settings_with_an_effect_in_one_point_or_the_default_value_are_taken() -> None:
+    given = _values("--beta=0.7", "--conv_width=3")
+    train.check_used(given, "mel_2bar", ["flat", "conv_forecaster"])
+    default = get_task("mel_2bar").config.flat()["beta"]
+    train.check_used(_values(f"--beta={default}"), "mel_2bar", ["lstm_forecaster"])
+
+
 def test_a_run_folder_belongs_to_one_configuration_and_data(
     config: Config, store: data.Store, tmp_path: pathlib.Path
 ) -> None:
@@ -336,6 +360,10 @@ def test_a_run_folder_belongs_to_one_configuration_and_data(
     assert run_folder.read_config(folder) == config
     longer = config.replace(train_steps=99)
     run_folder.open_run_folder(folder, longer, store)
+    assert run_folder.read_config(folder) == longer
+    # A run that is already longer keeps its configuration.
+    (folder / checkpoints.FOLDER / "99").mkdir(parents=True)
+    run_folder.open_run_folder(folder, config, store)
     assert run_folder.read_config(folder) == longer
     other = config.replace(z_size=5, beta=0.3)
     with pytest.raises(InputError, match=r"z_size 4 \(now 5\), beta 0\.2 \(now 0\.3\)"):
