@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_pipeline.codecs.codec import encode
+from data_pipeline.codecs.windows import Encoded
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT, Extraction
 from data_pipeline.reading.programs import tasks_with
@@ -71,24 +72,29 @@ def extract_tasks(
 
 def _extract(segments: list[Segment], task: Task, dedupe: bool) -> Extraction:
     """Encode the segments of a unit and count the reasons of those without rows."""
-    kept, reasons = [no_rows(task)], collections.Counter[str]()
+    kept, bars = [no_rows(task)], [np.zeros(0, np.int64)]
+    reasons = collections.Counter[str]()
     why_empty, most_notes, found = NO_NOTES, 0, 0
     for segment in segments:
-        rows = _encode(segment, task)
-        if isinstance(rows, str):
-            reasons[rows] += 1
+        encoded = _encode(segment, task)
+        if isinstance(encoded, str):
+            reasons[encoded] += 1
             if len(segment.notes) > most_notes:
-                why_empty, most_notes = rows, len(segment.notes)
+                why_empty, most_notes = encoded, len(segment.notes)
             continue
+        rows = encoded.rows
         found += len(rows)
-        kept.append(_unique(rows) if dedupe and len(task.tracks) == 1 else rows)
+        index = _unique(rows) if dedupe and len(task.tracks) == 1 else np.arange(len(rows))
+        kept.append(rows[index])
+        bars.append(encoded.bars[index])
     if not segments:
         reasons[NO_NOTES] += 1
     rows = np.concatenate(kept)
-    return Extraction(rows, dict(reasons), None if len(rows) else why_empty, found)
+    why = None if len(rows) else why_empty
+    return Extraction(rows, np.concatenate(bars), dict(reasons), why, found)
 
 
-def _encode(segment: Segment, task: Task) -> np.ndarray | str:
+def _encode(segment: Segment, task: Task) -> Encoded | str:
     """Return the rows of one segment, or the reason why it has none."""
     if segment.reason is not None:
         return segment.reason
@@ -97,7 +103,7 @@ def _encode(segment: Segment, task: Task) -> np.ndarray | str:
     found = encode(segment, task)
     if isinstance(found, str):
         return found
-    return found.rows if len(found.rows) else TOO_SHORT
+    return found if len(found.rows) else TOO_SHORT
 
 
 def no_rows(task: Task) -> np.ndarray:
@@ -106,7 +112,7 @@ def no_rows(task: Task) -> np.ndarray:
 
 
 def _unique(rows: np.ndarray) -> np.ndarray:
-    """Keep the first of equal rows, in order, [N, T]."""
+    """Return the indices of the first of equal rows [N, T], in order."""
     keys = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.itemsize * rows.shape[1])))
     _, first = np.unique(keys[:, 0], return_index=True)
-    return rows[np.sort(first)]
+    return np.sort(first)

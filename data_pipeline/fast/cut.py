@@ -270,6 +270,7 @@ def cut_windows(
     is_melody: bool,
     dedupe: bool,
     rows: np.ndarray,
+    first_bars: np.ndarray,
     counts: np.ndarray,
 ) -> Int:
     """Cut tracks into windows that hop by one bar; keep the first of equal ones of a segment.
@@ -281,6 +282,7 @@ def cut_windows(
       is_melody: tokens are bytes, and a note off before a row's first note is cleared.
       dedupe: keep only the first of equal rows of a segment.
       rows: room for all windows, int64 [N, bars of a window, W]; changed in place.
+      first_bars: room for the bar of its segment at which each row begins, int64 [N]; changed.
       counts: windows of each segment before duplicates were dropped, int64 [P]; changed.
 
     Returns:
@@ -306,6 +308,7 @@ def cut_windows(
                     row[i, j] = bars[bar + i, j]
             if is_melody:
                 _clear_leading_off(row)
+            first_bars[count] = track[ORIGIN] // _BAR + bar - track[FIRST_BAR]
             if not dedupe or _is_new(rows, count, first_row, table):
                 count += 1
     return count

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -84,6 +85,14 @@ class _Grid:
     kinds: np.ndarray
 
 
+class _Found(NamedTuple):
+    """Rows [N, T(, K)], the first bar of each [N], and windows of each segment, list of P."""
+
+    rows: np.ndarray
+    bars: np.ndarray
+    counts: list[int]
+
+
 def extract_fast(
     data: bytes,
     task_names: Iterable[str],
@@ -108,7 +117,7 @@ def extract_fast(
     if meter not in METERS:
         raise InputError(f"meter: {meter!r} is not one of {', '.join(METERS)}")
     tasks = tasks_with(task_names, programs)
-    found: dict[str, tuple[np.ndarray, list[int]]] = {}
+    found: dict[str, _Found] = {}
     single = [task for task in tasks if len(task.tracks) == 1]
     pitched = [task for task in single if task.tracks[0].is_pitched]
     drummed = [task for task in single if not task.tracks[0].is_pitched]
@@ -122,7 +131,7 @@ def extract_fast(
     if drummed:
         tokens = cut.drum_tokens(grid.notes, grid.is_drum, _CLASS_BITS)
         found |= _windows(grid, tokens, drummed, 0, dedupe)
-    return {task.name: _extraction(grid, task, *found[task.name]) for task in tasks}
+    return {task.name: _extraction(grid, task, found[task.name]) for task in tasks}
 
 
 def warm_up() -> None:
@@ -195,8 +204,8 @@ def _grid(table: MidiTable, meter: str, chosen: Collection[int] | None) -> _Grid
 
 def _windows(
     grid: _Grid, tokens: np.ndarray, tasks: list[Task], note_off: int, dedupe: bool
-) -> dict[str, tuple[np.ndarray, list[int]]]:
-    """Rows, and windows of each segment, of tasks that differ in programs and length."""
+) -> dict[str, _Found]:
+    """Cut the rows of tasks that differ in programs and length."""
     tracks = cut.lay_out(tokens, len(grid.counts))
     num_bars = int(tracks[:, cut.NUM_BARS].sum())
     flat = np.zeros((num_bars, STEPS_PER_BAR), tasks[0].token_dtype)
@@ -207,18 +216,20 @@ def _windows(
         allowed = _has_program(grid.programs, task.tracks[0].programs)
         total = cut.count_windows(tracks, allowed, task.num_bars)
         rows = np.empty((total + 1, task.num_bars, bars.shape[1]), np.int64)
+        first_bars = np.empty(total + 1, np.int64)
         counts = np.zeros(len(grid.counts), np.int64)
-        kept = cut.cut_windows(bars, tracks, allowed, note_off > 0, dedupe, rows, counts)
+        kept = cut.cut_windows(
+            bars, tracks, allowed, note_off > 0, dedupe, rows, first_bars, counts
+        )
         shaped = rows[:kept].view(task.token_dtype).reshape(kept, task.num_steps)
-        found[task.name] = shaped, counts.tolist()
+        found[task.name] = _Found(shaped, first_bars[:kept], counts.tolist())
     return found
 
 
-def _trio_rows(
-    grid: _Grid, notes: np.ndarray, tokens: np.ndarray, task: Task
-) -> tuple[np.ndarray, list[int]]:
-    """Rows of a trio task, and how many each segment gave."""
+def _trio_rows(grid: _Grid, notes: np.ndarray, tokens: np.ndarray, task: Task) -> _Found:
+    """Cut the rows of a trio task."""
     kept, counts = [np.zeros((0, *task.row_shape), task.token_dtype)], [0] * len(grid.counts)
+    bars = [np.zeros(0, np.int64)]
     for segment, (holds, num_bars) in enumerate(zip(grid.holds, grid.num_bars, strict=True)):
         if holds >> _TRIO & 7 != 7 or num_bars < task.num_bars:
             continue
@@ -226,17 +237,19 @@ def _trio_rows(
             notes, tokens, grid.kinds, _CLASS_BITS, segment, num_bars
         )
         groups = fast_trio.groups(grid.kinds, has_token)
-        rows = fast_trio.cut_groups(flat, covered, groups, task.num_bars, trio.MAX_ROWS)
+        rows, own_bars = fast_trio.cut_groups(flat, covered, groups, task.num_bars, trio.MAX_ROWS)
         kept.append(rows)
+        bars.append(own_bars)
         counts[segment] = len(rows)
-    return kept[1] if len(kept) == 2 else np.concatenate(kept), counts
+    all_rows = kept[1] if len(kept) == 2 else np.concatenate(kept)
+    return _Found(all_rows, np.concatenate(bars), counts)
 
 
-def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) -> Extraction:
+def _extraction(grid: _Grid, task: Task, found: _Found) -> Extraction:
     """Count the reasons of segments without rows."""
     reasons: dict[str, int] = {}
     why_empty, most_notes = NO_NOTES, 0
-    segments = zip(counts, grid.refused, grid.holds, grid.num_bars, grid.counts, strict=True)
+    segments = zip(found.counts, grid.refused, grid.holds, grid.num_bars, grid.counts, strict=True)
     for count, refused, holds, num_bars, num_notes in segments:
         if count:
             continue
@@ -244,9 +257,10 @@ def _extraction(grid: _Grid, task: Task, rows: np.ndarray, counts: list[int]) ->
         reasons[reason] = reasons.get(reason, 0) + 1
         if num_notes > most_notes:
             why_empty, most_notes = reason, num_notes
-    if not counts:
+    if not found.counts:
         reasons[NO_NOTES] = 1
-    return Extraction(rows, reasons, None if len(rows) else why_empty, sum(counts))
+    why = None if len(found.rows) else why_empty
+    return Extraction(found.rows, found.bars, reasons, why, sum(found.counts))
 
 
 def _reason(task: Task, holds: int, num_bars: int) -> str:

@@ -128,14 +128,19 @@ def first_bars(covered: np.ndarray, group: np.ndarray, window_bars: int) -> np.n
 @compiled
 def cut_groups(
     flat: np.ndarray, covered: np.ndarray, found: np.ndarray, window_bars: int, max_rows: int
-) -> np.ndarray:
-    """Cut the windows of all groups, at most `max_rows`, uint16 [N, T, 3]."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the windows of all groups, at most `max_rows`.
+
+    Returns:
+      Rows, uint16 [N, T, 3], and the first bar of each, int64 [N].
+    """
     total = 0
     for number in range(len(found)):
         total += len(first_bars(covered, found[number], window_bars))
     total = min(total, max_rows)
     num_steps = window_bars * _BAR
     rows = np.empty((total, num_steps * 3), np.uint16)
+    row_bars = np.empty(total, np.int64)
     track = np.empty(flat.shape[1] * 3, np.uint16)
     count = 0
     for number in range(len(found)):
@@ -153,5 +158,6 @@ def cut_groups(
             first = bar * _BAR * 3
             for i in range(num_steps * 3):
                 row[i] = track[first + i]
+            row_bars[count] = bar
             count += 1
-    return rows.reshape((total, num_steps, 3))
+    return rows.reshape((total, num_steps, 3)), row_bars

@@ -25,9 +25,13 @@ class Job(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Rows of a file [N, T(, K)], how many it has, and why it has none."""
+    """Rows of a file [N, T(, K)], the bar of each, how many it has, and why it has none.
+
+    Bars are counted from 1, at each change of tempo or meter anew.
+    """
 
     tokens: np.ndarray
+    bars: list[int]
     num_found: int
     why_empty: str | None
 
@@ -57,6 +61,8 @@ def windows(job: Job) -> Windows | str:
         return str(error)
     parts = [part[job.task] for part in found.parts]
     tokens = np.concatenate([part.rows for part in parts])
+    bars = np.concatenate([part.bars for part in parts]) + 1
     chosen = np.linspace(0, len(tokens) - 1, min(WINDOWS_PER_FILE, len(tokens))).astype(np.int64)
     why = next((part.why_empty for part in parts if part.why_empty), None)
-    return Windows(tokens[chosen], len(tokens), None if len(tokens) else why)
+    why = None if len(tokens) else why
+    return Windows(tokens[chosen], bars[chosen].tolist(), len(tokens), why)

@@ -88,7 +88,10 @@ def windows(model: StudioModel, query: Mapping[str, str], body: bytes) -> Reply:
             dropped.append({"what": name, "reason": why})
             continue
         tokens = rows.tidy(result.tokens, task)
-        found += [{"file": number, "bar": None, "tokens": row.tolist()} for row in tokens]
+        found += [
+            {"file": number, "bar": bar, "tokens": row.tolist()}
+            for bar, row in zip(result.bars, tokens, strict=True)
+        ]
         more = result.num_found - len(tokens)
         if more:
             reason = f"{len(tokens)} are shown, evenly spread"

@@ -47,6 +47,7 @@ def assert_same(
         assert ours.rows.dtype == theirs.rows.dtype, task
         assert ours.rows.shape == theirs.rows.shape, task
         assert np.array_equal(ours.rows, theirs.rows), task
+        assert ours.bars.tolist() == theirs.bars.tolist(), task
         assert ours.reasons == theirs.reasons, task
         assert ours.why_empty == theirs.why_empty, task
         assert ours.rows_before_dedupe == theirs.rows_before_dedupe, task
@@ -89,7 +90,12 @@ def test_equal_windows_of_a_piece_are_kept_once_and_counted() -> None:
     bars = [(BAR * bar, BAR * bar + 4, 0, 60) for bar in range(8)]
     made = assert_same(song(*bars))["mel_2bar"]
     assert (len(made.rows), made.rows_before_dedupe) == (1, 7)
-    assert len(assert_same(song(*bars), dedupe=False)["mel_2bar"].rows) == 7
+    assert assert_same(song(*bars), dedupe=False)["mel_2bar"].bars.tolist() == list(range(7))
+
+
+def test_bars_are_counted_from_the_start_of_the_piece() -> None:
+    melody = [(BAR * bar, BAR * bar + 12, 0, 60 + bar) for bar in (3, 4, 5, 9, 10)]
+    assert assert_same(song(*melody))["mel_2bar"].bars.tolist() == [3, 4, 9]
 
 
 def test_equal_windows_of_two_pieces_are_both_kept() -> None:

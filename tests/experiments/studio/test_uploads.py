@@ -142,6 +142,7 @@ def test_of_a_long_file_windows_are_evenly_spread() -> None:
     reply = request("POST", "/api/windows?model=drums_2bar", framed(("a", song)), BYTES).json()
     chosen = np.linspace(0, len(found) - 1, 16).astype(int)
     assert [w["tokens"] for w in reply["windows"]] == found[chosen].tolist()
+    assert [w["bar"] for w in reply["windows"]] == (chosen + 1).tolist()
     assert reply["dropped"][0]["what"] == f"a: {len(found) - 16} windows"
 
 
