@@ -29,10 +29,12 @@ from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.run_options import check_ranges
 from experiments.studio import ending, static_files, uploads, warm_up
-from experiments.studio.models import StudioModel, load
+from experiments.studio.models import load
+from experiments.studio.played import PlayedModel
 from experiments.studio.safety import LOOPBACK_NAMES, Access
 from experiments.studio.worker import Worker
 from musicvae_jax.config import InputError
+from musicvae_jax.latent.fitted_prior import STANDARD
 from musicvae_jax.pretrained import packaged
 
 LOOPBACK = "127.0.0.1"
@@ -126,18 +128,18 @@ def address(host: str, port: int, token: str | None) -> str:
     return f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")
 
 
-def load_models(options: Options) -> dict[str, StudioModel]:
+def load_models(options: Options) -> dict[str, PlayedModel]:
     """Load all models, and print a line for each."""
-    models: dict[str, StudioModel] = {}
+    models: dict[str, PlayedModel] = {}
     for model in load(options.names, options.run_dirs, Worker()):
         models[model.name] = model
         about = model.describe()
-        prior = "N(0, I)" if model.vae.prior is None else "fitted"
-        print(
-            f"{model.name}: {about['title']}, {about['parameters'] / 1e6:.2f} million parameters, "
-            f"prior {prior}, {len(model.vae.attributes)} attribute vectors",
-            flush=True,
-        )
+        latent = "no latent space"
+        if model.prior is not None:
+            prior = "N(0, I)" if model.prior == STANDARD else model.prior
+            latent = f"prior {prior}, {len(model.changeable)} attribute vectors"
+        size = f"{about['parameters'] / 1e6:.2f} million parameters"
+        print(f"{model.name}: {about['title']}, {size}, {latent}", flush=True)
     return models
 
 

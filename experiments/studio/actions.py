@@ -14,7 +14,8 @@ import numpy as np
 from experiments.cli.run_options import LARGEST_SEED
 from experiments.studio import rows
 from experiments.studio.fields import Fields, check_number, wrong
-from experiments.studio.models import LARGEST_GRID, MAX_DRAWN, StudioModel
+from experiments.studio.models import LARGEST_GRID, StudioModel
+from experiments.studio.played import MAX_DRAWN, PlayedModel
 from experiments.studio.projection import project
 from experiments.studio.rows import Given
 from musicvae_jax.latent import attributes
@@ -27,7 +28,7 @@ MAX_TEMPERATURE = 2.0
 Reply = dict[str, Any]
 
 
-def show(model: StudioModel, fields: Fields) -> Reply:
+def show(model: PlayedModel, fields: Fields) -> Reply:
     """Return the notes and attributes of tokens."""
     found = _given(model, fields, MAX_ROWS)
     fields.finish()
@@ -37,17 +38,11 @@ def show(model: StudioModel, fields: Fields) -> Reply:
     return {"rows": rows.to_json(tokens, model.task)}
 
 
-def sample(model: StudioModel, fields: Fields) -> Reply:
-    """Draw rows from the prior."""
+def sample(model: PlayedModel, fields: Fields) -> Reply:
+    """Draw rows, from the prior if the model has one."""
     num = fields.integer("num", 1, MAX_DRAWN)
     temperature, key = _sampling(fields)
-
-    def run() -> tuple[np.ndarray, np.ndarray]:
-        z_key, token_key = jax.random.split(key())
-        z = model.draw(z_key, num)
-        return model.decode(z, token_key, temperature), z
-
-    return _rows(model, *model.worker.run(run))
+    return _rows(model, *model.worker.run(lambda: model.sample(num, key(), temperature)))
 
 
 def reconstruct(model: StudioModel, fields: Fields) -> Reply:
@@ -56,7 +51,7 @@ def reconstruct(model: StudioModel, fields: Fields) -> Reply:
     temperature, key = _sampling(fields)
 
     def run() -> tuple[np.ndarray, np.ndarray]:
-        z = points(model, found)
+        z = model.points(found)
         return model.decode(z, key(), temperature), z
 
     return _rows(model, *model.worker.run(run))
@@ -73,7 +68,7 @@ def palette(model: StudioModel, fields: Fields) -> Reply:
     temperature, key = _sampling(fields)
 
     def run() -> np.ndarray:
-        z = points(model, found)
+        z = model.points(found)
         grid = model.grid(z if len(z) == 4 else np.concatenate([z, z]), num_rows, num_columns)
         return model.decode(grid.reshape(-1, grid.shape[-1]), key(), temperature)
 
@@ -84,13 +79,13 @@ def palette(model: StudioModel, fields: Fields) -> Reply:
 
 def shape(model: StudioModel, fields: Fields) -> Reply:
     """Change the attributes of a row."""
-    given = rows.given("row", fields.take("row"), model.task, model.vae.z_size)
+    given = rows.given("row", fields.take("row"), model.task, model.z_size)
     amounts = _amounts(model, fields.mapping("attributes"))
     similar = fields.number("similar", 0.0, 1.0)
     temperature, key = _sampling(fields)
 
     def run() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        z = start = points(model, [given])
+        z = start = model.points([given])
         z_key, token_key = jax.random.split(key())
         for name, amount in amounts.items():
             z = z + np.float32(amount) * model.vae.attributes[name]
@@ -105,31 +100,30 @@ def shape(model: StudioModel, fields: Fields) -> Reply:
     return {"original": first, "result": result}
 
 
-def continuation(model: StudioModel, fields: Fields) -> Reply:
+def continuation(model: PlayedModel, fields: Fields) -> Reply:
     """Continue a row, several times."""
-    given = rows.given("row", fields.take("row"), model.task, model.vae.z_size)
+    given = rows.given("row", fields.take("row"), model.task, model.z_size)
     bars = fields.integer("bars", 1, MAX_BARS)
     drift = fields.number("drift", 0.0, 1.0)
     num = fields.integer("num", 1, MAX_CONTINUATIONS)
     temperature, key = _sampling(fields)
 
     def run() -> np.ndarray:
-        z = points(model, [given]).repeat(num, axis=0)
-        return model.chain(z, bars, drift, key(), temperature)
+        return model.continuation(given, bars, drift, num, key(), temperature)
 
     return {"rows": rows.to_json(model.worker.run(run), model.task)}
 
 
 def variations(model: StudioModel, fields: Fields) -> Reply:
     """Vary a row by a given amount."""
-    given = rows.given("row", fields.take("row"), model.task, model.vae.z_size)
+    given = rows.given("row", fields.take("row"), model.task, model.z_size)
     amount = fields.number("amount", 0.0, 1.0)
     num = fields.integer("num", 1, MAX_DRAWN)
     temperature, key = _sampling(fields)
 
     def run() -> tuple[np.ndarray, np.ndarray]:
         z_key, token_key = jax.random.split(key())
-        z = model.similar(points(model, [given]).repeat(num, axis=0), amount, z_key)
+        z = model.similar(model.points([given]).repeat(num, axis=0), amount, z_key)
         return model.decode(z, token_key, temperature), z
 
     return _rows(model, *model.worker.run(run))
@@ -149,36 +143,40 @@ def chart(model: StudioModel, fields: Fields) -> Reply:
     return project(z, attributes.measure(tokens, task))
 
 
-def points(model: StudioModel, found: list[Given]) -> np.ndarray:
-    """Return z [B, Z] of rows: those that were sent, otherwise the means of the encodings."""
-    unknown = [row for row in found if row.z is None and row.tokens is not None]
-    encoded = iter(())
-    if unknown:
-        tokens = np.stack([row.tokens for row in unknown if row.tokens is not None])
-        encoded = iter(model.encode(tokens, [row.length for row in unknown]))
-    return np.stack([next(encoded) if row.z is None else row.z for row in found])
+def _with_latent_space(
+    action: Callable[[StudioModel, Fields], Reply],
+) -> Callable[[PlayedModel, Fields], Reply]:
+    """Refuse the action to models without a latent space."""
+
+    def run(model: PlayedModel, fields: Fields) -> Reply:
+        if not isinstance(model, StudioModel):
+            can = " and ".join(model.can)
+            raise wrong(f"model: {model.name} has no latent space; it can only {can}")
+        return action(model, fields)
+
+    return run
 
 
-ACTIONS: dict[str, Callable[[StudioModel, Fields], Reply]] = {
+ACTIONS: dict[str, Callable[[PlayedModel, Fields], Reply]] = {
     "rows": show,
     "sample": sample,
-    "reconstruct": reconstruct,
-    "palette": palette,
-    "shape": shape,
+    "reconstruct": _with_latent_space(reconstruct),
+    "palette": _with_latent_space(palette),
+    "shape": _with_latent_space(shape),
     "continue": continuation,
-    "variations": variations,
-    "map": chart,
+    "variations": _with_latent_space(variations),
+    "map": _with_latent_space(chart),
 }
 
 
-def _given(model: StudioModel, fields: Fields, most: int) -> list[Given]:
+def _given(model: PlayedModel, fields: Fields, most: int) -> list[Given]:
     """Take the field `rows`."""
     return _all_given(model, "rows", fields.items("rows", 1, most))
 
 
-def _all_given(model: StudioModel, name: str, values: list[Any]) -> list[Given]:
-    z_size = model.vae.z_size
-    return [rows.given(f"{name}.{n}", row, model.task, z_size) for n, row in enumerate(values)]
+def _all_given(model: PlayedModel, name: str, values: list[Any]) -> list[Given]:
+    task, z_size = model.task, model.z_size
+    return [rows.given(f"{name}.{n}", row, task, z_size) for n, row in enumerate(values)]
 
 
 def _sampling(fields: Fields) -> tuple[float, Callable[[], jax.Array]]:
@@ -201,5 +199,5 @@ def _amounts(model: StudioModel, values: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _rows(model: StudioModel, tokens: np.ndarray, z: np.ndarray) -> Reply:
+def _rows(model: PlayedModel, tokens: np.ndarray, z: np.ndarray | None) -> Reply:
     return {"rows": rows.to_json(tokens, model.task, z)}

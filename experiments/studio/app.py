@@ -10,7 +10,7 @@ import socket
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import uvicorn
@@ -26,7 +26,8 @@ from experiments.studio.actions import ACTIONS
 from experiments.studio.downloads import DOWNLOADS, Download
 from experiments.studio.errors import TOO_LARGE, WRONG_TYPE, WRONG_VALUE, RefusedError
 from experiments.studio.fields import Fields
-from experiments.studio.models import StudioModel, find
+from experiments.studio.models import find
+from experiments.studio.played import PlayedModel
 from experiments.studio.safety import Access, Guard, error_json, new_id
 from experiments.studio.static_files import StaticFile
 from musicvae_jax.config import InputError
@@ -38,7 +39,7 @@ MAX_JSON_BYTES, MAX_MAP_BYTES = 2 * 2**20, 10 * 2**20
 MAX_DISCARDED_BYTES = 256 * 2**20
 MAX_REQUESTS = 100  # at once; beyond it the reply is 503
 
-Models = dict[str, StudioModel]
+Models = Mapping[str, PlayedModel]
 Handler = Callable[[Request, bytes], dict[str, Any] | Download]
 
 
@@ -51,7 +52,7 @@ def make_app(models: Models, files: dict[str, StaticFile], access: Access) -> Gu
       access: who may ask.
     """
 
-    def of_model(action: Callable[[StudioModel, Fields], dict[str, Any]]) -> Handler:
+    def of_model(action: Callable[[PlayedModel, Fields], dict[str, Any]]) -> Handler:
         def handle(request: Request, body: bytes) -> dict[str, Any]:
             fields = Fields.parse(body)
             return action(find(models, fields.text("model")), fields)

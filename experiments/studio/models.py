@@ -1,64 +1,77 @@
-"""The models that the studio plays: how they are called, and what the page is told of them."""
+"""The studio's models that have a latent space, and how models are loaded and found."""
 
 from __future__ import annotations
 
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
-from data_pipeline.codecs.drums import CLASS_PITCHES
-from data_pipeline.codecs.melody import pitch_name
-from data_pipeline.codecs.trio import BASS_PROGRAM
 from experiments.studio.errors import NOT_FOUND, RefusedError
+from experiments.studio.forecasters import ForecasterModel
+from experiments.studio.played import (
+    BATCHES,
+    MAX_DRAWN,
+    PlayedModel,
+    batch_size,
+    compiled_bars,
+)
+from experiments.studio.rows import Given
 from experiments.studio.worker import Worker
-from musicvae_jax.latent import attributes, fitted_prior, paths
+from musicvae_jax.latent import fitted_prior, paths
 from musicvae_jax.latent.fitted_prior import FITTED, STANDARD
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.tasks import (
-    DRUM_CLASS_NAMES,
-    MAX_PITCH,
-    MIN_PITCH,
-    STEPS_PER_BAR,
-    Task,
-    Track,
-)
+from musicvae_jax.models.registry import Forecaster, build_model
+from musicvae_jax.tasks import STEPS_PER_BAR
 
-# Batches are filled up to one of these, so that few programs are compiled.
-BATCHES = (1, 4, 16, 128, 256)
-MAX_DRAWN = 16  # rows drawn at once
 LARGEST_GRID = 11
-LENGTH_OF_CHAINS = 16  # bars
-AMOUNTS = (-1.5, 1.5)  # of sliders; the range that `generate --mode=attribute` shows
-CAN = ("sample", "reconstruct", "palette", "shape", "continue", "variations", "map")
 
 
-class StudioModel:
-    """One model, with its calls compiled for few sizes. Its methods run in the worker's thread.
+class StudioModel(PlayedModel):
+    """A model with a latent space, with its calls compiled for few sizes.
 
     Attributes:
-      name: how requests name it.
       vae: the model.
-      worker: the thread that all calls go through.
-      ready: programs that are compiled, and all that will be.
     """
 
+    can = ("sample", "reconstruct", "palette", "shape", "continue", "variations", "map")
+
     def __init__(self, name: str, vae: MusicVAE, worker: Worker) -> None:
-        self.name, self.vae, self.worker = name, vae, worker
-        self.ready = {"done": 0, "total": 0}
+        super().__init__(name, vae.task, vae.params, worker)
+        self.vae = vae
+        self.z_size, self.changeable = vae.z_size, vae.attributes
+        self.prior = STANDARD if vae.prior is None else FITTED
         self._grid = jax.jit(paths.grid_at)
         self._similar = jax.jit(paths.similar)
         self._draw = jax.jit(
             lambda prior, key: fitted_prior.draw(prior, key, MAX_DRAWN, vae.z_size)
         )
 
-    @property
-    def task(self) -> Task:
-        """What the model's tokens mean."""
-        return self.vae.task
+    def sample(
+        self, num: int, key: jax.Array, temperature: float
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Draw z [num, Z] from the prior and decode it: [num, T(, K)] int32, and z."""
+        z_key, token_key = jax.random.split(key)
+        z = self.draw(z_key, num)
+        return self.decode(z, token_key, temperature), z
+
+    def continuation(
+        self, given: Given, bars: int, drift: float, num: int, key: jax.Array, temperature: float
+    ) -> np.ndarray:
+        """Continue a row by a random walk through z: [num, bars * 16(, K)] int32."""
+        z = self.points([given]).repeat(num, axis=0)
+        return self.chain(z, bars, drift, key, temperature)
+
+    def points(self, found: Sequence[Given]) -> np.ndarray:
+        """Return z [B, Z] of rows: those that were sent, otherwise the means of the encodings."""
+        unknown = [row for row in found if row.z is None and row.tokens is not None]
+        encoded = iter(())
+        if unknown:
+            tokens = np.stack([row.tokens for row in unknown if row.tokens is not None])
+            encoded = iter(self.encode(tokens, [row.length for row in unknown]))
+        return np.stack([next(encoded) if row.z is None else row.z for row in found])
 
     def draw(self, key: jax.Array, num: int) -> np.ndarray:
         """Draw z [num, Z] from the prior, at most `MAX_DRAWN`."""
@@ -91,43 +104,13 @@ class StudioModel:
     def chain(
         self, z: np.ndarray, bars: int, drift: float, key: jax.Array, temperature: float
     ) -> np.ndarray:
-        """Continue pieces from z [B, Z]: [B, bars * 16(, K)].
-
-        Programs are compiled for 16 bars and doubles of that; what is beyond `bars` is cut off.
-        """
-        windows = max(1, LENGTH_OF_CHAINS // self.task.num_bars)
-        while windows * self.task.num_bars < bars:
-            windows *= 2
+        """Continue pieces from z [B, Z]: [B, bars * 16(, K)]; what is beyond `bars` is cut off."""
+        windows = max(1, compiled_bars(bars) // self.task.num_bars)
         made = self.vae.continuation(filled(z), windows, key, drift, temperature)
         return made[: len(z), : bars * STEPS_PER_BAR]
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the page is told of the model."""
-        task = self.task
-        leaves = jax.tree.leaves(self.vae.params)
-        return {
-            "name": self.name,
-            "title": title(task),
-            "task": task.name,
-            "steps": task.num_steps,
-            "bars": task.num_bars,
-            "steps_per_bar": STEPS_PER_BAR,
-            "parameters": int(sum(leaf.size for leaf in leaves)),
-            "z_size": self.vae.z_size,
-            "tracks": [_track(track) for track in task.tracks],
-            "attributes": [self._attribute(name) for name in attributes.names(task)],
-            "amounts": list(AMOUNTS),
-            "prior": STANDARD if self.vae.prior is None else FITTED,
-            "can": list(CAN),
-            "ready": dict(self.ready),
-        }
 
-    def _attribute(self, name: str) -> dict[str, Any]:
-        words = name.replace("c_diatonic", "white keys").replace("_", " ")
-        return {"name": name, "title": words, "can_change": name in self.vae.attributes}
-
-
-def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Iterator[StudioModel]:
+def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Iterator[PlayedModel]:
     """Load models of this package, then the best checkpoints of run folders.
 
     A run's name is that of its folder, with a number where another model has it.
@@ -143,11 +126,22 @@ def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Itera
         base = pathlib.Path(run_dir).resolve().name
         candidates = (f"{base}-{n}" if n > 1 else base for n in itertools.count(1))
         name = next(candidate for candidate in candidates if candidate not in taken)
-        yield StudioModel(name, MusicVAE.restore(run_dir), worker)
+        yield _restored(name, run_dir, worker)
         taken.append(name)
 
 
-def find(models: dict[str, StudioModel], name: str) -> StudioModel:
+def _restored(name: str, run_dir: str, worker: Worker) -> PlayedModel:
+    """Load the best checkpoint of a run, whether it has a latent space or not."""
+    from musicvae_jax.storage import checkpoints  # orbax takes seconds to import
+
+    model = build_model(checkpoints.restore_config(run_dir))
+    if not isinstance(model, Forecaster):
+        return StudioModel(name, MusicVAE.restore(run_dir), worker)
+    config, params, _ = checkpoints.restore_params(run_dir)
+    return ForecasterModel(name, config, params, model, worker)
+
+
+def find(models: Mapping[str, PlayedModel], name: str) -> PlayedModel:
     """Return a model by its name.
 
     Raises:
@@ -156,18 +150,6 @@ def find(models: dict[str, StudioModel], name: str) -> StudioModel:
     if name not in models:
         raise RefusedError(NOT_FOUND, f"model: there is no {name!r}; models: {', '.join(models)}")
     return models[name]
-
-
-def title(task: Task) -> str:
-    """Name a task for a musician."""
-    words = {"melody": "melody", "drums": "drums"}
-    what = "melody, bass and drums" if len(task.tracks) == 3 else words[task.tracks[0].kind]
-    return f"{task.num_bars} bars of {what}"
-
-
-def batch_size(num: int) -> int:
-    """Return the size to which a batch of `num` is filled up."""
-    return next(size for size in BATCHES if size >= num)
 
 
 def filled(z: np.ndarray) -> np.ndarray:
@@ -181,22 +163,3 @@ def _fractions(count: int) -> np.ndarray:
     fractions = np.ones(LARGEST_GRID, np.float32)
     fractions[:count] = np.linspace(0.0, 1.0, count, dtype=np.float32)
     return fractions
-
-
-def _track(track: Track) -> dict[str, Any]:
-    """Describe a track: the lines of its piano roll from the lowest on."""
-    if track.is_pitched:
-        pitches = range(MIN_PITCH, MAX_PITCH + 1)
-        lines = [{"pitch": pitch, "name": pitch_name(pitch)} for pitch in pitches]
-        program: int | None = BASS_PROGRAM if track.name == "bass" else 0
-    else:
-        named = zip(CLASS_PITCHES, DRUM_CLASS_NAMES, strict=True)
-        lines = [{"pitch": pitches[0], "name": name} for pitches, name in named]
-        program = None
-    return {
-        "name": track.name,
-        "kind": track.kind,
-        "num_classes": track.num_classes,
-        "program": program,
-        "lines": lines,
-    }

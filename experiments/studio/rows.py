@@ -132,6 +132,8 @@ def given(name: str, value: Any, task: Task, z_size: int) -> Given:
     tokens, z = row.get("tokens"), row.get("z")
     if tokens is None and z is None:
         raise wrong(f"{name}: it must have tokens or z")
+    if z is not None and not z_size:
+        raise wrong(f"{name}.z: this model has no latent space")
     point = None if z is None else z_from_text(f"{name}.z", z, z_size)
     if tokens is None:
         return Given(None, task.num_steps, point)

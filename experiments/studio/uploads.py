@@ -20,7 +20,7 @@ from data_pipeline.reading.segments import METERS
 from experiments.studio import reading, rows
 from experiments.studio.errors import NO_ROWS, RefusedError
 from experiments.studio.fields import check_text, wrong
-from experiments.studio.models import StudioModel, title
+from experiments.studio.played import PlayedModel, title
 from experiments.studio.reading import Job
 
 MAX_FILE_BYTES, MAX_FOLDER_BYTES = 8 * 2**20, 64 * 2**20
@@ -38,7 +38,7 @@ _TURN = threading.Lock()
 Reply = dict[str, Any]
 
 
-def read(model: StudioModel, query: Mapping[str, str], body: bytes) -> Reply:
+def read(model: PlayedModel, query: Mapping[str, str], body: bytes) -> Reply:
     """Say what one file offers, and which row was taken.
 
     Raises:
@@ -71,7 +71,7 @@ def read(model: StudioModel, query: Mapping[str, str], body: bytes) -> Reply:
     }
 
 
-def windows(model: StudioModel, query: Mapping[str, str], body: bytes) -> Reply:
+def windows(model: PlayedModel, query: Mapping[str, str], body: bytes) -> Reply:
     """List the windows of many files, at most `reading.WINDOWS_PER_FILE` of each.
 
     Raises:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
 
-from experiments.studio.models import LARGEST_GRID, LENGTH_OF_CHAINS, StudioModel
+from experiments.studio.models import LARGEST_GRID, StudioModel
+from experiments.studio.played import LENGTH_OF_CHAINS, PlayedModel
+from experiments.studio.rows import Given
 
 # Batches of the usual requests: a slider or a proposal, corners, variations, a palette.
 _DECODED = (4, LARGEST_GRID**2, 1, 16)
@@ -18,7 +21,7 @@ _CONTINUED = 4
 _TEMPERATURES = (0.5, 0.0)
 
 
-def start(models: Iterable[StudioModel]) -> None:
+def start(models: Iterable[PlayedModel]) -> None:
     """Compile for all models, in a thread that gives one program at a time to the worker."""
     jobs = [(model, list(programs(model))) for model in models]
     for model, steps in jobs:
@@ -33,8 +36,23 @@ def start(models: Iterable[StudioModel]) -> None:
     threading.Thread(target=run, name="compilation", daemon=True).start()
 
 
-def programs(model: StudioModel) -> Iterator[Callable[[], object]]:
+def programs(model: PlayedModel) -> Iterator[Callable[[], object]]:
     """Yield a call for each program, the first that the page needs first."""
+    if isinstance(model, StudioModel):
+        yield from _latent_programs(model)
+        return
+    key = jax.random.key(0)
+    row = Given(np.zeros(model.task.row_shape, np.int32), model.task.num_steps, None)
+    # A sample, four of them, and four continuations.
+    for temperature in _TEMPERATURES:
+        for num in (1, 4):
+            yield functools.partial(model.sample, num, key, temperature)
+        settings = (LENGTH_OF_CHAINS, 0.0, _CONTINUED, key, temperature)
+        yield functools.partial(model.continuation, row, *settings)
+
+
+def _latent_programs(model: StudioModel) -> Iterator[Callable[[], object]]:
+    """Yield a call for each program of a model with a latent space."""
     z = np.zeros((LARGEST_GRID**2, model.vae.z_size), np.float32)
     row = np.zeros((1, *model.task.row_shape), np.int32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,11 +16,14 @@ from musicvae_jax.tasks import get_task
 from tests.support.synthetic_store import write_store
 
 
-def make_run(folder: pathlib.Path, task: str) -> str:
-    """Write both below a folder, as "run" and "store", and name the run; its step is 7."""
+def make_run(folder: pathlib.Path, task: str, **fields: Any) -> str:
+    """Write both below a folder, as "run" and "store", and name the run; its step is 7.
+
+    `fields` are fields of the configuration.
+    """
     store = data.open_store(write_store(folder / "store", task))
     sizes = {"encoder_sizes": (8,), "decoder_sizes": (8,), "z_size": 4, "init": "default"}
-    config = get_task(task).config.replace(**sizes, dtype="float32")
+    config = get_task(task).config.replace(**sizes, dtype="float32", **fields)
     run = run_folder.open_run_folder(folder / "run", config, store)
     with Checkpoints(run, create=True) as saved:
         saved.save(
