@@ -28,11 +28,12 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from experiments.cli import compile_cache
 from experiments.cli.run_options import check_ranges
-from experiments.studio import ending, static_files, uploads, warm_up
-from experiments.studio.models import load
-from experiments.studio.played import PlayedModel
+from experiments.studio import ending, static_files, uploads
+from experiments.studio.models import warm_up
+from experiments.studio.models.loading import load
+from experiments.studio.models.played import PlayedModel
+from experiments.studio.models.worker import Worker
 from experiments.studio.safety import LOOPBACK_NAMES, Access
-from experiments.studio.worker import Worker
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.fitted_prior import STANDARD
 from musicvae_jax.pretrained import packaged

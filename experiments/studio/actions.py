@@ -14,8 +14,8 @@ import numpy as np
 from experiments.cli.run_options import LARGEST_SEED
 from experiments.studio import rows
 from experiments.studio.fields import Fields, check_number, wrong
-from experiments.studio.models import LARGEST_GRID, StudioModel
-from experiments.studio.played import MAX_DRAWN, PlayedModel
+from experiments.studio.models.latent import LARGEST_GRID, StudioModel
+from experiments.studio.models.played import MAX_DRAWN, PlayedModel
 from experiments.studio.projection import project
 from experiments.studio.rows import Given
 from musicvae_jax.latent import attributes

@@ -26,8 +26,8 @@ from experiments.studio.actions import ACTIONS
 from experiments.studio.downloads import DOWNLOADS, Download
 from experiments.studio.errors import TOO_LARGE, WRONG_TYPE, WRONG_VALUE, RefusedError
 from experiments.studio.fields import Fields
-from experiments.studio.models import find
-from experiments.studio.played import PlayedModel
+from experiments.studio.models.loading import find
+from experiments.studio.models.played import PlayedModel
 from experiments.studio.safety import Access, Guard, error_json, new_id
 from experiments.studio.static_files import StaticFile
 from musicvae_jax.config import InputError

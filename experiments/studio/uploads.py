@@ -20,7 +20,7 @@ from data_pipeline.reading.segments import METERS
 from experiments.studio import reading, rows
 from experiments.studio.errors import NO_ROWS, RefusedError
 from experiments.studio.fields import check_text, wrong
-from experiments.studio.played import PlayedModel, title
+from experiments.studio.models.played import PlayedModel, title
 from experiments.studio.reading import Job
 
 MAX_FILE_BYTES, MAX_FOLDER_BYTES = 8 * 2**20, 64 * 2**20

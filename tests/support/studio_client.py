@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.studio import app
-from experiments.studio.models import StudioModel
+from experiments.studio.models.latent import StudioModel
+from experiments.studio.models.worker import Worker
 from experiments.studio.safety import Access
 from experiments.studio.static_files import StaticFile
-from experiments.studio.worker import Worker
 from musicvae_jax.latent import attributes, fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
 from tests.support import model_cases

@@ -14,9 +14,9 @@ from playwright.sync_api import Page
 
 from experiments.studio import static_files
 from experiments.studio.app import make_app
-from experiments.studio.models import StudioModel
+from experiments.studio.models.latent import StudioModel
+from experiments.studio.models.worker import Worker
 from experiments.studio.safety import Access
-from experiments.studio.worker import Worker
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import build_model

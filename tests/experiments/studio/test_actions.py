@@ -18,7 +18,7 @@ from data_pipeline.render.sequences import concatenate
 from experiments.studio import rows
 from experiments.studio.actions import ACTIONS
 from experiments.studio.downloads import DOWNLOADS
-from experiments.studio.models import StudioModel
+from experiments.studio.models.latent import StudioModel
 from musicvae_jax.latent import attributes, fitted_prior, paths
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import random_tokens

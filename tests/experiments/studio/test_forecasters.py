@@ -11,14 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.studio import warm_up
 from experiments.studio.actions import ACTIONS
 from experiments.studio.errors import RefusedError
 from experiments.studio.fields import Fields
-from experiments.studio.forecasters import ForecasterModel
-from experiments.studio.models import load
+from experiments.studio.models import warm_up
+from experiments.studio.models.forecasters import ForecasterModel
+from experiments.studio.models.loading import load
+from experiments.studio.models.worker import Worker
 from experiments.studio.rows import Given
-from experiments.studio.worker import Worker
 from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import random_params

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 from experiments.studio import __main__ as command
-from experiments.studio import rows, warm_up
+from experiments.studio import rows
 from experiments.studio.__main__ import Options, access_of, address, listen
-from experiments.studio.models import load
-from experiments.studio.worker import Worker
+from experiments.studio.models import warm_up
+from experiments.studio.models.loading import load
+from experiments.studio.models.worker import Worker
 from musicvae_jax.config import InputError
 from tests.support.studio_client import models, post, tokens_of
 from tests.support.untrained_run import make_run

@@ -1,29 +1,24 @@
-"""The studio's models that have a latent space, and how models are loaded and found."""
+"""Models with a latent space in the studio."""
 
 from __future__ import annotations
 
-import itertools
-import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from experiments.studio.errors import NOT_FOUND, RefusedError
-from experiments.studio.forecasters import ForecasterModel
-from experiments.studio.played import (
+from experiments.studio.models.played import (
     BATCHES,
     MAX_DRAWN,
     PlayedModel,
     batch_size,
     compiled_bars,
 )
+from experiments.studio.models.worker import Worker
 from experiments.studio.rows import Given
-from experiments.studio.worker import Worker
 from musicvae_jax.latent import fitted_prior, paths
 from musicvae_jax.latent.fitted_prior import FITTED, STANDARD
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.tasks import STEPS_PER_BAR
 
 LARGEST_GRID = 11
@@ -108,48 +103,6 @@ class StudioModel(PlayedModel):
         windows = max(1, compiled_bars(bars) // self.task.num_bars)
         made = self.vae.continuation(filled(z), windows, key, drift, temperature)
         return made[: len(z), : bars * STEPS_PER_BAR]
-
-
-def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Iterator[PlayedModel]:
-    """Load models of this package, then the best checkpoints of run folders.
-
-    A run's name is that of its folder, with a number where another model has it.
-
-    Raises:
-      InputError: there is no such model or run, or a file of it is damaged.
-    """
-    taken: list[str] = []
-    for name in names:
-        yield StudioModel(name, MusicVAE.from_pretrained(name), worker)
-        taken.append(name)
-    for run_dir in run_dirs:
-        base = pathlib.Path(run_dir).resolve().name
-        candidates = (f"{base}-{n}" if n > 1 else base for n in itertools.count(1))
-        name = next(candidate for candidate in candidates if candidate not in taken)
-        yield _restored(name, run_dir, worker)
-        taken.append(name)
-
-
-def _restored(name: str, run_dir: str, worker: Worker) -> PlayedModel:
-    """Load the best checkpoint of a run, whether it has a latent space or not."""
-    from musicvae_jax.storage import checkpoints  # orbax takes seconds to import
-
-    model = build_model(checkpoints.restore_config(run_dir))
-    if not isinstance(model, Forecaster):
-        return StudioModel(name, MusicVAE.restore(run_dir), worker)
-    config, params, _ = checkpoints.restore_params(run_dir)
-    return ForecasterModel(name, config, params, model, worker)
-
-
-def find(models: Mapping[str, PlayedModel], name: str) -> PlayedModel:
-    """Return a model by its name.
-
-    Raises:
-      RefusedError: there is none; the message lists those there are.
-    """
-    if name not in models:
-        raise RefusedError(NOT_FOUND, f"model: there is no {name!r}; models: {', '.join(models)}")
-    return models[name]
 
 
 def filled(z: np.ndarray) -> np.ndarray:

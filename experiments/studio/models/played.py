@@ -11,8 +11,8 @@ import numpy as np
 from data_pipeline.codecs.drums import CLASS_PITCHES
 from data_pipeline.codecs.melody import pitch_name
 from data_pipeline.codecs.trio import BASS_PROGRAM
+from experiments.studio.models.worker import Worker
 from experiments.studio.rows import Given
-from experiments.studio.worker import Worker
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
 from musicvae_jax.tasks import (

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from experiments.studio.fields import wrong
-from experiments.studio.played import PlayedModel, batch_size, compiled_bars
+from experiments.studio.models.played import PlayedModel, batch_size, compiled_bars
+from experiments.studio.models.worker import Worker
 from experiments.studio.rows import Given
-from experiments.studio.worker import Worker
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import Forecaster, Params
 from musicvae_jax.tasks import STEPS_PER_BAR, get_task

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 
-from experiments.studio.models import LARGEST_GRID, StudioModel
-from experiments.studio.played import LENGTH_OF_CHAINS, PlayedModel
+from experiments.studio.models.latent import LARGEST_GRID, StudioModel
+from experiments.studio.models.played import LENGTH_OF_CHAINS, PlayedModel
 from experiments.studio.rows import Given
 
 # Batches of the usual requests: a slider or a proposal, corners, variations, a palette.
