@@ -85,14 +85,16 @@ class ModelConfig:
     Attributes:
       architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder),
         "hierdec" (a conductor over bars, a decoder per bar), "hier" (the same decoder, and an
-        encoder of the same form), "dense_vae" (dense layers over a whole row), or a forecaster
-        without a latent space: "lstm_forecaster", "conv_forecaster", "gru_attention" or
+        encoder of the same form), "dense_vae" (dense layers over a whole row), "stacked_vae"
+        (dense layers over each bar, then over the joined bars), or a forecaster without a latent
+        space: "lstm_forecaster", "conv_forecaster", "gru_attention" or
         "lstm_attention".
       z_size: latent dimensions, Z.
       encoder_sizes: units of each bidirectional LSTM layer, per direction, or of each dense layer.
       decoder_sizes: units of each (bottom) decoder layer, or of each recurrent layer of a
         forecaster.
       conductor_sizes: units of each conductor layer; empty: `decoder_sizes`, as in the reference.
+      bar_sizes: units of each dense layer over a bar of "stacked_vae"; its decoder has the reverse.
       conv_filters: filters of the convolution of "conv_forecaster".
       conv_width: steps that each of them spans.
       conv_pool: neighbouring outputs of the convolution of which the largest counts.
@@ -108,6 +110,7 @@ class ModelConfig:
     encoder_sizes: tuple[int, ...] = (512,)
     decoder_sizes: tuple[int, ...] = (256, 256)
     conductor_sizes: tuple[int, ...] = ()
+    bar_sizes: tuple[int, ...] = (2000, 200)
     conv_filters: int = 32
     conv_width: int = 32
     conv_pool: int = 2
@@ -122,7 +125,7 @@ class ModelConfig:
         counts = ("conv_filters", "conv_width", "conv_pool", "attention_heads", "attention_size")
         for name in ("z_size", *counts):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("encoder_sizes", "decoder_sizes", "conductor_sizes"):
+        for name in ("encoder_sizes", "decoder_sizes", "bar_sizes", "conductor_sizes"):
             sizes = getattr(self, name)
             needs_one = name != "conductor_sizes"
             ok = all(size >= 1 for size in sizes) and (len(sizes) > 0 or not needs_one)
@@ -174,7 +177,8 @@ class TrainConfig:
       sampling_rate: parameter of that schedule.
       input_dropout: probability of hiding the previous token from the teacher-forced decoder, so
         that it must rely on z (word dropout, Bowman et al. 2016).
-      dropout: probability of dropping a unit of the hidden layers of "dense_vae" in training.
+      dropout: probability of dropping a unit of the hidden layers of "dense_vae" or
+        "stacked_vae" in training.
       transpose: largest transposition of melodies in semitones, drawn anew at every step.
       freeze: part of the model whose parameters are not trained: none, encoder or decoder.
       dtype: type of the matrix products; "auto" is bfloat16 on an accelerator and float32 on a

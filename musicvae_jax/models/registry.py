@@ -17,7 +17,8 @@ from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models import cudnn, lstm_models, native
 from musicvae_jax.models.decoders import Dropout, Sampling
-from musicvae_jax.models.dense import dense_vae
+from musicvae_jax.models.dense import dense_vae, stacked_vae
+from musicvae_jax.models.dense.cells import CellVAE
 from musicvae_jax.models.dense.layers import UnitDropout
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import Posterior
@@ -282,9 +283,15 @@ def _lstm(build: Callable[[Config, Backend], VariationalAutoencoder]) -> Callabl
     return build_model
 
 
-def _dense_vae(config: Config) -> VAE:
-    """Build a model that reads and writes rows as a whole."""
-    module = dense_vae.build(config, compute_dtype(config.train.dtype))
+def _dense(
+    build: Callable[[Config, jax.typing.DTypeLike], CellVAE],
+) -> Callable[[Config], VAE]:
+    """Return what builds a model of dense layers."""
+    return lambda config: dense_functions(build(config, compute_dtype(config.train.dtype)))
+
+
+def dense_functions(module: CellVAE) -> VAE:
+    """Return the pure functions of a Flax module of dense layers."""
 
     def init(key: jax.Array) -> Params:
         return module.init(key, method="declare")["params"]
@@ -352,16 +359,28 @@ def _forecaster(build: _BuildModule, *used: str) -> Architecture:
 
 ARCHITECTURES = {
     "flat": Architecture(
-        _lstm(lstm_models.flat), ("conductor_sizes", "dropout", *fields.FORECASTER), in_magenta=True
+        _lstm(lstm_models.flat),
+        ("conductor_sizes", *fields.DENSE, *fields.FORECASTER),
+        in_magenta=True,
     ),
     "hierdec": Architecture(
-        _lstm(lstm_models.hierdec), ("dropout", *fields.FORECASTER), in_magenta=True
+        _lstm(lstm_models.hierdec), (*fields.DENSE, *fields.FORECASTER), in_magenta=True
     ),
     "hier": Architecture(
-        _lstm(lstm_models.hier), ("dropout", *fields.FORECASTER), encodes_bars=True, in_magenta=True
+        _lstm(lstm_models.hier),
+        (*fields.DENSE, *fields.FORECASTER),
+        encodes_bars=True,
+        in_magenta=True,
     ),
     "dense_vae": Architecture(
-        _dense_vae, (*fields.RECURRENT, *fields.FORECASTER), operations=dense_vae.operations
+        _dense(dense_vae.build),
+        (*fields.RECURRENT, *fields.STACKED, *fields.FORECASTER),
+        operations=dense_vae.operations,
+    ),
+    "stacked_vae": Architecture(
+        _dense(stacked_vae.build),
+        (*fields.RECURRENT, *fields.FORECASTER),
+        operations=stacked_vae.operations,
     ),
     "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),
     "conv_forecaster": _forecaster(

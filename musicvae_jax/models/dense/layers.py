@@ -28,6 +28,10 @@ class UnitDropout(NamedTuple):
     probability: float
     key: jax.Array
 
+    def of_part(self, number: int) -> UnitDropout:
+        """Return the dropout of one of several stacks, with a key of its own."""
+        return self._replace(key=jax.random.fold_in(self.key, number))
+
 
 def affine(
     inputs: int, outputs: int, bias_init: Initializer = SMALL_BIAS, name: str | None = None
@@ -41,7 +45,7 @@ class DenseStack(nn.Module):
 
     Attributes:
       inputs: I, features that the first layer reads.
-      sizes: units of each layer; the last is O.
+      sizes: units of each layer; the last is O. Without layers O is I.
       dtype: type of the products.
     """
 
@@ -51,11 +55,8 @@ class DenseStack(nn.Module):
 
     def setup(self) -> None:
         """Declare the layers."""
-        widths = (self.inputs, *self.sizes[:-1])
-        self.layers = [
-            affine(below, size, name=f"dense_{n}")
-            for n, (below, size) in enumerate(zip(widths, self.sizes, strict=True))
-        ]
+        widths = itertools.pairwise((self.inputs, *self.sizes))
+        self.layers = [affine(*width, name=f"dense_{n}") for n, width in enumerate(widths)]
 
     def declare(self) -> None:
         """Create all parameters."""

@@ -20,7 +20,10 @@ RECURRENT = (
     "lstm_backend",
     "remat",
 )
+STACKED = ("bar_sizes",)
+DENSE = ("dropout", *STACKED)
 VAE = (
+    *DENSE,
     "z_size",
     "encoder_sizes",
     "conductor_sizes",
@@ -34,7 +37,6 @@ VAE = (
     "sampling_schedule",
     "sampling_rate",
     "input_dropout",
-    "dropout",
 )
 
 

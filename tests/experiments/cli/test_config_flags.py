@@ -97,7 +97,14 @@ def test_a_value_out_of_range_names_field_and_range() -> None:
 
 def test_there_is_a_flagfile_for_each_published_configuration_system_and_the_demo() -> None:
     found = {path.stem for path in FLAGFILES.glob("*.flags")}
-    assert found == {*PUBLISHED, *FORECASTERS, "dense_vae", "mel_2bar_default", "demo"}
+    assert found == {
+        *PUBLISHED,
+        *FORECASTERS,
+        "dense_vae",
+        "stacked_vae",
+        "mel_2bar_default",
+        "demo",
+    }
 
 
 def test_the_default_flagfile_is_the_task_by_itself() -> None:

@@ -31,6 +31,7 @@ SIZES: dict[str, Any] = {
     "architecture": "dense_vae",
     "encoder_sizes": (6, 5),
     "decoder_sizes": (7, 6),
+    "bar_sizes": (8, 3),
     "z_size": 4,
     "dtype": "float32",
 }

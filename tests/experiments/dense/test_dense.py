@@ -1,4 +1,4 @@
-"""`dense_vae` in the one training loop and the commands: resume, sweeps, evaluation, generation."""
+"""Dense models in the one training loop and the commands."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.musicvae_jax.models.dense.test_dense_vae import SIZES
 from tests.support.listener import Listener
 from tests.support.synthetic_store import write_store
 
+NAMES = ("dense_vae", "stacked_vae")
 RUN: dict[str, Any] = {
     "batch_size": 8,
     "dropout": 0.5,
@@ -38,15 +39,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> data.Store:
     return data.open_store(write_store(tmp_path_factory.mktemp("data") / "store", "mel_2bar"))
 
 
-@pytest.fixture(scope="module")
-def run(store: data.Store, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module", params=NAMES)
+def run(
+    request: pytest.FixtureRequest, store: data.Store, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     folder = tmp_path_factory.mktemp("trained") / "run"
-    _fit(_config(), store, folder)
+    _fit(_config(architecture=request.param), store, folder)
     return str(folder)
 
 
 def _config(**fields: Any) -> Config:
-    return get_task("mel_2bar").config.replace(**SIZES, **RUN, **fields)
+    return get_task("mel_2bar").config.replace(**(SIZES | RUN | fields))
 
 
 def _fit(
@@ -59,10 +62,12 @@ def _fit(
     )
 
 
-def test_a_resumed_run_is_bit_equal(store: data.Store, tmp_path: pathlib.Path) -> None:
-    whole = _fit(_config(), store, tmp_path / "whole")
-    assert _fit(_config(), store, tmp_path / "run", stop_after=2).stopped
-    resumed = _fit(_config(), store, tmp_path / "run")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_is_bit_equal(name: str, store: data.Store, tmp_path: pathlib.Path) -> None:
+    config = _config(architecture=name)
+    whole = _fit(config, store, tmp_path / "whole")
+    assert _fit(config, store, tmp_path / "run", stop_after=2).stopped
+    resumed = _fit(config, store, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
 
 
@@ -115,6 +120,6 @@ def test_a_safetensors_file_holds_it_and_magentas_formats_do_not(
         MusicVAE.from_file(path).decode(z), MusicVAE.restore(run).decode(z)
     )
     for name in ("tensorflow", "magentajs"):
-        with pytest.raises(InputError, match="format: Magenta has no dense_vae models"):
+        with pytest.raises(InputError, match=r"format: Magenta has no (dense|stacked)_vae models"):
             export.export(export.Options(run, name, str(tmp_path / name)))
         assert not (tmp_path / name).exists()

@@ -1,0 +1,99 @@
+"""The cells of rows: a step and a token value each, read as one-hots and written as logits.
+
+Each cell is a Bernoulli variable of its own, but a row has exactly one token a step and track.
+Given that one cell of a step is on, token v has probability softmax(logits)_v: that is what
+sampling draws from, and its largest is the best token. The steps are independent given z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from musicvae_jax.config import Config
+from musicvae_jax.models import draws
+from musicvae_jax.models.decoders import join_columns
+from musicvae_jax.models.dense.layers import SMALL_BIAS, UnitDropout
+from musicvae_jax.models.draws import Columns
+from musicvae_jax.models.encoders import Posterior, drum_roll, split_columns
+from musicvae_jax.models.initialisation import Initializer
+from musicvae_jax.tasks import Track, get_task
+
+
+def read_cells(tracks: Sequence[Track], tokens: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """Return the cells of the first `lengths` [B] steps, the others 0: [B, T, D] float32.
+
+    Drums are read as hits where the task says so.
+    """
+    columns = [
+        drum_roll(column) if track.encoder_roll else jax.nn.one_hot(column, track.num_classes)
+        for track, column in zip(tracks, split_columns(tokens), strict=True)
+    ]
+    cells = jnp.concatenate(columns, axis=-1).swapaxes(0, 1)
+    if lengths is None:
+        return cells
+    is_read = jnp.arange(cells.shape[1])[None, :] < lengths[:, None]
+    return jnp.where(is_read[:, :, None], cells, 0.0)
+
+
+def as_columns(logits: jax.Array, depths: Sequence[int]) -> Columns:
+    """Divide the logits of all cells, [B, T * (sum of V)], into K arrays [B, T, V_k]."""
+    cells = logits.reshape(len(logits), -1, sum(depths))
+    return tuple(jnp.split(cells, np.cumsum(depths)[:-1], axis=-1))
+
+
+class CellVAE(nn.Module):
+    """An encoder and a decoder of the cells of rows.
+
+    Attributes:
+      encoder: module with `declare()` and `(tokens, lengths, dropout) -> Posterior`.
+      decoder: module with `declare()` and `(z, dropout=None) ->` K arrays [B, T, V_k].
+    """
+
+    encoder: Any
+    decoder: Any
+
+    def declare(self) -> None:
+        """Create all parameters without running the model."""
+        self.encoder.declare()
+        self.decoder.declare()
+
+    def encode(
+        self, tokens: jax.Array, lengths: jax.Array | None, dropout: UnitDropout | None
+    ) -> Posterior:
+        """Encode tokens [B, T] or [B, T, K] integer, the first `lengths` [B] steps or all."""
+        return self.encoder(tokens, lengths, dropout)
+
+    def logits(self, z: jax.Array, dropout: UnitDropout | None) -> Columns:
+        """Compute the logits of the cells given z [B, Z]: K arrays [B, T, V_k] float32."""
+        return self.decoder(z, dropout)
+
+    def generate(self, z: jax.Array, key: jax.Array, temperature: jax.Array | float) -> jax.Array:
+        """Decode z [B, Z] to one token a step and track: [B, T] or [B, T, K] int32."""
+        logits = self.decoder(z)
+        flat = tuple(column.reshape(-1, column.shape[-1]) for column in logits)
+        drawn = draws.sample(flat, key, temperature)
+        return join_columns(tuple(column.reshape(len(z), -1).T for column in drawn))
+
+
+def cell_bias(config: Config, num_steps: int) -> Initializer:
+    """Return the initial biases of the cells of so many steps.
+
+    With init=default a cell starts at the probability 1 / V of its track, else near one half.
+    """
+    if config.model.init == "reference":
+        return SMALL_BIAS
+    depths = [track.num_classes for track in get_task(config.task).tracks]
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        del key, shape
+        step = np.concatenate([np.full(depth, -math.log(depth - 1)) for depth in depths])
+        return jnp.asarray(np.tile(step, num_steps), dtype)
+
+    return draw

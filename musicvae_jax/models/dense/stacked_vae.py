@@ -1,0 +1,146 @@
+"""`stacked_vae`: each bar through the same dense layers, then the joined bars through others.
+
+    cells [B, U, S * D] -> dense, the same for each bar -> [B, U * H] -> dense -> mu, sigma
+    z -> dense -> [B, U * H] -> dense, the same for each bar -> logits [B, T, V]
+
+What a cell is and how a row is drawn from the probabilities of its cells: `cells.py`.
+
+Reference: a Matura thesis of 2020: bars of 9,216 cells through 2,000 and 200 units, 16 bars joined
+to 3,200, 1,600 units, z of 120, and the same sizes back.
+
+Differences from the reference: bars are those of the task, 16 steps of one-hot tokens, instead of
+96 x 96 note starts; ReLU between the layers and the Bernoulli likelihood are not stated there. With
+init=default a cell starts at the probability 1 / V instead of one half.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from musicvae_jax.config import Config
+from musicvae_jax.models import products
+from musicvae_jax.models.dense.cells import CellVAE, as_columns, cell_bias, read_cells
+from musicvae_jax.models.dense.layers import (
+    DenseStack,
+    PosteriorLayer,
+    UnitDropout,
+    affine,
+    products_of,
+)
+from musicvae_jax.models.draws import Columns
+from musicvae_jax.models.encoders import Posterior
+from musicvae_jax.models.initialisation import Initializer
+from musicvae_jax.tasks import STEPS_PER_BAR, Track, get_task
+
+
+class StackedEncoder(nn.Module):
+    """q(z | tokens) from bars.
+
+    Attributes:
+      tracks: the K columns of a row.
+      num_bars: U.
+      bar_sizes: units of each layer of a bar; the last is H.
+      sizes: units of each layer of the joined bars.
+      z_size: Z.
+      dtype: type of the products.
+    """
+
+    tracks: tuple[Track, ...]
+    num_bars: int
+    bar_sizes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    z_size: int
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Declare the layers."""
+        width = STEPS_PER_BAR * sum(track.encoder_depth for track in self.tracks)
+        self.bars = DenseStack(width, self.bar_sizes, self.dtype)
+        self.rows = DenseStack(self.num_bars * self.bar_sizes[-1], self.sizes, self.dtype)
+        self.posterior = PosteriorLayer(self.sizes[-1], self.z_size, self.dtype)
+
+    def declare(self) -> None:
+        """Create all parameters."""
+        self.bars.declare()
+        self.rows.declare()
+        self.posterior.declare()
+
+    def __call__(
+        self, tokens: jax.Array, lengths: jax.Array | None, dropout: UnitDropout | None
+    ) -> Posterior:
+        """Encode the first `lengths` [B] steps of tokens [B, T] or [B, T, K]; None: all."""
+        cells = read_cells(self.tracks, tokens, lengths)
+        B = len(cells)
+        bars = self.bars(cells.reshape(B * self.num_bars, -1), dropout)
+        rows_dropout = None if dropout is None else dropout.of_part(1)
+        return self.posterior(self.rows(bars.reshape(B, -1), rows_dropout))
+
+
+class StackedDecoder(nn.Module):
+    """A logit for each cell of a row, from z alone.
+
+    Attributes:
+      depths: V of each of the K columns.
+      num_bars: U.
+      bar_sizes: units of each layer of a bar, in the encoder's order.
+      sizes: units of each layer before the bars are divided.
+      z_size: Z.
+      bias_init: initial values of the biases of the cells of a bar.
+      dtype: type of the products.
+    """
+
+    depths: tuple[int, ...]
+    num_bars: int
+    bar_sizes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    z_size: int
+    bias_init: Initializer
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Declare the layers."""
+        *upper, H = self.bar_sizes
+        self.rows = DenseStack(self.z_size, (*self.sizes, self.num_bars * H), self.dtype)
+        self.bars = DenseStack(H, tuple(reversed(upper)), self.dtype)
+        self.output = affine(self.bar_sizes[0], STEPS_PER_BAR * sum(self.depths), self.bias_init)
+
+    def declare(self) -> None:
+        """Create all parameters."""
+        self.rows.declare()
+        self.bars.declare()
+        products.touch(self.output)
+
+    def __call__(self, z: jax.Array, dropout: UnitDropout | None = None) -> Columns:
+        """Compute the logits of z [B, Z]: K arrays [B, T, V_k] float32."""
+        rows_dropout = None if dropout is None else dropout.of_part(1)
+        bars = self.rows(z, rows_dropout).reshape(len(z) * self.num_bars, -1)
+        cells = self.output(self.bars(bars, dropout), self.dtype)
+        return as_columns(cells.reshape(len(z), -1), self.depths)
+
+
+def build(config: Config, dtype: jax.typing.DTypeLike) -> CellVAE:
+    """Build the module of a configuration."""
+    task, model = get_task(config.task), config.model
+    U, Z, bar_sizes = task.num_bars, model.z_size, model.bar_sizes
+    depths = tuple(track.num_classes for track in task.tracks)
+    bias = cell_bias(config, STEPS_PER_BAR)
+    return CellVAE(
+        StackedEncoder(task.tracks, U, bar_sizes, model.encoder_sizes, Z, dtype),
+        StackedDecoder(depths, U, bar_sizes, model.decoder_sizes, Z, bias, dtype),
+    )
+
+
+def operations(config: Config) -> tuple[int, int]:
+    """Count the operations of encoding and of decoding one row."""
+    task, model = get_task(config.task), config.model
+    U, bar_sizes = task.num_bars, model.bar_sizes
+    cells = STEPS_PER_BAR * sum(track.num_classes for track in task.tracks)
+    joined = U * bar_sizes[-1]
+    encoding = U * products_of(STEPS_PER_BAR * task.encoder_depth, bar_sizes)
+    encoding += products_of(joined, [*model.encoder_sizes, 2 * model.z_size])
+    decoding = products_of(model.z_size, [*model.decoder_sizes, joined])
+    return encoding, decoding + U * products_of(bar_sizes[-1], [*reversed(bar_sizes[:-1]), cells])
