@@ -18,8 +18,14 @@ from experiments.analysis.material import Options, gather, look_at_latents
 from experiments.analysis.report import as_json, table
 from experiments.cli import compile_cache
 from experiments.cli.run_options import choose_prior, open_model, output_folder
-from musicvae_jax.analysis import comparison, originality, sets
+from musicvae_jax.analysis import comparison, originality, sets, structure
 from musicvae_jax.storage import run_folder
+
+# Mean distances within a set, as shares of the events that two rows or bars do not share.
+VARIETY = {
+    "two rows": structure.mean_row_distance,
+    "two bars of a row": structure.mean_bar_distance,
+}
 
 
 def analyze(options: Options) -> str:
@@ -35,6 +41,7 @@ def analyze(options: Options) -> str:
     known = originality.know(material.train, vae.task)
     analysis = sets.analyse(material.real, material.others, known, vae.task, options.seed)
     latents = look_at_latents(vae, material, analysis, options.seed)
+    rows = {sets.REAL: material.real, **material.others}
     about = {
         "task": vae.task.name,
         "checkpoint": options.model or options.checkpoint,
@@ -47,6 +54,10 @@ def analyze(options: Options) -> str:
         "seed": options.seed,
         "rows_per_side": analysis.rows_per_side,
         "draws": comparison.DRAWS,
+        "variety": {
+            label: {name: mean(part.tokens, vae.task) for name, part in rows.items()}
+            for label, mean in VARIETY.items()
+        },
     }
     summary = table(about, analysis, latents)
     folder.mkdir(parents=True, exist_ok=True)

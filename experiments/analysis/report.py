@@ -85,6 +85,9 @@ def table(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:
         counts = [f"{sum(c is True for c in found)} of {sum(c is not None for c in found)}"
                   for found in close]  # fmt: skip
         lines.append(_line(family, "", *counts))
+    lines += ["", _line("mean distance (0: alike)", *next(iter(about["variety"].values())))]
+    for label, values in about["variety"].items():
+        lines.append(_line(label, *(f"{value:.3f}" for value in values.values())))
     lines += ["", _latent_lines(latents)]
     return "\n".join(lines)
 

@@ -29,7 +29,7 @@ from absl import flags
 from data_pipeline import cli
 from experiments.benchmarks.support import machine
 from musicvae_jax.config import InputError
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import architectures_with, build_model
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.storage.checksums import CHECKSUMS
 from musicvae_jax.training.step import init_state
@@ -76,7 +76,11 @@ class Trial(NamedTuple):
 
 
 def kill_often(
-    data_dir: pathlib.Path, folder: pathlib.Path, kinds: Sequence[str], seed: int
+    data_dir: pathlib.Path,
+    folder: pathlib.Path,
+    kinds: Sequence[str],
+    seed: int,
+    model: Sequence[str] = MODEL,
 ) -> Trial:
     """Train once uninterrupted and once with a kill of each kind, in this order; compare.
 
@@ -85,11 +89,12 @@ def kill_often(
       folder: an empty folder to work in.
       kinds: of KINDS. What is before the first save comes first.
       seed: of the moments.
+      model: flags of what is trained.
 
     Raises:
       InputError: training fails by itself.
     """
-    common = [*MODEL, f"--data_dir={data_dir}", f"--train_steps={_STEPS * len(kinds) + 3}"]
+    common = [*model, f"--data_dir={data_dir}", f"--train_steps={_STEPS * len(kinds) + 3}"]
     whole, killed = folder / "whole", folder / "killed"
     rng = random.Random(seed)
     _Process([*common, f"--run_dir={whole}"], whole).finish()
@@ -221,6 +226,7 @@ def define_flags() -> None:
     """Define this entry point's flags."""
     flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=3)
     flags.DEFINE_integer("seed", 0, "Of the moments.")
+    flags.DEFINE_string("architecture", "flat", "What to train.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -232,7 +238,11 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_rows(folder / "rows")
-        trial = kill_often(folder / "rows", folder, kinds, seed)
+        name = flags.FLAGS.architecture
+        model = [*MODEL, f"--architecture={name}"]
+        if name in architectures_with("bar_sizes"):
+            model.append("--bar_sizes=8")
+        trial = kill_often(folder / "rows", folder, kinds, seed, model)
     print(machine.describe("orbax-checkpoint"))
     print(f"{'killed':24}{'went on from':>14}{'steps made':>12}{'rows of its epoch seen':>25}")
     for one in trial.processes:

@@ -1,9 +1,9 @@
-"""Measures of structure: similarity of the bars of a row.
+"""Measures of structure: similarity of the bars of a row, and of the rows of a set.
 
 The distance of two bars is the share of their events that they do not have in common: for melodies,
 of the steps with an event (a note or a note off) in either bar, those where the events differ; for
 drums, of the hits in either bar, those that are in one only. Two empty bars have distance 0. Tracks
-are summed before the division.
+are summed before the division. The distance of two rows is defined in the same way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from musicvae_jax.analysis.measures import Measure, of_values
-from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, Task
+from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, Task, Track
 from musicvae_jax.tokens import columns_of
 
 FAMILY = "structure"
@@ -36,13 +36,52 @@ def bar_distances(tokens: np.ndarray, task: Task) -> np.ndarray:
         bars = column.reshape(num_rows, num_bars, STEPS_PER_BAR).astype(np.uint16)
         for bar in range(num_bars):
             one, other = bars[:, bar : bar + 1], bars
-            if track.is_pitched:
-                differ[:, bar] += (one != other).sum(axis=2)
-                either[:, bar] += ((one != NO_EVENT) | (other != NO_EVENT)).sum(axis=2)
-            else:
-                differ[:, bar] += np.bitwise_count(one ^ other).sum(axis=2)
-                either[:, bar] += np.bitwise_count(one | other).sum(axis=2)
+            unshared, events = _count_events(one, other, track)
+            differ[:, bar] += unshared
+            either[:, bar] += events
     return np.divide(differ, either, out=np.zeros_like(differ), where=either > 0)
+
+
+def _count_events(
+    one: np.ndarray, other: np.ndarray, track: Track
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count the events in one of two [..., S] only, and those in either: [...] each."""
+    if track.is_pitched:
+        unshared = one != other
+        events = (one != NO_EVENT) | (other != NO_EVENT)
+    else:
+        unshared, events = np.bitwise_count(one ^ other), np.bitwise_count(one | other)
+    return unshared.sum(axis=-1), events.sum(axis=-1)
+
+
+def mean_row_distance(tokens: np.ndarray, task: Task) -> float:
+    """Average the distance of two rows of a set: 0 if all are equal, near 1 if they vary.
+
+    Each row is compared with those a half, a third and a fifth of the set away, because neighbours
+    in a store may be windows of one piece.
+
+    Args:
+      tokens: [N, T] or [N, T, K], N at least 2.
+      task: names the tracks.
+    """
+    num_rows = len(tokens)
+    columns = columns_of(tokens, task)
+    found = []
+    for apart in sorted({max(num_rows // part, 1) for part in (2, 3, 5)}):
+        differ, either = np.zeros(num_rows), np.zeros(num_rows)
+        for column, track in zip(columns, task.tracks, strict=True):
+            unshared, events = _count_events(column, np.roll(column, apart, axis=0), track)
+            differ += unshared
+            either += events
+        found.append(np.divide(differ, either, out=np.zeros(num_rows), where=either > 0).mean())
+    return float(np.mean(found))
+
+
+def mean_bar_distance(tokens: np.ndarray, task: Task) -> float:
+    """Average the distance of any two bars of a row, over all rows: 0 if all bars are alike."""
+    distances = bar_distances(tokens, task)
+    first, second = np.triu_indices(distances.shape[1], 1)
+    return float(distances[:, first, second].mean(dtype=np.float64))
 
 
 def measures(tokens: np.ndarray, task: Task) -> list[Measure]:

@@ -11,7 +11,9 @@ import pytest
 
 from experiments import analyze
 from experiments.analysis.material import Options
+from musicvae_jax.analysis import structure
 from musicvae_jax.config import InputError
+from musicvae_jax.tasks import TASKS
 from tests.support.synthetic_store import write_store
 from tests.support.untrained_run import make_run
 
@@ -38,6 +40,7 @@ def test_the_summary_names_every_family_and_the_files(analysed: tuple[str, pathl
     counts = re.findall(r"^(\w+) +\d+ of \d+ +\d+ of \d+$", text, re.MULTILINE)
     assert counts == families
     assert max(map(len, text.split("\n\n" + str(folder))[0].splitlines())) <= 100
+    assert re.search(r"^two bars of a row( +[01]\.\d{3}){3}$", text, re.MULTILINE)
     assert re.search(r"active units +\d of 4, KL [\d.]+ bits per row", text)
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["analysis.html", "analysis.json"]
@@ -59,6 +62,9 @@ def test_the_numbers_are_those_of_the_rows(
     assert overlap["samples"]["high"] < overlap["real"]["low"]
     assert overlap["samples"]["holds_real_value"] is False
     assert found["rows_per_side"] == 12
+    distance = structure.mean_row_distance(rows, TASKS["mel_2bar"])
+    assert found["variety"]["two rows"]["real"] == distance
+    assert set(found["variety"]["two bars of a row"]) == {"real", "samples", "reconstructions"}
     assert len(found["latent"]["kl_nats"]) == 4
     assert set(found["latent"]["against_prior"]) == {"frechet", "mmd"}
 

@@ -113,6 +113,21 @@ def test_bars_of_drums_differ_by_their_hits() -> None:
     assert distances[0, 2, 3] == 0.0
 
 
+def test_variety_by_hand() -> None:
+    # Of the hits in either bar, two rows share all, none, or 1 of 2.
+    tokens = np.array([row(32, s0=1), row(32, s0=2), row(32, s0=3), row(32, s0=1)])
+    task = TASKS["drums_2bar"]
+    # Rows 1 and 2 apart, in a circle: a-b 1, b-c 1/2, c-a 1/2, a-a 0; a-c 1/2, b-a 1, twice each.
+    assert structure.mean_row_distance(tokens, task) == pytest.approx((0.5 + 0.75) / 2)
+    assert structure.mean_row_distance(tokens[[0, 0, 0]], task) == 0.0
+    assert structure.mean_bar_distance(tokens, task) == 1.0  # every second bar is empty
+    assert structure.mean_bar_distance(np.concatenate([tokens[:, :16]] * 2, 1), task) == 0.0
+    # Of three steps with an event of a melody in either row, one is the same.
+    task = TASKS["mel_2bar"]
+    rows = np.array([row(32, s0=C4, s4=C4 + 2, s8=1), row(32, s0=C4, s4=C4 + 4)])
+    assert structure.mean_row_distance(rows, task) == pytest.approx(2 / 3)
+
+
 def muspy_music(tokens: np.ndarray, task: Task) -> Any:
     """The row as muspy's music, 4 time steps to the quarter."""
     with warnings.catch_warnings():
