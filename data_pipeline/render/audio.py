@@ -147,18 +147,12 @@ def _drum(pitch: int) -> np.ndarray:
 
 
 def check_soundfont(soundfont: str | os.PathLike[str]) -> None:
-    """Check that a SoundFont can be played.
+    """Check that FluidSynth can play a SoundFont.
 
     Raises:
-      InputError: the file does not exist or is not a SoundFont, or pyfluidsynth or FluidSynth is
-        not installed.
+      InputError: as `check_soundfont_file`, or pyfluidsynth or FluidSynth is not installed.
     """
-    if not pathlib.Path(soundfont).is_file():
-        raise InputError(f"soundfont: there is no file {os.fspath(soundfont)}")
-    with open(soundfont, "rb") as stream:
-        head = stream.read(12)
-    if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):  # FluidSynth would play silence
-        raise InputError(f"soundfont: {os.fspath(soundfont)} is not a SoundFont (.sf2, .sf3)")
+    check_soundfont_file(soundfont)
     try:
         importlib.import_module("fluidsynth")  # pretty_midi needs it, but reports it less clearly
     except (ImportError, OSError) as error:
@@ -166,6 +160,20 @@ def check_soundfont(soundfont: str | os.PathLike[str]) -> None:
             "SoundFonts need pyfluidsynth and the system's FluidSynth library: "
             "pip install 'musicvae-jax[sound]' and, on Debian, apt install libfluidsynth3"
         ) from error
+
+
+def check_soundfont_file(soundfont: str | os.PathLike[str]) -> None:
+    """Check that a file is a SoundFont.
+
+    Raises:
+      InputError: it does not exist or is not a SoundFont.
+    """
+    if not pathlib.Path(soundfont).is_file():
+        raise InputError(f"soundfont: there is no file {os.fspath(soundfont)}")
+    with open(soundfont, "rb") as stream:
+        head = stream.read(12)
+    if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):  # FluidSynth would play silence
+        raise InputError(f"soundfont: {os.fspath(soundfont)} is not a SoundFont (.sf2, .sf3)")
 
 
 def play_soundfont(midi: bytes, soundfont: str | os.PathLike[str]) -> np.ndarray:

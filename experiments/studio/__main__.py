@@ -26,6 +26,7 @@ from collections.abc import Sequence
 
 from data_pipeline import cli
 from data_pipeline.cli import option
+from data_pipeline.render.audio import check_soundfont_file
 from experiments.cli import compile_cache
 from experiments.cli.run_options import check_ranges
 from experiments.studio import ending, static_files, uploads
@@ -45,7 +46,7 @@ BACKLOG = 128
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Which models to play, and where to listen."""
+    """Which models to play, with which sound, and where to listen."""
 
     models: tuple[str, ...] = option(
         (), flag="model", help="Model of this package; may be repeated."
@@ -55,11 +56,16 @@ class Options:
     )
     port: int = option(8765, help="Port to listen on; 0 takes a free one.")
     host: str = option(LOOPBACK, help="Address to listen on; others than the default need a token.")
+    soundfont: str | None = option(
+        None, help="SoundFont (.sf2, .sf3) to play with. Default: a synthesiser without samples."
+    )
     open_browser: bool = option(False, help="Open the page in the browser.")
 
     def __post_init__(self) -> None:
         """Check what needs no model."""
         check_ranges(self, port=(0, 65535))
+        if self.soundfont is not None:
+            check_soundfont_file(self.soundfont)
         if not (self.names or self.run_dirs):
             raise InputError("run_dir: --run_dir is needed, this package holds no model")
 
@@ -157,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
         models = load_models(options)
         from experiments.studio import app
 
-        application = app.make_app(models, static_files.load(), access)
+        application = app.make_app(models, static_files.load(soundfont=options.soundfont), access)
         if access.token is not None:
             print("warning: others on the network can use the studio with this address")
         where = address(options.host, port, access.token)

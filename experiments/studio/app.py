@@ -29,7 +29,7 @@ from experiments.studio.fields import Fields
 from experiments.studio.models.loading import find
 from experiments.studio.models.played import PlayedModel
 from experiments.studio.safety import Access, Guard, error_json, new_id
-from experiments.studio.static_files import StaticFile
+from experiments.studio.static_files import SOUNDFONT, StaticFile
 from musicvae_jax.config import InputError
 
 JSON, BYTES = "application/json", "application/octet-stream"
@@ -74,7 +74,7 @@ def make_app(models: Models, files: dict[str, StaticFile], access: Access) -> Gu
         return handle
 
     routes = [
-        _get("models", lambda request: {"models": [m.describe() for m in models.values()]}),
+        _get("models", lambda request: _models(models, files)),
         _get("examples", lambda request: _examples(models, request)),
         _post("read", of_files(uploads.read), BYTES, uploads.MAX_FILE_BYTES),
         _post("windows", of_files(uploads.windows), BYTES, uploads.MAX_FOLDER_BYTES),
@@ -86,6 +86,11 @@ def make_app(models: Models, files: dict[str, StaticFile], access: Access) -> Gu
     routes.append(Route("/{path:path}", _static(files), methods=["GET"]))
     handlers: dict[Any, Any] = {HTTPException: _http_error}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), access)
+
+
+def _models(models: Models, files: dict[str, StaticFile]) -> dict[str, Any]:
+    described = [model.describe() for model in models.values()]
+    return {"models": described, "soundfont": SOUNDFONT if SOUNDFONT in files else None}
 
 
 def _examples(models: Models, request: Request) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def _static(files: dict[str, StaticFile]) -> Callable[..., Any]:
         headers = {"etag": file.etag, "cache-control": "no-cache", "vary": "Accept-Encoding"}
         if request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if file.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"
             return Response(file.compressed, headers=headers, media_type=file.media_type)
         return Response(file.content, headers=headers, media_type=file.media_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from experiments.studio import static_files
 from experiments.studio.app import make_app
@@ -23,6 +24,7 @@ from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import random_params
 
+TASKS = ("drums_2bar", "mel_2bar")
 TIMEOUT_MS = 120_000  # a slow machine needs time; a broken page must end
 # The loudest sample that the analyser holds now.
 LEVEL = """() => {
@@ -46,11 +48,11 @@ def make_model(task_name: str, worker: Worker) -> StudioModel:
 
 
 @contextlib.contextmanager
-def serve(task_names: tuple[str, ...]) -> Iterator[str]:
+def serve(task_names: tuple[str, ...], soundfont: pathlib.Path | None = None) -> Iterator[str]:
     """Serve models and the page from a thread; yield the address."""
     worker = Worker()
     models = {name: make_model(name, worker) for name in task_names}
-    app = make_app(models, static_files.load(), Access())
+    app = make_app(models, static_files.load(soundfont=soundfont), Access())
     # A browser may keep connections open: the server must not wait for them when it ends.
     config = uvicorn.Config(
         app,
@@ -85,6 +87,34 @@ def wait(page: Page, condition: str, argument: Any = None) -> None:
         page.wait_for_timeout(30)
 
 
+@contextlib.contextmanager
+def watched_page(browser: Browser, address: str) -> Iterator[tuple[Page, list[str]]]:
+    """Open the studio in a new page, and yield it with the list of the addresses it asks for.
+
+    At the end the page must have asked nobody else and logged no error.
+    """
+    errors: list[str] = []
+    requested: list[str] = []
+
+    def log(message: ConsoleMessage) -> None:
+        # Chromium logs every status 4xx; the page shows the reason of the one that a test causes.
+        if message.type == "error" and "status of 422" not in message.text:
+            errors.append(message.text)
+
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(TIMEOUT_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
+    opened = context.new_page()
+    opened.on("console", log)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    context.on("request", lambda asked: requested.append(asked.url))
+    open_page(opened, address)
+    yield opened, requested
+    context.close()
+    assert errors == []
+    assert [url for url in requested if not url.startswith((address, "blob:", "data:"))] == []
+
+
 def open_page(page: Page, address: str) -> None:
     """Open the studio and wait until the palette is there."""
     page.goto(address)
@@ -117,3 +147,10 @@ def use_model(page: Page, name: str) -> None:
         " && studio.app.state.now?.label.startsWith('Blend')",
         name,
     )
+
+
+def type_sketch(page: Page, text: str) -> None:
+    """Type a piece in the view Sketch."""
+    show(page, "Sketch")
+    page.get_by_label("Or type it").fill(text)
+    page.get_by_label("Or type it").press("Enter")

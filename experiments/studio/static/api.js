@@ -32,8 +32,9 @@ function compute(path, request) {
   return kept.get(key);
 }
 
+// The models, and the address of the SoundFont or null.
 export async function models() {
-  return (await (await call('models', {method: 'GET'})).json()).models;
+  return (await call('models', {method: 'GET'})).json();
 }
 
 export async function examples(model) {

@@ -17,9 +17,10 @@ const KEYS = [
 
 export function createBar(app, element) {
   const {store} = app;
-  const models = select(app.models.map(({name, title}) => [name, title === name ? name : `${title} (${name})`]),
+  const isOnlyOne = (title) => app.models.filter((model) => model.title === title).length === 1;
+  const models = select(app.models.map(({name, title}) => [name, isOnlyOne(title) ? title : `${title}: ${name}`]),
     app.state.model, (name) => app.act(() => app.begin(app.models.find((model) => model.name === name))),
-    {id: 'model'});
+    {id: 'model', title: 'The model that makes the music'});
   const ready = h('span', {class: 'ready', role: 'status'});
   const play = button('Play', () => app.togglePlay(), {icon: 'play', class: 'primary', id: 'play', title: 'Play or stop (space)'});
   const loop = button('', () => store.update(({loop: on}) => ({loop: !on}), {remember: false}),
@@ -54,10 +55,9 @@ export function createBar(app, element) {
       tabs.element, ready,
       h('div', {class: 'group end'}, undo, redo, link, button('', () => help.showModal(), {icon: 'keys', label: 'Keyboard', class: 'plain'}), theme)),
     h('div', {class: 'transport'},
-      h('div', {class: 'group'}, play, loop), field('Model', models), field('Tempo', tempo),
+      h('div', {class: 'group'}, play, loop), field('Tempo', tempo), field('Model', models), soundMenu(app),
       field('Temperature', temperature, {title: 'Higher is more surprising; 0 always takes the likeliest note'}),
-      h('div', {class: 'group'}, field('Seed', seed, {title: 'The same seed gives the same music'}), dice),
-      soundMenu(app)),
+      h('div', {class: 'group'}, field('Seed', seed, {title: 'The same seed gives the same music'}), dice)),
     help);
   watchModels(app, ready);
 
@@ -79,7 +79,7 @@ export function createBar(app, element) {
 
 function createTabs(app) {
   const names = Object.keys(TABS);
-  const show = (view) => app.store.update({view}, {remember: false});
+  const show = (view) => app.show(view);
   const tabs = names.map((name) => h('button', {type: 'button', role: 'tab', id: `tab-${name}`,
     'aria-controls': `view-${name}`, text: TABS[name], onclick: () => show(name)}));
   const element = h('div', {role: 'tablist', class: 'tabs', 'aria-label': 'Views', onkeydown: (event) => {
@@ -145,8 +145,8 @@ async function watchModels(app, element) {
     element.textContent = done < total ? `Getting ready: ${done} of ${total}` : '';
     if (app.models.every(({ready}) => ready.done >= ready.total)) return;
     await new Promise((resolve) => setTimeout(resolve, 1000));
-    const found = await api.models().catch(() => []);
-    for (const {name, ready} of found) {
+    const {models} = await api.models().catch(() => ({models: []}));
+    for (const {name, ready} of models) {
       const model = app.models.find((known) => known.name === name);
       if (model) model.ready = ready;
     }

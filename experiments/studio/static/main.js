@@ -42,10 +42,10 @@ function fresh(model) {
 }
 
 class App {
-  constructor(models) {
+  constructor({models, soundfont}) {
     this.models = models.map(prepared);
     this.examples = new Map();
-    this.player = new Player(() => this.update());
+    this.player = new Player(() => this.update(), soundfont);
     this.store = createStore({view: 'palette', tempo: 110, loop: true, temperature: 0.5, seed: 1,
       ...fresh(this.models[0])});
     this.store.subscribe((state, before) => this.update(state, before));
@@ -179,6 +179,17 @@ class App {
       const read = (anyMeter) => api.read(model, file, anyMeter);
       this.report.show(await read(false), {use: (piece) => use(piece), model, piece: (row, label) => this.piece(row, label)});
     });
+  }
+
+  // Shows a view. Shape begins with the current piece, unless its sliders have been moved or the
+  // piece is its own result.
+  show(view) {
+    const {shape, now} = this.state;
+    const isUntouched = !shape.similar && !Object.values(shape.amounts).some(Boolean);
+    const isShort = now && now.tokens.length <= this.model.steps;
+    const isNew = isUntouched && isShort && !this.views.shape.made(now);
+    const row = view === 'shape' && isNew ? now : shape.row;
+    this.store.update({view, shape: {...shape, row}}, {remember: false});
   }
 
   togglePlay() {

@@ -26,9 +26,11 @@ export function materialOf(row, model) {
 }
 
 export class Player {
-  // `onchange` is called when playing starts or stops.
-  constructor(onchange) {
+  // `onchange` is called when playing starts or stops. `soundfont` is the address of a SoundFont,
+  // or null for the synthesiser without samples.
+  constructor(onchange, soundfont = null) {
     this.onchange = onchange;
+    this.soundfont = soundfont;
     this.tempo = 110;
     this.loop = true;
     this.output = null;  // a Web MIDI output; null is the synthesiser
@@ -41,21 +43,26 @@ export class Player {
 
   // Browsers allow sound only after a click or a key, so this is not done before.
   async #open() {
-    if (!this.synth) {
-      await loadScript('/vendor/webaudio-tinysynth.min.js');
-      this.synth = new window.WebAudioTinySynth();
-      this.context = this.synth.getAudioContext();
-      this.master = this.context.createGain();
-      this.master.gain.value = 0;
-      this.analyser = this.context.createAnalyser();
-      this.analyser.fftSize = 2048;
-      // The synthesiser's last node goes through our own fader to the loudspeaker.
-      this.synth.comp.disconnect();
-      this.synth.comp.connect(this.master);
-      this.master.connect(this.analyser);
-      this.analyser.connect(this.context.destination);
-    }
+    this.opening ??= this.#build();
+    await this.opening.catch((error) => {
+      this.opening = null;
+      throw error;
+    });
     await this.context.resume();
+  }
+
+  async #build() {
+    const {createSynth} = await import(this.soundfont ? './soundfont.js' : './tinysynth.js');
+    const synth = await createSynth(this.soundfont);
+    const {context} = synth;
+    const master = context.createGain();
+    master.gain.value = 0;
+    const analyser = context.createAnalyser();
+    analyser.fftSize = 2048;
+    synth.output.connect(master);
+    master.connect(analyser);
+    analyser.connect(context.destination);
+    Object.assign(this, {synth, context, master, analyser});
   }
 
   get stepSeconds() { return 60 / this.tempo / STEPS_PER_QUARTER; }
@@ -70,7 +77,12 @@ export class Player {
   async start() {
     if (this.isPlaying || !this.material) return;
     this.isPlaying = true;
-    await this.#open();
+    try {
+      await this.#open();
+    } catch (error) {
+      this.isPlaying = false;
+      throw error;
+    }
     if (!this.isPlaying) return;  // stopped while the synthesiser was loading
     const now = this.context.currentTime;
     this.#fade(1, now);
@@ -78,8 +90,8 @@ export class Player {
     this.time = now + 0.06;
     this.scheduled = [];
     this.programs = new Map();
-    this.timer = setInterval(() => this.#schedule(), TICK_MS);
-    this.#schedule();
+    this.timer = setInterval(() => this.schedule(), TICK_MS);
+    this.schedule();
     this.onchange();
   }
 
@@ -93,7 +105,7 @@ export class Player {
       this.#release(now);
       // The fader is closed by then, so that cutting the voices makes no click.
       setTimeout(() => {
-        if (!this.isPlaying) for (let channel = 0; channel < 16; ++channel) this.synth.allSoundOff(channel);
+        if (!this.isPlaying) this.synth.silence();
       }, 1000 * FADE_S * 6);
     }
     if (this.pending) this.material = this.pending.material;
@@ -118,7 +130,8 @@ export class Player {
     gain.setTargetAtTime(level, time, FADE_S);
   }
 
-  #schedule() {
+  // Sends the notes of the next moments to the synthesiser.
+  schedule() {
     const {currentTime} = this.context;
     const ahead = document.hidden ? AHEAD_HIDDEN_S : AHEAD_S;
     while (this.time < currentTime + ahead && !this.#isOver()) this.#scheduleStep();
@@ -171,16 +184,6 @@ export class Player {
       this.output.send(message, performance.now() + 1000 * later);
     } else this.synth.send(message, time);
   }
-}
-
-export function loadScript(src) {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement('script');
-    script.src = src;
-    script.onload = resolve;
-    script.onerror = () => reject(new Error(`${src} did not load`));
-    document.head.append(script);
-  });
 }
 
 // The MIDI outputs of this computer, after the browser has asked for permission.

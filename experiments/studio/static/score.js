@@ -1,6 +1,6 @@
 // A row as ABC notation, and its score drawn with abcjs.
 
-import {loadScript} from './player.js';
+import {loadScript} from './elements.js';
 import {STEPS_PER_BAR, STEPS_PER_QUARTER, notesOf} from './tokens.js';
 
 const LETTERS = ['C', '^C', 'D', '^D', 'E', 'F', '^F', 'G', '^G', 'A', '^A', 'B'];

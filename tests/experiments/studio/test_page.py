@@ -8,80 +8,34 @@ are skipped, or fail if MUSICVAE_REQUIRE_BROWSER is set; the one of accessibilit
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from data_pipeline.codecs.codec import CODECS
 from data_pipeline.extraction.engines import extract_file
 from data_pipeline.render.files import write_midi
 from musicvae_jax.tasks import Task, get_task
-from tests.support.browser import find_chromium, require
+from tests.support.browser import require
 from tests.support.example_rows import random_rows
 from tests.support.studio_page import (
     LEVEL,
-    TIMEOUT_MS,
-    open_page,
-    serve,
+    TASKS,
     show,
     state,
     tokens,
+    type_sketch,
     use_model,
     wait,
 )
 
 AXE = pathlib.Path(__file__).parents[2] / "browser/node_modules/axe-core/axe.min.js"
-TASKS = ("drums_2bar", "mel_2bar")
 SCALE = "60 _ 62 _ 64 65 67 69 71 72"
 TWO_BARS = {
     "mel_2bar": SCALE + 14 * " r" + " 60 _ _ 67 _ _ 72 _",
     "drums_2bar": "KC . HS . KH . . S LO . . . M T R K" + 15 * " ." + " SO",
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all tests."""
-    program = find_chromium()
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def address(browser: Browser) -> Iterator[str]:
-    """One server for all tests."""
-    del browser
-    with serve(TASKS) as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A new page with the first model's palette; it must ask nobody else, and log no error."""
-    errors: list[str] = []
-    requested: list[str] = []
-
-    def log(message: ConsoleMessage) -> None:
-        # Chromium logs every status 4xx; the page shows the reason of the one that a test causes.
-        if message.type == "error" and "status of 422" not in message.text:
-            errors.append(message.text)
-
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    opened = context.new_page()
-    opened.set_default_timeout(TIMEOUT_MS)
-    expect.set_options(timeout=TIMEOUT_MS)
-    opened.on("console", log)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    context.on("request", lambda asked: requested.append(asked.url))
-    open_page(opened, address)
-    yield opened
-    context.close()
-    assert errors == []
-    assert [url for url in requested if not url.startswith((address, "blob:", "data:"))] == []
 
 
 def drag(page: Page, selector: str, path: list[tuple[float, float]]) -> None:
@@ -94,13 +48,6 @@ def drag(page: Page, selector: str, path: list[tuple[float, float]]) -> None:
     for x, y in places[1:]:
         page.mouse.move(x, y, steps=8)
     page.mouse.up()
-
-
-def type_sketch(page: Page, text: str) -> None:
-    """Type a piece in the view Sketch."""
-    show(page, "Sketch")
-    page.get_by_label("Or type it").fill(text)
-    page.get_by_label("Or type it").press("Enter")
 
 
 def test_the_puck_follows_the_mouse_and_the_arrow_keys(page: Page) -> None:

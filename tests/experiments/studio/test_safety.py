@@ -300,6 +300,16 @@ def test_static_files_are_those_of_two_folders(tmp_path: pathlib.Path) -> None:
     assert static_files.load(tmp_path / "none") == {}
 
 
+def test_a_soundfont_has_one_path_and_is_not_compressed(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.sf2").write_bytes(b"samples")
+    found = static_files.load(tmp_path, tmp_path / "a.sf2")
+    assert set(found) == {static_files.SOUNDFONT}
+    assert found[static_files.SOUNDFONT].content == b"samples"
+    assert found[static_files.SOUNDFONT].compressed is None
+    assert get(static_files.SOUNDFONT).status == 404
+    assert get("/api/models").json()["soundfont"] is None
+
+
 def test_a_token_is_asked_for_beyond_loopback() -> None:
     access = Access(names=("localhost", "studio.local"), any_address=True, token="secret")
     to = start(access)

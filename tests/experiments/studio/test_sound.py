@@ -1,0 +1,113 @@
+"""What the page plays, measured on the audio clock, and with a SoundFont."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.support.studio_page import (
+    LEVEL,
+    serve,
+    type_sketch,
+    use_model,
+    wait,
+    watched_page,
+)
+from tests.support.tiny_soundfont import tiny_soundfont
+
+RATE = 22_050  # samples per second
+TEMPO = 120
+STEP_SECONDS = 60 / TEMPO / 4
+LOOP_SECONDS = 32 * STEP_SECONDS
+FURTHEST_APART = 0.02  # seconds between the playhead and the sound
+
+# Plays into an offline context, whose clock stands still while the page schedules notes: the speed
+# of the machine changes nothing. Returns the samples and, every 50 ms, the time and the playhead.
+RENDER = """async ([tempo, seconds, rate]) => {
+  const offline = new OfflineAudioContext(1, seconds * rate, rate);
+  const goOn = () => OfflineAudioContext.prototype.resume.call(offline);
+  offline.resume = async () => {};
+  window.AudioContext = function AudioContext() { return offline; };
+  const {player, store} = studio.app;
+  store.update({tempo});
+  const heads = [];
+  for (let tick = 1; tick < 20 * seconds; ++tick) {
+    offline.suspend(tick / 20).then(() => {
+      player.schedule();
+      heads.push([offline.currentTime, player.position?.step ?? -1]);
+      goOn();
+    });
+  }
+  await player.start();
+  const samples = (await offline.startRendering()).getChannelData(0);
+  player.stop();
+  return [Array.from(samples), heads];
+}"""
+
+
+def render(page: Page, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Play the current piece: samples [N] and rows of time and playhead [M, 2]."""
+    samples, heads = page.evaluate(RENDER, [TEMPO, seconds, RATE])
+    return np.array(samples), np.array(heads)
+
+
+def test_the_playhead_and_the_sound_agree_on_every_beat(page: Page) -> None:
+    type_sketch(page, " ".join(["H . . ."] * 8))
+    samples, heads = render(page, 2.2 * LOOP_SECONDS)
+    is_loud = np.abs(samples) > 0.2 * np.abs(samples).max()
+    loud = np.flatnonzero(is_loud)
+    onsets = loud[np.diff(loud, prepend=-RATE) > 0.5 * 4 * STEP_SECONDS * RATE] / RATE
+    np.testing.assert_allclose(np.diff(onsets), 4 * STEP_SECONDS, atol=0.005)
+    assert len(onsets) >= 16
+    shown = heads[heads[:, 1] >= 0]
+    for onset in onsets[(onsets > shown[0, 0]) & (onsets < shown[-1, 0])]:
+        time, step = shown[shown[:, 0] <= onset][-1]
+        heard_at = step + (onset - time) / STEP_SECONDS  # the playhead when the beat is heard
+        apart = (heard_at - 4 * np.round(heard_at / 4)) * STEP_SECONDS
+        assert abs(apart) < FURTHEST_APART, onset
+
+
+def test_no_click_at_the_end_of_the_loop(page: Page) -> None:
+    use_model(page, "mel_2bar")
+    type_sketch(page, "48" + 15 * " _" + " 48" + 15 * " _")
+    samples, _ = render(page, 2.2 * LOOP_SECONDS)
+    jumps = np.abs(np.diff(samples))
+    start = np.flatnonzero(np.abs(samples) > 1e-4)[0]
+
+    def around(seconds: float) -> float:
+        middle = start + round(seconds * RATE)
+        return float(jumps[middle - 200 : middle + 400].max())
+
+    inside = [around(LOOP_SECONDS * share) for share in (0.25, 0.5, 0.75, 1.25, 1.5, 1.75)]
+    assert max(inside) > 1e-3
+    for loop in (1, 2):
+        assert around(loop * LOOP_SECONDS) <= 1.2 * max(inside)
+
+
+@pytest.fixture(scope="module")
+def soundfont(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A SoundFont of a few hundred bytes."""
+    path = tmp_path_factory.mktemp("soundfont") / "tiny.sf2"
+    path.write_bytes(tiny_soundfont())
+    return path
+
+
+def test_a_soundfont_is_heard_while_playing_and_not_after(
+    browser: Browser, soundfont: pathlib.Path
+) -> None:
+    with (
+        serve(("mel_2bar",), soundfont) as address,
+        watched_page(browser, address) as (page, requested),
+    ):
+        type_sketch(page, "69 _ _ _ 71 _ _ _")
+        assert not [url for url in requested if "spessasynth" in url or "tinysynth" in url]
+        page.locator("#play").click()
+        wait(page, f"({LEVEL})() > 0.001")
+        wait(page, "studio.app.player.position?.step > 1")
+        page.locator("#play").click()
+        wait(page, f"({LEVEL})() === 0")
+        assert f"{address}soundfont" in requested
+        assert not [url for url in requested if "tinysynth" in url]
