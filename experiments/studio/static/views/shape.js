@@ -121,7 +121,10 @@ export function createShape(app) {
     if (state.shape.row && JSON.stringify(requestOf(state)) !== asked) ask(false);
   }
 
-  return {element, update, tick(position) {
+  // Whether a piece is the result that is shown.
+  const made = (piece) => found?.piece.tokens === piece.tokens;
+
+  return {element, update, made, tick(position) {
     const {now, shape: {row}} = app.state;
     original.playhead(position && row && now?.tokens === row.tokens ? position.step : null);
     result.playhead(position && found && now?.tokens === found.piece.tokens ? position.step : null);
