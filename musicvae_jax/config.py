@@ -296,8 +296,8 @@ class RunConfig:
         if they take at most a quarter of its memory and one process has all devices).
       remat: recompute part of the forward pass in the backward pass: about a third more work for
         less memory.
-      lstm_backend: LSTM implementation: "xla" (a loop), "native" (one CPU device, dtype float32;
-        needs a C++ compiler once, `models/native.py`), "cudnn" (one NVIDIA GPU, dtype float32, no
+      lstm_backend: LSTM implementation: "xla" (a loop), "native" (one CPU device; needs a C++
+        compiler once, `models/native.py`), "cudnn" (one NVIDIA GPU, dtype float32, no
         remat; `models/cudnn.py` says why "auto" does not take it) or "auto": native where it runs,
         otherwise xla.
       stop_patience: early stopping after this many validations without improvement; 0: never.
@@ -369,8 +369,6 @@ class Config:
             dtype,
             "float32 with lstm_backend=cudnn",
         )
-        ok = backend != "native" or dtype in ("auto", "float32")
-        _require(ok, "dtype", dtype, "float32 with lstm_backend=native")
 
     def replace(self, **fields: Any) -> Config:
         """Return a copy with fields of any part replaced by name.

@@ -93,8 +93,10 @@ def suitable(config: Config, cores: int) -> int:
         return 1  # XLA divides large products over the cores of one device
     names = {"encoder_sizes", "decoder_sizes", "conductor_sizes"} - set(unused)
     sizes = [units for name in names for units in getattr(model, name)]
-    may = run.lstm_backend in ("auto", "native") and config.train.dtype != "bfloat16"
-    if may and native.load() and all(map(native.fits, sizes)):
+    may = run.lstm_backend in ("auto", "native") and native.suits(config.train.dtype)
+    # Not compiled here: JAX may find a GPU, which does not use the kernel.
+    lanes = native.lanes() if may else 0
+    if lanes and all(units % lanes == 0 for units in sizes):
         return 1
     widest = max(sizes, default=0)
     fits = cores <= MOST_DEVICES and rows % cores == 0 and rows // cores >= FEWEST_ROWS

@@ -11,7 +11,7 @@ import sys
 
 from experiments.cli.run_record import read_starts
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import uses_native
+from musicvae_jax.models.native import uses_native
 
 AUTO, XLA, NATIVE = "auto", "xla", "native"
 # What `write_start` records it as.

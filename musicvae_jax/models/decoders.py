@@ -254,7 +254,7 @@ class CategoricalDecoder(nn.Module):
     def _token_gates(self, weights: Weights, previous: Columns) -> jax.Array:
         """Look up the previous tokens' part of the lowest gates: [N, T, B, 4H]."""
         parts = [
-            products.lookup(table, tokens, self.dtype)
+            products.lookup(table, tokens, lstm.kept_dtype(self.dtype, self.use_native))
             for table, tokens in zip(weights.tables, previous, strict=True)
         ]
         streams = _group(parts, self.depths)

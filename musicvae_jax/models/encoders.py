@@ -137,6 +137,7 @@ class BidirectionalStack(nn.Module):
     def _token_gates(self, tracks: Sequence[Track], columns: Sequence[jax.Array]) -> jax.Array:
         """Multiply the one-hot (or roll) inputs [2, T, B] by their kernel rows: [2, T, B, 4H]."""
         kernel, _ = self.cells[0].stacked()
+        kept = lstm.kept_dtype(self.dtype, self.use_native)
         parts, row = [], 0
         for track, tokens in zip(tracks, columns, strict=True):
             rows = kernel[:, row : row + track.encoder_depth]
@@ -145,7 +146,7 @@ class BidirectionalStack(nn.Module):
                 roll = drum_roll(tokens)
                 parts.append(products.contract("ntbi,nig->ntbg", roll, rows, self.dtype))
             else:
-                parts.append(products.lookup_stacked(rows, tokens, self.dtype))
+                parts.append(products.lookup_stacked(rows, tokens, kept))
         return sum(parts[1:], start=parts[0])
 
     def _upper_layer(self, n: int, lengths: jax.Array | None, hidden: jax.Array) -> jax.Array:

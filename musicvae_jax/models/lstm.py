@@ -60,7 +60,8 @@ class _Static(NamedTuple):
 
     Attributes:
       num_steps: T.
-      dtype: of the products, and of what is kept between steps.
+      dtype: of the products.
+      kept_dtype: of what is kept between steps.
       keep_sequence: whether h of every step is returned.
       as_bits: whether the loops keep bfloat16 as its bits, uint16. XLA's CPU back end writes
         bfloat16 into a buffer element by element by way of float32, which takes several times as
@@ -70,6 +71,7 @@ class _Static(NamedTuple):
 
     num_steps: int
     dtype: Any
+    kept_dtype: Any
     keep_sequence: bool
     as_bits: bool = False
     native: bool = False
@@ -90,7 +92,7 @@ def recur(
 
     Args:
       gate_inputs: [N, T, B, 4H], the part of the gates that changes with the step, or None if
-        nothing does; kept in `dtype`.
+        nothing does; kept in `kept_dtype`.
       constant: [N, B, 4H] or [N, 1, 4H] float32, added at every step; holds the bias.
       kernel: [N, H, 4H] float32, the recurrent rows.
       start: state before the first step, [N, B, H].
@@ -100,13 +102,19 @@ def recur(
       use_native: whether to use the kernel of `native.py` where it applies.
 
     Returns:
-      [N, T, B, H] in `dtype`, or h of the last step, [N, B, H] float32.
+      [N, T, B, H] in `kept_dtype`, or h of the last step, [N, B, H] float32.
     """
-    applies = use_native and jnp.dtype(dtype) == jnp.float32 and native.fits(start.h.shape[-1])
-    static = _Static(num_steps, jnp.dtype(dtype), keep_sequence, native=applies)
+    applies = use_native and native.fits(start.h.shape[-1])
+    kept = kept_dtype(dtype, applies)
+    static = _Static(num_steps, jnp.dtype(dtype), kept, keep_sequence, native=applies)
     if gate_inputs is not None:
-        gate_inputs = gate_inputs.astype(dtype)
+        gate_inputs = gate_inputs.astype(kept)
     return _recur(static, gate_inputs, constant, kernel, start)
+
+
+def kept_dtype(dtype: Any, use_native: bool) -> Any:
+    """Return the type in which a recurrence keeps arrays between steps: float32 in the kernel."""
+    return jnp.dtype(jnp.float32 if use_native else dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -120,7 +128,7 @@ def _on_each_platform(loops: Callable[..., Any], static: _Static, *arrays: Any) 
 
     Decided when the program is lowered, which may be for another platform than this one.
     """
-    as_bits = static.dtype == jnp.bfloat16
+    as_bits = static.kept_dtype == jnp.bfloat16
     if not (as_bits or static.native):
         return loops(static, *arrays)
     on_cpu = functools.partial(loops, static._replace(as_bits=as_bits))
@@ -145,6 +153,7 @@ def _only_forward(
             num_steps=static.num_steps,
             keep_active=False,
             keep_sequence=static.keep_sequence,
+            bfloat16=static.dtype == jnp.bfloat16,
         )
         return h if static.keep_sequence else h[:, (static.num_steps - 1) % h.shape[1]]
     weights = kernel.astype(static.dtype)
@@ -164,7 +173,7 @@ def _only_forward(
 def _buffer(static: _Static, like: jax.Array, dtype: Any = None) -> jax.Array:
     """Allocate an array [N, B, D] for every step: [N, T, B, D]."""
     N, B, D = like.shape
-    return _stored(static, jnp.zeros((N, static.num_steps, B, D), dtype or static.dtype))
+    return _stored(static, jnp.zeros((N, static.num_steps, B, D), dtype or static.kept_dtype))
 
 
 def _stored(static: _Static, x: jax.Array) -> jax.Array:
@@ -257,6 +266,7 @@ def _forward(
             num_steps=static.num_steps,
             keep_active=True,
             keep_sequence=True,
+            bfloat16=static.dtype == jnp.bfloat16,
         )
         hidden = h if static.keep_sequence else h[:, -1]
         return hidden, _Saved(active, c, h, constant, kernel, start)
@@ -302,6 +312,7 @@ def _backward(
             saved.kernel,
             grad,
             each_step=static.keep_sequence,
+            bfloat16=static.dtype == jnp.bfloat16,
         )
         return _gradients(static, saved, dgates, dconstant, State(dc, dh))
     weights = jnp.swapaxes(saved.kernel, 1, 2).astype(static.dtype)
@@ -332,9 +343,9 @@ def _gradients(
     static: _Static, saved: _Saved, dgates: jax.Array, dconstant: jax.Array, dstart: State
 ) -> tuple[jax.Array, jax.Array, jax.Array, State]:
     """Add the gradient of the kernel, by one product over all steps."""
-    first = saved.start.h[:, None].astype(static.dtype)
+    first = saved.start.h[:, None].astype(saved.h.dtype)
     h_before = jnp.concatenate([first, saved.h[:, :-1]], axis=1)
-    dkernel = multiply("ntbh,ntbg->nhg", h_before, dgates)
+    dkernel = contract("ntbh,ntbg->nhg", h_before, dgates, static.dtype)
     if saved.constant.shape[1] == 1:
         dconstant = dconstant.sum(axis=1, keepdims=True)
     return dgates, dconstant, dkernel, dstart

@@ -8,8 +8,9 @@
 XLA runs a step as several small kernels and joins its threads after each. Here a thread runs all
 steps of its rows, and gates and cell state are computed while the product is in registers:
 docs/speed.md has the times. Without a compiler, or where the kernel does not apply, the loops of
-`lstm.py` run; results differ by rounding. It applies on x86-64 with AVX2 or AVX-512, float32, one
-device, and units that are a multiple of the vector length (16 with AVX-512, otherwise 8).
+`lstm.py` run; results differ by rounding. It applies on x86-64 with AVX2 or AVX-512, one device,
+and units that are a multiple of the vector length (16 with AVX-512, otherwise 8). Its arrays are
+float32; for bfloat16 it rounds what it multiplies.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ import tempfile
 import jax
 import jax.numpy as jnp
 
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.models.products import multiplies_bfloat16_fast, rounded
+
 SOURCE = pathlib.Path(__file__).with_name("lstm_kernel.cc")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-w")
 FORWARD, BACKWARD = "musicvae_lstm_forward", "musicvae_lstm_backward"
@@ -37,7 +41,7 @@ LONGEST_SECONDS = 300
 @functools.cache
 def load() -> int:
     """Load the kernel, compile it before if necessary; return its vector length, 0 without one."""
-    path = _compiled()
+    path = _compiled() if lanes() else None
     if path is None:
         return 0
     try:
@@ -50,24 +54,61 @@ def load() -> int:
     return int(library.musicvae_lstm_lanes())
 
 
+def lanes() -> int:
+    """Return the vector length that the kernel has on this machine, 0 if it cannot be had.
+
+    It does not compile the kernel, so a compiler that fails is not noticed.
+    """
+    instructions = set(_processor().split())
+    if not {"avx2", "fma"} <= instructions or not (_path().is_file() or _compiler()):
+        return 0
+    return 16 if "avx512f" in instructions else 8
+
+
 def fits(units: int) -> bool:
     """Tell whether the kernel, which must be loaded, runs layers of this size."""
     return units % load() == 0
 
 
+def uses_native(config: Config) -> bool:
+    """Tell whether this process runs the LSTMs of a model by the kernel.
+
+    "auto" takes it on a CPU that is one device: XLA cannot divide a call of it. In bfloat16, "auto"
+    leaves processors that multiply bfloat16 fast to XLA's loop.
+
+    Raises:
+      InputError: it is asked for and cannot run here.
+    """
+    backend = config.run.lstm_backend
+    if backend not in ("auto", "native"):
+        return False
+    if backend == "auto":
+        on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+        return on_one_cpu and suits(config.train.dtype) and load() > 0
+    instead = "lstm_backend=xla runs everywhere"
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        raise InputError(
+            f"lstm_backend: native runs on one CPU device (--cpu_devices=1), JAX has "
+            f"{jax.device_count()} of kind {jax.devices()[0].device_kind}; {instead}"
+        )
+    if not load():
+        raise InputError(
+            "lstm_backend: native needs a C++ compiler (g++ or clang++) and an x86-64 processor "
+            f"with AVX2; {instead}"
+        )
+    return True
+
+
+def suits(dtype: str) -> bool:
+    """Tell whether "auto" takes the kernel for products of this type ("auto", "bfloat16", ...)."""
+    return dtype != "bfloat16" or not multiplies_bfloat16_fast()
+
+
 def _compiled() -> pathlib.Path | None:
-    """Return the compiled kernel, or None if this machine cannot have one."""
-    processor = _processor()
-    if not {"avx2", "fma"} <= set(processor.split()):
-        return None
-    what = (
-        "\0".join([*FLAGS, importlib.metadata.version("jaxlib"), processor]).encode()
-        + SOURCE.read_bytes()
-    )
-    path = _folder() / f"lstm-{hashlib.sha256(what).hexdigest()[:16]}.so"
+    """Return the compiled kernel, or None if it cannot be compiled."""
+    path, compiler = _path(), _compiler()
     if path.is_file():
         return path
-    compiler = next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
     if compiler is None:
         return None
     try:
@@ -81,6 +122,20 @@ def _compiled() -> pathlib.Path | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return path
+
+
+def _path() -> pathlib.Path:
+    """Return where the kernel of this version and processor is, once compiled."""
+    what = (
+        "\0".join([*FLAGS, importlib.metadata.version("jaxlib"), _processor()]).encode()
+        + SOURCE.read_bytes()
+    )
+    return _folder() / f"lstm-{hashlib.sha256(what).hexdigest()[:16]}.so"
+
+
+def _compiler() -> str | None:
+    """Return the first C++ compiler found."""
+    return next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
 
 
 def _folder() -> pathlib.Path:
@@ -110,6 +165,7 @@ def forward(
     num_steps: int,
     keep_active: bool,
     keep_sequence: bool,
+    bfloat16: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Run N recurrences over T steps; all arrays are float32.
 
@@ -122,6 +178,7 @@ def forward(
       num_steps: T.
       keep_active: whether activations and c of every step are kept, for the gradient.
       keep_sequence: whether h of every step is kept.
+      bfloat16: whether the operands of the products, kernel and h, are rounded to bfloat16.
 
     Returns:
       Gates after their nonlinearities [N, T, B, 4H] (of no use without `keep_active`), c and h
@@ -140,8 +197,10 @@ def forward(
         input_output_aliases={0: 0} if has_inputs else None,
     )
     x = gate_inputs if has_inputs else jnp.zeros((N, 1), jnp.float32)
+    if bfloat16:
+        kernel, h0 = rounded(kernel), rounded(h0)
     about = {"steps": num_steps, "has_inputs": has_inputs, "keep_active": keep_active}
-    gates, c, h = call(x, constant, kernel, c0, h0, **about)
+    gates, c, h = call(x, constant, kernel, c0, h0, **about, bfloat16=bfloat16)
     return gates, c, h
 
 
@@ -153,6 +212,7 @@ def backward(
     grad: jax.Array,
     *,
     each_step: bool,
+    bfloat16: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Return the gradients of gate inputs, their sum over the steps, c0 and h0.
 
@@ -163,6 +223,8 @@ def backward(
       kernel: [N, H, 4H].
       grad: of h of every step, [N, T, B, H], or of the last h, [N, B, H].
       each_step: which of the two.
+      bfloat16: whether the operands of the products, kernel and gradients of the gates, are rounded
+        to bfloat16.
     """
     N, B, H = c0.shape
     shapes = (active.shape, (N, B, 4 * H), c0.shape, c0.shape)
@@ -172,5 +234,7 @@ def backward(
         vmap_method="broadcast_all",
         input_output_aliases={0: 0},
     )
-    gates, constant, dc, dh = call(active, c, c0, kernel, grad, each_step=each_step)
+    kernel = rounded(kernel) if bfloat16 else kernel
+    about = {"each_step": each_step, "bfloat16": bfloat16}
+    gates, constant, dc, dh = call(active, c, c0, kernel, grad, **about)
     return gates, constant, dc, dh

@@ -240,35 +240,6 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
-def uses_native(config: Config) -> bool:
-    """Tell whether this process runs the LSTMs of a model by the kernel of `native.py`.
-
-    "auto" takes it for float32 on a CPU that is one device: XLA cannot divide a call of it.
-
-    Raises:
-      InputError: it is asked for and cannot run here.
-    """
-    backend = config.run.lstm_backend
-    if backend not in ("auto", "native"):
-        return False
-    if backend == "auto":
-        dtype = compute_dtype(config.train.dtype)
-        on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-        return on_one_cpu and dtype == jnp.float32 and native.load() > 0
-    instead = "lstm_backend=xla runs everywhere"
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
-        raise InputError(
-            f"lstm_backend: native runs on one CPU device (--cpu_devices=1), JAX has "
-            f"{jax.device_count()} of kind {jax.devices()[0].device_kind}; {instead}"
-        )
-    if not native.load():
-        raise InputError(
-            "lstm_backend: native needs a C++ compiler (g++ or clang++) and an x86-64 processor "
-            f"with AVX2; {instead}"
-        )
-    return True
-
-
 def _lstm(build: Callable[[Config, Backend], VariationalAutoencoder]) -> Callable[[Config], VAE]:
     """Return what builds a model of LSTMs."""
 
@@ -278,7 +249,7 @@ def _lstm(build: Callable[[Config, Backend], VariationalAutoencoder]) -> Callabl
             cudnn.check_device()
             run_layer = cudnn.run_layer
         dtype = compute_dtype(config.train.dtype)
-        return functions_of(build(config, Backend(dtype, run_layer, uses_native(config))))
+        return functions_of(build(config, Backend(dtype, run_layer, native.uses_native(config))))
 
     return build_model
 

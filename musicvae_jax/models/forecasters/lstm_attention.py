@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models import lstm, products
+from musicvae_jax.models import lstm, native, products
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.forecasters.forecast import ForecasterModule, pairs_of, write_step
 from musicvae_jax.models.forecasters.lstm_layers import LstmLayers, LstmWeights
@@ -62,16 +62,20 @@ class LstmAttention(ForecasterModule):
       sizes: units of each layer; the last is a multiple of `heads`.
       heads: attention heads.
       remat: recompute each LSTM layer in the backward pass.
+      use_native: whether the LSTM layers use the kernel of `models/native.py`.
     """
 
     sizes: tuple[int, ...] = (256,)
     heads: int = 4
     remat: bool = False
+    use_native: bool = False
 
     def setup(self) -> None:
         """Declare the layers."""
         H = self.sizes[-1]
-        self.layers = LstmLayers(self.depths, self.sizes, self.dtype, self.remat, name="lstm")
+        self.layers = LstmLayers(
+            self.depths, self.sizes, self.dtype, self.remat, self.use_native, name="lstm"
+        )
         self.query, self.key = products.Affine(H, H), products.Affine(H, H)
         self.value, self.merge = products.Affine(H, H), products.Affine(H, H)
         self.outputs = self.declare_outputs(H)
@@ -143,4 +147,5 @@ def build(config: Config, depths: tuple[int, ...], dtype: jax.typing.DTypeLike) 
             f"attention_heads: {heads} is out of range, it must divide the {units} units of the "
             "last layer of decoder_sizes"
         )
-    return LstmAttention(depths, dtype, model.decoder_sizes, heads, config.run.remat)
+    use_native = native.uses_native(config)
+    return LstmAttention(depths, dtype, model.decoder_sizes, heads, config.run.remat, use_native)

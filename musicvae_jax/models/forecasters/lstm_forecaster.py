@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 
 from musicvae_jax.config import Config
-from musicvae_jax.models import lstm
+from musicvae_jax.models import lstm, native
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.forecasters.forecast import ForecasterModule, pairs_of
 from musicvae_jax.models.forecasters.lstm_layers import LstmLayers, LstmWeights
@@ -32,14 +32,18 @@ class LstmForecaster(ForecasterModule):
     Attributes:
       sizes: units of each layer.
       remat: recompute each layer in the backward pass.
+      use_native: whether the layers use the kernel of `models/native.py`.
     """
 
     sizes: tuple[int, ...] = (32, 32, 32)
     remat: bool = False
+    use_native: bool = False
 
     def setup(self) -> None:
         """Declare the layers."""
-        self.layers = LstmLayers(self.depths, self.sizes, self.dtype, self.remat, name="lstm")
+        self.layers = LstmLayers(
+            self.depths, self.sizes, self.dtype, self.remat, self.use_native, name="lstm"
+        )
         self.outputs = self.declare_outputs(self.sizes[-1])
 
     def weights(self) -> Weights:
@@ -64,4 +68,5 @@ class LstmForecaster(ForecasterModule):
 
 def build(config: Config, depths: tuple[int, ...], dtype: jax.typing.DTypeLike) -> LstmForecaster:
     """Build the module of a configuration."""
-    return LstmForecaster(depths, dtype, config.model.decoder_sizes, config.run.remat)
+    run, use_native = config.run, native.uses_native(config)
+    return LstmForecaster(depths, dtype, config.model.decoder_sizes, run.remat, use_native)

@@ -34,12 +34,14 @@ class LstmLayers(nn.Module):
       sizes: units of each layer.
       dtype: type of the products.
       remat: recompute each layer in the backward pass.
+      use_native: whether the layers use the kernel of `models/native.py`.
     """
 
     depths: tuple[int, ...]
     sizes: tuple[int, ...]
     dtype: Any = jnp.float32
     remat: bool = False
+    use_native: bool = False
 
     def setup(self) -> None:
         """Declare the cells."""
@@ -62,14 +64,16 @@ class LstmLayers(nn.Module):
     def run(self, weights: LstmWeights, previous: Columns) -> jax.Array:
         """Compute h of the highest layer, [T, B, H], from previous tokens [T, B] each."""
         T, B = previous[0].shape
+        kept = lstm.kept_dtype(self.dtype, self.use_native)
         hidden = lstm.run_stack(
             weights.layers,
-            lambda: look_up(weights.tables, previous, self.dtype)[None],
+            lambda: look_up(weights.tables, previous, kept)[None],
             weights.layers[0].bias[:, None, :],
             self.start(B),
             T,
             self.dtype,
             self.remat,
+            self.use_native,
         )
         return hidden[0].astype(jnp.float32)
 

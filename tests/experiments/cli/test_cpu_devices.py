@@ -30,16 +30,23 @@ def _config(units: int = 64, batch_size: int = 64) -> Config:
 def test_small_models_take_one_device_per_core(
     units: int, batch_size: int, cores: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "load", lambda: 0)
+    monkeypatch.setattr(native, "lanes", lambda: 0)
     assert cpu_devices.suitable(_config(units, batch_size), cores) == count
 
 
+def _not_compiled() -> int:
+    raise AssertionError("compiled before JAX is known to run on a CPU")
+
+
 def test_models_of_the_native_kernel_take_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "load", lambda: 16)
+    monkeypatch.setattr(native, "lanes", lambda: 16)
+    monkeypatch.setattr(native, "load", _not_compiled)
     config = _config(64, 64)
     assert cpu_devices.suitable(config, 2) == 1
     assert cpu_devices.suitable(config.replace(lstm_backend="xla"), 2) == 2
-    assert cpu_devices.suitable(config.replace(dtype="bfloat16"), 2) == 2
+    for multiplies_fast, count in ((True, 2), (False, 1)):
+        monkeypatch.setattr(native, "multiplies_bfloat16_fast", lambda fast=multiplies_fast: fast)
+        assert cpu_devices.suitable(config.replace(dtype="bfloat16"), 2) == count
     assert cpu_devices.suitable(_config(40, 64), 2) == 2  # no multiple of 16
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from musicvae_jax.config import InputError
 from musicvae_jax.models import lstm, native
-from musicvae_jax.models.registry import build_model, uses_native
+from musicvae_jax.models.native import uses_native
+from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 
 
@@ -100,6 +101,8 @@ def test_other_platforms_get_the_loop() -> None:
     assert native.FORWARD not in exported.mlir_module()
     here = jax.jit(lambda a: run(a, 3, True, True)).lower(args).as_text()
     assert native.FORWARD in here
+    low = jax.jit(lambda a: lstm.recur(*a, num_steps=3, dtype=jnp.bfloat16, use_native=True))
+    assert native.FORWARD not in jax.export.export(low, platforms=["cuda"])(args).mlir_module()
 
 
 def test_without_a_compiler_there_is_none(
@@ -137,6 +140,77 @@ def test_several_devices_do_not_share_a_call(monkeypatch: pytest.MonkeyPatch) ->
         uses_native(config.replace(lstm_backend="native"))
 
 
-def test_only_float32() -> None:
-    with pytest.raises(InputError, match="float32 with lstm_backend=native"):
-        get_task("mel_2bar").config.replace(lstm_backend="native", dtype="bfloat16")
+@pytest.mark.usefixtures("kernel")
+def test_the_vector_length_is_known_without_compiling() -> None:
+    assert native.lanes() == native.load()
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("keep_sequence", [True, False])
+def test_bfloat16_rounds_what_is_multiplied_and_nothing_else(keep_sequence: bool) -> None:
+    # One step, so that both sides round equal numbers.
+    inputs, constant, kernel, start = arguments(2, 1, 7, 48, True, True)
+    plain = (
+        inputs,
+        constant,
+        jnp.asarray(rounded(kernel)),
+        lstm.State(start.c, jnp.asarray(rounded(start.h))),
+    )
+    grad = jax.random.normal(jax.random.key(1), (2, 1, 7, 48) if keep_sequence else (2, 7, 48))
+
+    def value_and_gradients(args: Any, dtype: str) -> Any:
+        def recur(args: Any) -> jax.Array:
+            return lstm.recur(
+                *args, num_steps=1, dtype=dtype, keep_sequence=keep_sequence, use_native=True
+            )
+
+        value, pull = jax.vjp(recur, args)
+        return value, pull(grad)[0]
+
+    h, (dinputs, dconstant, dkernel, dstart) = value_and_gradients(
+        (inputs, constant, kernel, start), "bfloat16"
+    )
+    expected, (dinputs_32, dconstant_32, _, dstart_32) = value_and_gradients(plain, "float32")
+    np.testing.assert_array_equal(h, rounded(expected))
+    np.testing.assert_array_equal(dinputs, rounded(dinputs_32))
+    np.testing.assert_array_equal(dconstant, dconstant_32)
+    np.testing.assert_array_equal(dstart.c, dstart_32.c)
+    dgates, weights = np.asarray(dinputs)[:, 0], np.asarray(plain[2])
+    assert_close(dstart.h, np.einsum("nbg,nhg->nbh", dgates, weights))
+    assert_close(dkernel, np.einsum("nbh,nbg->nhg", np.asarray(plain[3].h), dgates))
+
+
+def rounded(x: jax.Array) -> np.ndarray:
+    """Round by NumPy's bfloat16."""
+    return np.asarray(x).astype(jnp.bfloat16).astype(np.float32)
+
+
+@pytest.mark.usefixtures("kernel")
+def test_bfloat16_equals_the_loop_of_another_platform_but_for_rounding() -> None:
+    T, B = 6, 9
+    args = arguments(2, T, B, 32, True, True)
+
+    def value_and_gradients(use_native: bool) -> Any:
+        def recur(args: Any) -> jax.Array:
+            h = lstm.recur(*args, num_steps=T, dtype=jnp.bfloat16, use_native=use_native)
+            return h.astype(jnp.float32)
+
+        value, pull = jax.vjp(recur, args)
+        return value, pull(jnp.ones((2, T, B, 32)))
+
+    def close(a: jax.Array, b: jax.Array) -> None:
+        np.testing.assert_allclose(a, b, atol=0.03 * float(np.abs(b).max()))
+
+    jax.tree.map(close, value_and_gradients(True), value_and_gradients(False))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_leaves_bfloat16_to_processors_that_multiply_it_fast(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "load", lambda: 16)
+    monkeypatch.setattr(native, "multiplies_bfloat16_fast", lambda: fast)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    config = get_task("mel_2bar").config.replace(dtype="bfloat16")
+    assert uses_native(config) != fast
+    assert uses_native(config.replace(lstm_backend="native"))
