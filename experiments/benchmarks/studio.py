@@ -1,11 +1,19 @@
 """How fast the studio answers, from its start on.
 
-    python -m experiments.benchmarks.studio --run_dir=RUN [--clients=20 --seconds=60]
+    python -m experiments.benchmarks.studio [--model=NAME | --run_dir=RUN] [--cold]
+        [--clients=20 --seconds=60] [--folder=FOLDER] [--damaged=FOLDER]
 
 Starts the studio in a process of its own, measures the time to the first sound (a sample and its
 WAV) and until all programs are compiled, then asks 50 times for each request and prints the median
-and the slowest. With --clients, so many clients ask at once for --seconds; all their replies must
-be those that a single client got, and the memory of the server is printed before and after.
+and the slowest.
+
+* --cold: with empty caches in a temporary folder, as after an installation: jax, numba and the
+  LSTM kernel compile all they need.
+* --clients: so many clients ask at once for --seconds. All their replies must be those that a
+  single client got. Prints the memory of the server before and after.
+* --folder: a map of up to 1,000 files below the folder, from the upload to the projection.
+* --damaged: sends the files of the folder one by one, and prints how many were refused and how long
+  the slowest took.
 """
 
 from __future__ import annotations
@@ -14,10 +22,14 @@ import dataclasses
 import http.client
 import itertools
 import json
+import math
+import os
 import pathlib
 import statistics
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -27,18 +39,26 @@ from typing import Any
 from data_pipeline import cli
 from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
+from experiments.cli import compile_cache
 
 NUM_CALLS = 50
 CORNERS = 4
+MOST_FILES, FILES_AT_ONCE, MOST_POINTS = 1000, 100, 10_000
+ENDINGS = {".abc", ".kar", ".mid", ".midi", ".musicxml", ".mxl", ".xml"}
+TIMEOUT_SECONDS = 900.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """What to measure."""
 
-    run_dir: str = option(help="Run folder of a model of two bars.")
+    model: str = option("drums_2bar", help="Model of this package, of two bars.")
+    run_dir: str = option("", help="Run folder of a model of two bars, instead.")
+    cold: bool = option(False, help="Start with empty caches.")
     clients: int = option(0, help="Clients that ask at once; 0 for none.")
     seconds: float = option(60.0, help="Duration of the load.")
+    folder: str = option("", help="Folder of music files for a map.")
+    damaged: str = option("", help="Folder of damaged files to send one by one.")
 
 
 class Client:
@@ -46,15 +66,23 @@ class Client:
 
     def __init__(self, address: str) -> None:
         parts = urllib.parse.urlsplit(address)
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+        host = parts.hostname or ""
+        self._connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_SECONDS)
 
     def post(self, path: str, fields: dict[str, Any]) -> bytes:
         """Send a request that must succeed."""
-        content, headers = json.dumps(fields), {"Content-Type": "application/json"}
-        self._connection.request("POST", f"/api/{path}", content, headers)
+        return self._sent(path, json.dumps(fields).encode(), "application/json", (200,))
+
+    def upload(self, path: str, content: bytes, **query: str) -> dict[str, Any]:
+        """Send files; the reply may be that they hold nothing."""
+        where = f"{path}?{urllib.parse.urlencode(query)}"
+        return json.loads(self._sent(where, content, "application/octet-stream", (200, 422)))
+
+    def _sent(self, path: str, content: bytes, kind: str, expected: tuple[int, ...]) -> bytes:
+        self._connection.request("POST", f"/api/{path}", content, {"Content-Type": kind})
         reply = self._connection.getresponse()
         made = reply.read()
-        if reply.status != 200:
+        if reply.status not in expected:
             raise RuntimeError(f"{path}: {reply.status} {made.decode()}")
         return made
 
@@ -85,10 +113,14 @@ def requests_of(name: str, rows: list[dict[str, Any]], seed: int) -> Iterator[tu
     yield "MIDI file of a row", "midi", {"model": name, "rows": [row], "tempo": 120}
 
 
-def start(arguments: list[str]) -> tuple[subprocess.Popen[str], str]:
-    """Start the studio; return its process and address."""
+def start(arguments: list[str], caches: str | None) -> tuple[subprocess.Popen[str], str]:
+    """Start the studio, with its caches in a folder if one is given; return process and address."""
     line = [sys.executable, "-m", "experiments.studio", "--port=0", *arguments]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    surroundings = dict(os.environ)
+    if caches is not None:
+        surroundings.pop(compile_cache.VARIABLE, None)
+        surroundings |= {"XDG_CACHE_HOME": caches, "NUMBA_CACHE_DIR": f"{caches}/numba"}
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=surroundings)
     if process.stdout is None:
         raise RuntimeError("the studio has no output")
     for text in process.stdout:
@@ -142,11 +174,45 @@ def load(address: str, name: str, rows: list[dict[str, Any]], clients: int, seco
     return f"{sum(counts)} replies to {clients} clients in {seconds:g} s, {sum(wrong)} wrong"
 
 
-def measure(options: Options) -> None:
-    """Start the studio, measure and print."""
-    print(machine.describe("starlette", "uvicorn"))
+def make_map(client: Client, name: str, folder: pathlib.Path) -> str:
+    """Make a map of the files below a folder, as the page does."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    files = [(path.name.encode(), path.read_bytes()) for path in found[:MOST_FILES]]
     begun = time.perf_counter()
-    process, address = start([f"--run_dir={options.run_dir}"])
+    rows: list[Any] = []
+    for first in range(0, len(files), FILES_AT_ONCE):
+        parts = [part for file in files[first : first + FILES_AT_ONCE] for part in file]
+        body = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+        rows += [
+            window["tokens"] for window in client.upload("windows", body, model=name)["windows"]
+        ]
+    read = time.perf_counter() - begun
+    rows = rows[:: math.ceil(len(rows) / MOST_POINTS)]
+    points = len(json.loads(client.post("map", {"model": name, "rows": rows}))["x"])
+    whole = time.perf_counter() - begun
+    return f"map of {len(files)} files, {points} points: {whole:.1f} s, {read:.1f} s of it reading"
+
+
+def send_damaged(client: Client, name: str, folder: pathlib.Path) -> str:
+    """Send files one by one."""
+    times: dict[str, float] = {}
+    refused = 0
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        begun = time.perf_counter()
+        refused += "error" in client.upload("read", path.read_bytes(), model=name, name="file.mid")
+        times[path.name] = time.perf_counter() - begun
+    slowest = max(times, key=times.__getitem__)
+    return (
+        f"{len(times)} damaged files, {refused} refused with a reason; "
+        f"the slowest took {times[slowest]:.1f} s ({slowest})"
+    )
+
+
+def measure(options: Options, caches: str | None) -> None:
+    """Start the studio, measure and print."""
+    own = f"--run_dir={options.run_dir}" if options.run_dir else f"--model={options.model}"
+    begun = time.perf_counter()
+    process, address = start([own], caches)
     try:
         client = Client(address)
         print(f"{'address printed':34} {time.perf_counter() - begun:9.1f} s")
@@ -160,6 +226,10 @@ def measure(options: Options) -> None:
         print(f"{'all programs compiled':34} {time.perf_counter() - begun:9.1f} s")
         print(f"\n{'median and slowest of ' + str(NUM_CALLS):34} {'ms':>9} {'ms':>9}")
         print(*latencies(client, name, rows), sep="\n")
+        if options.folder:
+            print("\n" + make_map(client, name, pathlib.Path(options.folder)))
+        if options.damaged:
+            print("\n" + send_damaged(client, name, pathlib.Path(options.damaged)))
         if options.clients:
             before = memory_mb(process)
             print("\n" + load(address, name, rows, options.clients, options.seconds))
@@ -174,7 +244,10 @@ def measure(options: Options) -> None:
 def main(argv: Sequence[str]) -> None:
     """Measure and print."""
     del argv
-    measure(cli.options_from_flags(Options))
+    options = cli.options_from_flags(Options)
+    print(machine.describe("starlette", "uvicorn") + ("; empty caches" if options.cold else ""))
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, folder if options.cold else None)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
+import os
 import pathlib
 import random
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +22,7 @@ from experiments.studio.downloads import DOWNLOADS
 from experiments.studio.errors import RefusedError
 from experiments.studio.fields import Fields
 from experiments.studio.safety import Access, host_name
-from tests.support.studio_client import JSON, get, port, request, start
+from tests.support.studio_client import JSON, TIMEOUT_SECONDS, get, port, request, start
 
 NUM_MALFORMED = 2000
 SAMPLE = {"model": "mel_2bar", "num": 1, "temperature": 0, "seed": 0}
@@ -114,15 +117,61 @@ def malformed(rng: random.Random) -> tuple[str, bytes]:
     return name, json.dumps(fields).encode()
 
 
-def test_the_valid_requests_are_answered() -> None:
+# Operations on files as Python's audit hooks name them; `open` only if it may write.
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_changes: list[str] | None = None
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note what changes files; a hook cannot be removed, only told to note nothing."""
+    if _changes is not None and (event in CHANGES or (event == "open" and arguments[2] & WRITING)):
+        _changes.append(f"{event} {arguments}")
+
+
+@functools.cache
+def _add_hook() -> None:
+    sys.addaudithook(_audit)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[str]]:
+    """Note all that changes files in this process, in any thread."""
+    global _changes
+    _add_hook()
+    _changes = []
+    try:
+        yield _changes
+    finally:
+        _changes = None
+
+
+def test_a_change_of_a_file_is_seen(tmp_path: pathlib.Path) -> None:
+    with watched() as changes:
+        (tmp_path / "a").write_text("b")
+        (tmp_path / "a").read_text()
+        (tmp_path / "a").unlink()
+    assert [change.split()[0] for change in changes] == ["open", "os.remove"]
+
+
+def test_the_valid_requests_are_answered_and_change_no_file() -> None:
     assert set(VALID) == {*ACTIONS, *DOWNLOADS}
-    for name, fields in VALID.items():
-        assert request("POST", f"/api/{name}", json.dumps(fields).encode(), JSON).status == 200
+
+    def ask() -> None:
+        for name, fields in VALID.items():
+            content = json.dumps(fields).encode()
+            assert request("POST", f"/api/{name}", content, JSON).status == 200
+
+    ask()  # programs are compiled and modules are loaded
+    with watched() as changes:
+        ask()
+    assert changes == []
 
 
 def test_malformed_requests_are_refused_in_one_line() -> None:
     rng = random.Random(0)
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port())) as connection:
+    connection = http.client.HTTPConnection("127.0.0.1", port(), timeout=TIMEOUT_SECONDS)
+    with contextlib.closing(connection), watched() as changes:
         for _ in range(NUM_MALFORMED):
             name, content = malformed(rng)
             connection.request("POST", f"/api/{name}", content, JSON)
@@ -133,6 +182,7 @@ def test_malformed_requests_are_refused_in_one_line() -> None:
             assert set(error) == {"error", "id"}
             assert "\n" not in error["error"]
             assert 0 < len(error["error"]) <= 400
+    assert changes == []
     assert get("/api/models").status == 200
 
 
