@@ -1,14 +1,15 @@
 """Compare the flat encoder of `hierdec` with the hierarchical one of `hier`: speed and scores.
 
 Example:
-  python -m experiments.benchmarks.hier_encoder --data_dir=data/mel_16bar --steps=600
+  python -m experiments.benchmarks.hier_encoder --data_dir=data/mel_16bar --steps=2000
 
 Sizes, decoder, rows and batches are equal. A flat encoder makes T steps, one after the other; a
 hierarchical one makes S steps for all bars side by side, and then one step per bar. The first
 table has the seconds of a training step and the processor's seconds in it (of all cores), the least
 of several rounds in which the two take turns: other programs on the machine only add to them. With
 --data_dir, the second has the scores on validation rows after equal examples, and those of `hier`
-after the processor time that `hierdec` needed for them.
+after the processor time that `hierdec` needed for them. The third is what `evaluate` prints for
+that last `hier` model on test rows.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from data_pipeline import cli
 from experiments.benchmarks.support import machine
 from experiments.benchmarks.time_to_accuracy import train
 from experiments.benchmarks.train_step import random_batch
+from experiments.evaluate import table
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import build_vae
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training.step import init_state, make_train_step
 
+Tree = Any
 NAMES = ("hierdec", "hier")
 
 
@@ -76,11 +79,16 @@ def show_speed(chosen: dict[str, Config], rounds: int) -> float:
     return ratio
 
 
-def show_scores(chosen: dict[str, Config], folder: str, steps: int, ratio: float) -> None:
-    """Train for equal examples and equal time, and print scores of validation rows."""
-    store = data.open_store(folder)
-    rows = np.asarray(store.splits["validation"])
-    rows = rows[data.spread_rows(len(rows), 512)]
+def show_scores(
+    chosen: dict[str, Config], store: data.Store, steps: int, ratio: float
+) -> tuple[int, Tree]:
+    """Train for equal examples and equal time, and print scores of validation rows.
+
+    Returns:
+      steps and parameters of the last `hier` model.
+    """
+    rows = spread(store, "validation")
+    print(f"{len(store.splits['train']):,} training rows, {len(rows)} validation rows")
     print(f"{'architecture':14}{'steps':>7}{'examples':>10}{'ELBO nats':>11}{'KL bits':>9}"
           f"{'forced':>8}{'greedy':>8}")  # fmt: skip
     for name, num in (("hierdec", steps), ("hier", steps), ("hier", round(steps * ratio))):
@@ -95,6 +103,20 @@ def show_scores(chosen: dict[str, Config], folder: str, steps: int, ratio: float
         examples = num * config.train.batch_size
         print(f"{name:14}{num:7}{examples:10,}{scores.elbo_nats:11.2f}{scores.kl_bits:9.1f}"
               f"{forced:8.4f}{greedy:8.4f}", flush=True)  # fmt: skip
+    return num, outcome.state.params
+
+
+def show_evaluation(config: Config, store: data.Store, step: int, params: Tree) -> None:
+    """Print what `evaluate` prints, for test rows."""
+    found = evaluation.evaluate(config, params, spread(store, "test"))
+    about = {"task": config.task, "split": "test", "step": step, "checkpoint": "the last hier"}
+    print(table(found, about))
+
+
+def spread(store: data.Store, split: str) -> np.ndarray:
+    """Return up to 512 rows of a split, evenly spaced."""
+    rows = np.asarray(store.splits[split])
+    return rows[data.spread_rows(len(rows), 512)]
 
 
 def define_flags() -> None:
@@ -116,7 +138,9 @@ def main(argv: Sequence[str]) -> None:
     print(f"{values.task}, {values.units} units, batch {values.batch_size}")
     ratio = show_speed(chosen, values.rounds)
     if values.data_dir:
-        show_scores(chosen, values.data_dir, values.steps, ratio)
+        store = data.open_store(values.data_dir)
+        step, params = show_scores(chosen, store, values.steps, ratio)
+        show_evaluation(chosen["hier"], store, step, params)
 
 
 if __name__ == "__main__":

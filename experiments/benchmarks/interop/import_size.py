@@ -3,10 +3,10 @@
 python -m experiments.benchmarks.interop.import_size
 
 Writes a checkpoint of random numbers with the sizes of trio_16bar_hierdec and Adam's moments, then
-measures, each in a process of its own: reading the bytes, reading all tensors with their
-checksums, `MusicVAE.from_checkpoint`, and `experiments.import_checkpoint`. The peak is the highest
-resident memory (VmHWM) above that of a process that only imports the same modules. CPU seconds
-count all threads, and tell more where other programs run on the machine.
+measures, each in a process of its own: reading the bytes, writing as many, reading all tensors with
+their checksums, `MusicVAE.from_checkpoint`, and `experiments.import_checkpoint`. The peak is the
+highest resident memory (VmHWM) above that of a process that only imports the same modules. CPU
+seconds count all threads, and tell more where other programs run on the machine.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from musicvae_jax.models.registry import build_model
 from musicvae_jax.models.variables import variables_from_params
 
 _PRELUDE = """
-import contextlib, sys, time
+import os, sys, time
 import numpy as np, jax, orbax.checkpoint
 from musicvae_jax import MusicVAE
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 import musicvae_jax.models.registry, musicvae_jax.training.imported_state
 from experiments.import_checkpoint import import_checkpoint
 jax.block_until_ready(jax.numpy.zeros(3) + 1)
+piece = bytearray(1 << 23)
 prefix, run = sys.argv[1:]
 def peak():
     line = next(l for l in open('/proc/self/status') if l.startswith('VmHWM'))
@@ -46,8 +47,14 @@ _REPORT = "\nprint(time.perf_counter() - start, time.process_time() - busy, peak
 _MEASURED = {
     "bytes read in pieces of 8 MB": (
         "with open(prefix + '.data-00000-of-00001', 'rb', buffering=0) as file:\n"
-        "    piece = bytearray(1 << 23)\n"
         "    while file.readinto(piece): pass"
+    ),
+    "bytes written in such pieces, on the disk": (
+        "with open(prefix + '.copy', 'wb', buffering=0) as file:\n"
+        "    for _ in range(os.path.getsize(prefix + '.data-00000-of-00001') >> 23):\n"
+        "        file.write(piece)\n"
+        "    os.fsync(file.fileno())\n"
+        "os.remove(prefix + '.copy')"
     ),
     "every tensor read, one at a time": (
         "with TensorBundle(prefix) as bundle:\n    for name in bundle.entries: bundle.read(name)"
