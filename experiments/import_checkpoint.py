@@ -23,6 +23,7 @@ from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config, InputError, ModelConfig
 from musicvae_jax.interop.task_inference import infer_task
 from musicvae_jax.interop.tensor_bundle import TensorBundle
+from musicvae_jax.storage import full_disk
 from musicvae_jax.tasks import RECIPES, TASKS, get_task
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
+    except full_disk.DiskFullError as error:
+        raise InputError(f"run_dir: no space left for {folder}; nothing was written") from error
     except OSError as error:
         raise InputError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
     finally:

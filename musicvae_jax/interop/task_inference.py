@@ -27,6 +27,8 @@ def infer_task(variables: Mapping[str, Any]) -> str:
       InputError: no task fits, or several do.
     """
     depth = _encoder_depth(variables)
+    if not depth:
+        raise InputError(f"it has no MusicVAE encoder: no supported model ({', '.join(TASKS)})")
     classes = sum(
         variable.shape[0]
         for name, variable in variables.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import resource
 import shlex
 
 import jax
@@ -145,6 +146,18 @@ def test_what_is_refused_writes_nothing(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="wrong checksum"):
         import_checkpoint(checkpoint, str(tmp_path / "run"), "mel_2bar")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "tf"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    checkpoint = _write_checkpoint(tmp_path / "tf")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"no space left for .*run; nothing was written"):
+            import_checkpoint(checkpoint, str(tmp_path / "run"), "mel_2bar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["tf"]
 
 
 def test_the_command_ends_with_one_line_and_code_2(tmp_path: pathlib.Path) -> None:
