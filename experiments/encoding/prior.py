@@ -59,6 +59,7 @@ def fit_run(
     else:
         held = np.arange(len(z)) % 10 == 0
         z, held_out = z[~held], z[held]
+    print(f"fitting a prior to the latent vectors of {len(z):,} rows", flush=True)
     prior, scores = fitted_prior.fit(z, held_out, seed=seed)
     about = {
         "task": vae.task.name,

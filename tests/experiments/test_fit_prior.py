@@ -47,7 +47,7 @@ def test_training_ends_with_a_fitted_prior(trained: tuple[pathlib.Path, str]) ->
     record = fitted_prior.load(folder / "run")
     assert record is not None
     assert record.step == 2
-    assert prior.describe(record) in text
+    assert f"fitting a prior to the latent vectors of 1,000 rows\n{prior.describe(record)}" in text
     assert (record.about["rows"], record.about["held_out_rows"]) == (1_000, 60)
 
 
