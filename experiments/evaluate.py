@@ -1,4 +1,4 @@
-"""Score a trained model on a split; print a table and write JSON and CSV to the run folder.
+"""Score a trained model on a split: a table, and JSON and CSV in the run folder.
 
 python -m experiments.evaluate --run_dir=runs/demo --split=test
 python -m experiments.evaluate --model=drums_2bar --data_dir=data/drums_2bar

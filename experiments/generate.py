@@ -38,6 +38,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline import cli
+from data_pipeline.command_line import shell_line
 from experiments.cli import compile_cache
 from experiments.cli.outputs import check_writable
 from experiments.cli.run_options import (
@@ -76,9 +77,10 @@ def read_vector(options: Options, vae: MusicVAE) -> np.ndarray | None:
         raise InputError(f"attribute: {options.model} has no vector of {name}; it has: {known}")
     found = attributes.load_vectors(options.run_dir)
     if (found.task, found.step) != (task, vae.step):
+        again = shell_line("experiments.attributes", [f"--run_dir={options.run_dir}"])
         raise InputError(
             f"attribute: the vectors in {options.run_dir} are of {found.task}, step {found.step}, "
-            f"the model is of {task}, step {vae.step}; run python -m experiments.attributes again"
+            f"the model is of {task}, step {vae.step}; make new ones with {again}"
         )
     reason = found.about.get("missing", {}).get(name, "it was not computed")
     raise InputError(f"attribute: there is no vector of {name}: {reason}")

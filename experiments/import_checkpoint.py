@@ -1,4 +1,4 @@
-"""Turn a checkpoint of Magenta's TensorFlow code, or a safetensors file, into a run folder.
+"""Turn a Magenta checkpoint or a safetensors file into a run folder.
 
 python -m experiments.import_checkpoint --checkpoint=mel_2bar_big.ckpt.tar --run_dir=runs/mel_big
 

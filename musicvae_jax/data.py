@@ -63,7 +63,7 @@ def open_store(path: str | pathlib.Path) -> Store:
 def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
     """Read meta.json and check its format."""
     file = folder / "meta.json"
-    advice = "make one with python -m data_pipeline.prepare"
+    advice = "make one with musicvae prepare"
     if not file.is_file():
         stores = sorted(path.parent.name for path in folder.glob("*/meta.json"))
         if stores:
@@ -94,7 +94,7 @@ def _open_split(
     if rows.shape != shape or rows.dtype != task.token_dtype:
         raise InputError(
             f"data_dir: {file} holds {rows.dtype} {rows.shape}, but meta.json and task "
-            f"{task.name} say {task.token_dtype} {shape}; run data_pipeline.prepare again"
+            f"{task.name} say {task.token_dtype} {shape}; run musicvae prepare again"
         )
     return rows
 
@@ -114,7 +114,7 @@ def check_content(store: Store) -> None:
         if found != expected:
             raise InputError(
                 f"data_dir: {file} has changed since it was written (its hash is not the one "
-                "in meta.json); run data_pipeline.prepare again"
+                "in meta.json); run musicvae prepare again"
             )
 
 

@@ -222,7 +222,7 @@ def load_vectors(run_dir: str | pathlib.Path) -> Vectors:
       InputError: there are none, or the file has another format.
     """
     path = pathlib.Path(run_dir) / VECTORS
-    advice = "make it with python -m experiments.attributes"
+    advice = "make it with musicvae attributes"
     if not path.is_file():
         raise InputError(f"attribute: there is no {path}; {advice}")
     try:

@@ -208,5 +208,5 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
         reason = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
             f"prior: {path} is not of format {FORMAT}{reason}; make it again with "
-            "python -m experiments.fit_prior"
+            "musicvae fit_prior"
         ) from error

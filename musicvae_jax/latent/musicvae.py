@@ -515,7 +515,7 @@ class MusicVAE:
         if chosen is not None and chosen not in PRIORS:
             raise InputError(f"prior: {chosen!r} is not one of {', '.join(PRIORS)}")
         if chosen == FITTED and self.prior is None:
-            raise InputError("prior: the model has no fitted prior; experiments.fit_prior makes it")
+            raise InputError("prior: the model has no fitted prior; musicvae fit_prior makes it")
         return None if chosen == STANDARD else self.prior
 
     def _rows(self, tokens: Tokens) -> Rows:

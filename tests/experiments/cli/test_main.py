@@ -55,6 +55,7 @@ def test_the_commands_are_listed(script: pathlib.Path, folder: pathlib.Path) -> 
         assert names == list(main.commands())
         assert {"prepare", "presets", "train", "evaluate", "generate", "demo"} <= set(names)
         assert all(line.endswith((".", ":")) for line in listed)
+        assert max(map(len, listed)) <= 100
 
 
 def test_a_misspelt_command_ends_with_one_line(script: pathlib.Path, folder: pathlib.Path) -> None:

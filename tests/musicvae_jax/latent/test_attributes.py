@@ -194,7 +194,7 @@ def test_vectors_are_read_as_they_were_written(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("record", [[], {"format": "other"}, {"format": attributes.FORMAT}])
 def test_a_wrong_file_of_vectors_is_refused(tmp_path: pathlib.Path, record: Any) -> None:
-    with pytest.raises(InputError, match=r"there is no .*json; make it with python -m experiments"):
+    with pytest.raises(InputError, match=r"there is no .*json; make it with musicvae attributes"):
         attributes.load_vectors(tmp_path)
     (tmp_path / attributes.VECTORS).write_text(json.dumps(record))
     with pytest.raises(InputError, match="is not of format musicvae-attributes-1"):
