@@ -1,4 +1,4 @@
-"""Find the directions in z that change attributes of the music, and measure what else they change.
+"""Find directions in z that change attributes of the music; measure side effects.
 
 Example:
   python -m experiments.attributes --run_dir=runs/mel_2bar

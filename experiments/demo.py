@@ -1,4 +1,4 @@
-"""Run everything once on a real corpus: tokens, training, evaluation, music (`make demo`).
+"""Run everything on a real corpus: training, scores, music (`make demo`).
 
 Example:
   python -m experiments.demo --output=demo

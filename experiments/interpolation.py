@@ -1,4 +1,4 @@
-"""Repeat the paper's interpolation experiment, in the latent space and in the data.
+"""Repeat the paper's interpolation experiment, in latent space and in the data.
 
 python -m experiments.interpolation --run_dir=runs/mel_2bar
 

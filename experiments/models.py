@@ -1,4 +1,4 @@
-"""List the trained models of this package: task, size, and scores on the test songs.
+"""List the trained models of this package: task, size and test scores.
 
 Example:
   python -m experiments.models
