@@ -5,6 +5,7 @@ For a user who chooses among the tracks and bars of a file. `excerpts` chooses b
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -83,8 +84,11 @@ def read_offers(name: str, data: bytes, task_name: str, *, meter: str = "4/4") -
         tracks += _grouped([dataclasses.replace(e, name=unit.name) for e in found], titles)
         if not segments:
             dropped.append((unit.name, NO_NOTES))
+        by_start = collections.defaultdict(list)
+        for excerpt in found:
+            by_start[excerpt.start_seconds].append(excerpt)
         for segment in segments:
-            dropped += _dropped(segment, task, found, titles)
+            dropped += _dropped(segment, task, by_start[segment.start_seconds], titles)
     return Offers(tuple(tracks), tuple(dict.fromkeys(dropped)))
 
 
@@ -120,13 +124,12 @@ def _grouped(found: list[Excerpt], titles: dict[int, str]) -> list[OfferedTrack]
 
 
 def _dropped(
-    segment: Segment, task: Task, found: list[Excerpt], titles: dict[int, str]
+    segment: Segment, task: Task, own: list[Excerpt], titles: dict[int, str]
 ) -> list[tuple[str, str]]:
-    """List the instruments of a segment that gave no row, each with the reason."""
+    """List the instruments of a segment that gave none of its rows `own`, each with the reason."""
     since = f" from {segment.start_seconds:.1f} s" if segment.start_seconds else ""
     if segment.reason is not None:
         return [(f"the part{since or ' at the beginning'}", segment.reason)]
-    own = [e for e in found if e.start_seconds == segment.start_seconds]
     used = {number for excerpt in own for number in excerpt.instruments}
     takes_all = any(not excerpt.instruments for excerpt in own)
     dropped = []
