@@ -16,6 +16,7 @@ the address that is printed, which holds a token.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import ipaddress
 import secrets
@@ -98,18 +99,18 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except socket.gaierror:
-        raise InputError(f"host: {host!r} is not an address of this machine") from None
     except PermissionError:
         raise InputError(f"port: {port} needs the rights of an administrator; try 8765") from None
     except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise InputError(f"host: {host!r} is not an address of this machine") from None
         for other in range(port + 1, min(port + 1 + PORTS_TO_TRY, 65536)):
             try:
                 socket.create_server((host, other), family=family).close()
             except OSError:
                 continue
             raise InputError(f"port: {port} is in use; try --port={other}") from None
-        raise InputError(f"host: {host} port {port}: {error.strerror}") from None
+        raise InputError(f"port: {port} is in use, as are the next {PORTS_TO_TRY}") from None
 
 
 def access_of(host: str, port: int) -> Access:

@@ -112,6 +112,12 @@ def test_a_taken_port_is_named_with_one_that_is_free() -> None:
     listen("127.0.0.1", free).close()
 
 
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "2001:db8::1", "a" * 70])
+def test_a_foreign_address_is_refused_in_one_line(host: str) -> None:
+    with pytest.raises(InputError, match=f"^host: '{host}' is not an address of this machine$"):
+        listen(host, 0)
+
+
 def test_a_token_is_needed_beyond_loopback_only() -> None:
     for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
         access = access_of(host, 8765)
