@@ -15,16 +15,19 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from experiments.studio import static_files
 from experiments.studio.app import make_app
+from experiments.studio.models.forecasters import ForecasterModel
 from experiments.studio.models.latent import StudioModel
+from experiments.studio.models.played import PlayedModel
 from experiments.studio.models.worker import Worker
 from experiments.studio.safety import Access
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import random_params
 
 TASKS = ("drums_2bar", "mel_2bar")
+FORECASTER = "forecaster"
 TIMEOUT_MS = 120_000  # a slow machine needs time; a broken page must end
 # The loudest sample that the analyser holds now.
 LEVEL = """() => {
@@ -47,11 +50,24 @@ def make_model(task_name: str, worker: Worker) -> StudioModel:
     return StudioModel(task_name, MusicVAE(config, params, attributes=vectors), worker)
 
 
+def make_forecaster(worker: Worker) -> ForecasterModel:
+    """Make a tiny untrained forecaster of drums, a model without a latent space."""
+    task = get_task("drums_2bar")
+    config = task.config.replace(
+        architecture="lstm_forecaster", decoder_sizes=(8,), dtype="float32"
+    )
+    model = build_model(config)
+    assert isinstance(model, Forecaster)
+    params = random_params(model, np.random.default_rng(0))
+    return ForecasterModel(FORECASTER, config, params, model, worker)
+
+
 @contextlib.contextmanager
 def serve(task_names: tuple[str, ...], soundfont: pathlib.Path | None = None) -> Iterator[str]:
-    """Serve models and the page from a thread; yield the address."""
+    """Serve a model of each task, a forecaster and the page from a thread; yield the address."""
     worker = Worker()
-    models = {name: make_model(name, worker) for name in task_names}
+    models: dict[str, PlayedModel] = {name: make_model(name, worker) for name in task_names}
+    models[FORECASTER] = make_forecaster(worker)
     app = make_app(models, static_files.load(soundfont=soundfont), Access())
     # A browser may keep connections open: the server must not wait for them when it ends.
     config = uvicorn.Config(

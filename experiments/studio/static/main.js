@@ -15,6 +15,8 @@ import {createShape} from './views/shape.js';
 import {createSketch} from './views/sketch.js';
 
 const VIEWS = {palette: createPalette, shape: createShape, sketch: createSketch, map: createMap};
+// What a model must be able to do for a view, and what the view does with it.
+const NEEDS = {palette: ['palette', 'blend pieces'], shape: ['shape', 'change a piece'], map: ['map', 'place music on a map']};
 const element = (id) => document.getElementById(id);
 
 // A model as the page uses it: the server's description, and which tracks have pitches.
@@ -55,13 +57,23 @@ class App {
 
   get model() { return this.models.find((model) => model.name === this.state.model); }
 
+  // Whether the model can do an action of the server.
+  can(action) { return this.model.can.includes(action); }
+
+  // Why a view is empty for the present model, or null.
+  whyNot(view) {
+    const [action, what] = NEEDS[view] ?? [];
+    return !action || this.can(action) ? null
+      : `The model ${this.model.name} has no latent space and cannot ${what}. It can continue your notes in Sketch.`;
+  }
+
   build() {
     this.parts = [createBar(this, element('bar')), createNow(this, element('now'))];
     this.report = createReport();
     this.views = Object.fromEntries(Object.entries(VIEWS).map(([name, create]) => [name, create(this)]));
     element('views').append(this.report.element, ...Object.entries(this.views).map(([name, view]) =>
       h('section', {id: `view-${name}`, class: `view ${name}`, role: 'tabpanel', tabindex: -1,
-        'aria-labelledby': `tab-${name}`, hidden: true}, view.element)));
+        'aria-labelledby': `tab-${name}`, hidden: true}, view.element, h('p', {class: 'why-not', hidden: true}))));
     document.addEventListener('keydown', (event) => this.#key(event));
     window.addEventListener('hashchange', () => this.openLink().catch((error) => this.fail(error)));
     const draw = () => {
@@ -97,15 +109,17 @@ class App {
     this.say('The address of this page now holds everything you see. It is copied, too.');
   }
 
-  // Changes to a model, with four samples in the corners.
+  // Changes to a model, with four samples in the corners; without a palette, with an example.
   async begin(model, options) {
-    const start = {...fresh(model), view: this.state.view};
+    const hasPalette = model.can.includes('palette');
+    const start = {...fresh(model), view: hasPalette ? this.state.view : 'sketch'};
     const {rows} = await api.sample(this.drawing({num: 4, model: model.name}));
     const corners = rows.map((row, n) => this.piece(row, `Sample ${n + 1}`, model));
     const [example] = await this.loadExamples(model);
     const sketch = {...start.sketch, tokens: example ? example.row.tokens : corners[0].tokens};
-    this.store.update({...start, corners, draws: 1, sketch, now: corners[0], shape: {...start.shape, row: corners[0]}}, options);
-    await this.views.palette.follow();
+    const now = hasPalette ? corners[0] : {tokens: sketch.tokens, label: 'Your sketch'};
+    this.store.update({...start, corners, draws: 1, sketch, now, shape: {...start.shape, row: corners[0]}}, options);
+    if (hasPalette) await this.views.palette.follow();
   }
 
   async loadExamples(model = this.model) {
@@ -146,8 +160,14 @@ class App {
     this.player.tempo = state.tempo;
     this.player.loop = state.loop;
     for (const [name, view] of Object.entries(this.views ?? {})) {
-      element(`view-${name}`).hidden = name !== state.view;
-      if (name === state.view) view.update(state, before);
+      const section = element(`view-${name}`);
+      section.hidden = name !== state.view;
+      if (section.hidden) continue;
+      const reason = this.whyNot(name);
+      section.lastChild.textContent = reason ?? '';
+      section.lastChild.hidden = !reason;
+      view.element.hidden = Boolean(reason);
+      if (!reason) view.update(state, before);
     }
     for (const part of this.parts ?? []) part.update(state, before);
   }

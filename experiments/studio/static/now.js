@@ -84,7 +84,9 @@ export function createNow(app, element) {
       label.textContent = now ? now.label : 'Nothing chosen yet';
       for (const action of actions) action.disabled = !now;
       const isLong = now && now.tokens.length > app.model.steps;
-      for (const action of [shape, sketch, corner]) action.disabled = !now || isLong;
+      sketch.disabled = !now || isLong;
+      shape.disabled = !now || isLong || !app.can('shape');
+      corner.disabled = !now || isLong || !app.can('palette');
       if (now) roll.show(now.tokens, app.model);
       showScore();
     },

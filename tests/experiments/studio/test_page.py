@@ -20,7 +20,7 @@ from musicvae_jax.tasks import Task, get_task
 from tests.support.browser import require
 from tests.support.example_rows import random_rows
 from tests.support.studio_page import (
-    LEVEL,
+    FORECASTER,
     TASKS,
     show,
     state,
@@ -87,7 +87,7 @@ def test_corners_are_sampled_chosen_cleared_and_drawn(page: Page) -> None:
     type_sketch(page, "K . S . K . S")
     page.get_by_label("Put this piece into a corner").select_option("0")
     show(page, "Palette")
-    expect(page.get_by_text("Drag the puck.")).to_be_visible()
+    expect(page.get_by_text("drag the white puck")).to_be_visible()
     assert state(page)["corners"][0]["tokens"][:7] == [1, 0, 2, 0, 1, 0, 2]
     assert state(page)["corners"][1:] == before[1:]
 
@@ -229,6 +229,12 @@ def test_the_map_shows_files_plays_points_and_finds_neighbours(
     expect(page.get_by_text("points from 6 files")).to_be_visible()
     expect(page.get_by_text("Left out: 1")).to_be_visible()
     points = page.get_by_role("application", name="Map of your music")
+    box = points.bounding_box()
+    assert box is not None
+    for down in range(20, int(box["height"]), 14):  # the leftmost point is 20 pixels from the edge
+        if not state(page)["now"]["label"].startswith("beat "):
+            points.click(position={"x": 20, "y": down})
+    expect(page.locator("#now h2")).to_contain_text("beat ")
     points.focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_text("Nearest")).to_be_visible()
@@ -241,42 +247,20 @@ def test_the_map_shows_files_plays_points_and_finds_neighbours(
     assert download.value.suggested_filename == "selection.zip"
 
 
-def test_sound_is_heard_while_playing_and_not_after(page: Page) -> None:
-    type_sketch(page, "K K K K K K K K")
-    page.locator("#play").click()
-    wait(page, f"({LEVEL})() > 0.001")
-    wait(page, "studio.app.player.position?.step > 1")
-    page.locator("#views").click(position={"x": 2, "y": 2})
-    page.keyboard.press("Space")
-    wait(page, f"({LEVEL})() === 0")
-    assert page.evaluate("studio.app.player.position") is None
-
-
-def test_steps_are_even_over_the_loop_and_material_changes_at_a_bar(page: Page) -> None:
-    page.get_by_label("Tempo").fill("400")
-    page.get_by_label("Tempo").press("Enter")
-    type_sketch(page, " ".join(["K"] * 32))
-    page.locator("#play").click()
-    wait(page, "studio.app.player.position")
+def test_reading_for_the_map_can_be_stopped(page: Page, tmp_path: pathlib.Path) -> None:
+    for number, row in enumerate(random_rows(get_task("drums_2bar"), 51)):
+        write_midi(str(tmp_path / f"{number}.mid"), row[None], "drums_2bar")
+    show(page, "Map")
     page.evaluate("""() => {
-      const {synth} = studio.app.player;
-      const send = synth.send;
-      window.sent = [];
-      synth.send = (message, time) => {
-        if (message[0] === 0x99) window.sent.push([message[1], time]);
-        send.call(synth, message, time);
-      };
+      const [stop] = [...document.querySelectorAll('button')].filter(
+        ({textContent}) => textContent === 'Stop reading');
+      new MutationObserver(() => stop.hidden || stop.click()).observe(stop, {attributes: true});
     }""")
-    wait(page, "window.sent.length >= 40")
-    type_sketch(page, " ".join(["S"] * 32))
-    wait(page, "window.sent.filter(([pitch]) => pitch === 38).length >= 20")
-    sent = page.evaluate("window.sent")
-    times = np.array([time for _, time in sent])
-    np.testing.assert_allclose(np.diff(times), 60 / 400 / 4, atol=1e-9)
-    start, step = page.evaluate("[studio.app.player.time, studio.app.player.step]")
-    first_snare = times[[pitch for pitch, _ in sent].index(38)]
-    steps = step - (start - first_snare) / (60 / 400 / 4)
-    assert round(steps) % 16 == 0
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose files").click()
+    chooser.value.set_files(sorted(tmp_path.iterdir()))
+    expect(page.get_by_text("points from 50 files")).to_be_visible()
+    expect(page.get_by_text("1 files: reading was stopped")).to_be_attached()
 
 
 def test_the_page_reads_and_writes_rows_as_the_pipeline_does(page: Page) -> None:
@@ -344,3 +328,35 @@ def test_axe_finds_no_serious_violation(page: Page, theme: str) -> None:
             if violation["impact"] in ("serious", "critical")
         ]
         assert serious == [], view
+
+
+def test_a_forecaster_continues_and_the_other_views_say_why_they_are_empty(page: Page) -> None:
+    page.get_by_label("Model", exact=True).select_option(FORECASTER)
+    wait(page, "studio.app.state.now?.label === 'Your sketch'")
+    assert state(page)["view"] == "sketch"
+    expect(page.get_by_role("button", name="Reconstruct")).to_be_hidden()
+    expect(page.get_by_label("Drift")).to_be_hidden()
+    page.get_by_role("button", name="Continue").press("Enter")
+    expect(page.get_by_role("button", name="Play Continuation 4")).to_be_visible()
+    drawn_before = state(page)["sketch"]["tokens"]
+    page.locator("#view-sketch").get_by_role("button", name="Sample").click()
+    wait(page, "old => String(studio.app.state.sketch.tokens) !== String(old)", drawn_before)
+    for view in ("Palette", "Shape", "Map"):
+        show(page, view)
+        reason = page.locator(f"#view-{view.lower()} .why-not")
+        expect(reason).to_contain_text("has no latent space")
+    expect(page.locator("#now").get_by_role("button", name="Shape")).to_be_disabled()
+
+
+def test_shape_begins_with_the_piece_that_is_heard(page: Page) -> None:
+    drag(page, ".grid", [(0.5, 0.5), (0.99, 0.99)])
+    blended = tokens(page)
+    show(page, "Shape")
+    assert state(page)["shape"]["row"]["tokens"] == blended
+    slider = page.get_by_label("kick density")
+    slider.focus()
+    slider.press("End")
+    wait(page, "studio.app.state.now.label === 'Shaped piece'")
+    show(page, "Palette")
+    show(page, "Shape")
+    assert state(page)["shape"]["row"]["tokens"] == blended

@@ -87,6 +87,44 @@ def test_no_click_at_the_end_of_the_loop(page: Page) -> None:
         assert around(loop * LOOP_SECONDS) <= 1.2 * max(inside)
 
 
+def test_sound_is_heard_while_playing_and_not_after(page: Page) -> None:
+    type_sketch(page, "K K K K K K K K")
+    page.locator("#play").click()
+    wait(page, f"({LEVEL})() > 0.001")
+    wait(page, "studio.app.player.position?.step > 1")
+    page.locator("#views").click(position={"x": 2, "y": 2})
+    page.keyboard.press("Space")
+    wait(page, f"({LEVEL})() === 0")
+    assert page.evaluate("studio.app.player.position") is None
+
+
+def test_steps_are_even_over_the_loop_and_material_changes_at_a_bar(page: Page) -> None:
+    page.get_by_label("Tempo").fill("400")
+    page.get_by_label("Tempo").press("Enter")
+    type_sketch(page, " ".join(["K"] * 32))
+    page.locator("#play").click()
+    wait(page, "studio.app.player.position")
+    page.evaluate("""() => {
+      const {synth} = studio.app.player;
+      const send = synth.send;
+      window.sent = [];
+      synth.send = (message, time) => {
+        if (message[0] === 0x99) window.sent.push([message[1], time]);
+        send.call(synth, message, time);
+      };
+    }""")
+    wait(page, "window.sent.length >= 40")
+    type_sketch(page, " ".join(["S"] * 32))
+    wait(page, "window.sent.filter(([pitch]) => pitch === 38).length >= 20")
+    sent = page.evaluate("window.sent")
+    times = np.array([time for _, time in sent])
+    np.testing.assert_allclose(np.diff(times), 60 / 400 / 4, atol=1e-9)
+    start, step = page.evaluate("[studio.app.player.time, studio.app.player.step]")
+    first_snare = times[[pitch for pitch, _ in sent].index(38)]
+    steps = step - (start - first_snare) / (60 / 400 / 4)
+    assert round(steps) % 16 == 0
+
+
 @pytest.fixture(scope="module")
 def soundfont(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A SoundFont of a few hundred bytes."""

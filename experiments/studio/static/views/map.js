@@ -6,7 +6,7 @@ import {acceptDrops, button, chooseFiles, field, h, select} from '../elements.js
 import {fileName, saveBlob} from '../now.js';
 import {FILE_TYPES} from './palette.js';
 
-const FILES_AT_ONCE = 100;
+const FILES_AT_ONCE = 50;
 const MOST_POINTS = 10_000;
 const FEWEST_POINTS = 3;
 const NEAR_PX = 14;
@@ -18,6 +18,7 @@ export function createMap(app) {
     'aria-roledescription': 'map'});
   const live = h('p', {class: 'visually-hidden', 'aria-live': 'polite'});
   const progress = h('progress', {max: 1, value: 0, hidden: true, 'aria-label': 'Reading the files'});
+  const stop = button('Stop reading', () => { isStopped = true; }, {icon: 'stop', hidden: true});
   const colour = h('select', {onchange: draw});
   const hover = h('input', {type: 'checkbox', checked: true});
   const count = h('p', {class: 'hint'});
@@ -30,10 +31,11 @@ export function createMap(app) {
   const board = h('div', {class: 'map-board', hidden: true}, canvas, live);
   const element = h('div', {},
     h('div', {class: 'row tools'}, field('Colour', colour), h('label', {class: 'field check'}, hover, h('span', {text: 'Play on hover'})), zip),
-    count, progress, dropped, empty, h('div', {class: 'columns map-columns'}, board, side));
+    count, h('div', {class: 'group'}, progress, stop), dropped, empty, h('div', {class: 'columns map-columns'}, board, side));
   let points = null;  // {model, windows, files, x, y, attributes, spread, neighbours, distances}
   let at = null;      // index of the point under the pointer or the cursor
   let selection = new Set();
+  let isStopped = false;
 
   acceptDrops(element, load);
   new ResizeObserver(draw).observe(board);
@@ -46,17 +48,22 @@ export function createMap(app) {
       const {model} = app;
       const files = all.filter(({name}) => KNOWN_FILE.test(name));
       const refused = all.filter((file) => !files.includes(file)).map(({name}) => ({what: name, reason: 'neither MIDI, MusicXML nor ABC'}));
+      let sent = 0;
       const read = {windows: [], files: [], dropped: refused};
-      progress.hidden = false;
+      isStopped = false;
+      progress.hidden = stop.hidden = false;
       try {
-        for (let start = 0; start < files.length; start += FILES_AT_ONCE) {
-          const part = await api.windows(model.name, files.slice(start, start + FILES_AT_ONCE));
+        while (sent < files.length && !isStopped) {
+          const part = await api.windows(model.name, files.slice(sent, sent + FILES_AT_ONCE));
+          sent = Math.min(sent + FILES_AT_ONCE, files.length);
           const before = read.files.length;
           read.windows.push(...part.windows.map((window) => ({...window, file: window.file + before})));
           read.files.push(...part.files);
           read.dropped.push(...part.dropped);
-          progress.value = 0.8 * Math.min(1, (start + FILES_AT_ONCE) / files.length);
+          count.textContent = `${sent} of ${files.length} files read`;
+          progress.value = 0.8 * sent / files.length;
         }
+        if (sent < files.length) read.dropped.push({what: `${files.length - sent} files`, reason: 'reading was stopped'});
         showDropped(read);
         if (read.windows.length < FEWEST_POINTS) throw new Error(`${read.windows.length} windows of music were found; a map needs ${FEWEST_POINTS}.`);
         const every = Math.ceil(read.windows.length / MOST_POINTS);
@@ -68,7 +75,7 @@ export function createMap(app) {
         count.textContent = `${windows.length} points from ${read.files.length} files${every > 1 ? `, one of ${every} windows` : ''}. Click loads a point, Shift and click adds it to the selection.`;
         show();
       } finally {
-        progress.hidden = true;
+        progress.hidden = stop.hidden = true;
       }
     });
   }

@@ -213,12 +213,12 @@ export function createPalette(app) {
       cell ? h('div', {}, playable(app, cell, `the model's version of the ${nameOf(n)} corner`), h('small', {text: "the model's version"})) : null)
       : h('p', {class: 'empty', text: 'Empty. Drop a file here, or choose:'});
     const small = (text, onclick, props) => button(text, onclick, {class: 'small', ...props});
-    card.replaceChildren(h('h3', {text: nameOf(n)}), pictures, h('div', {class: 'group'},
+    const clear = corner ? small('', () => setCorner(n, null), {icon: 'close', label: `Clear the ${nameOf(n)} corner`, class: 'small plain'}) : null;
+    card.replaceChildren(h('div', {class: 'row'}, h('h3', {text: nameOf(n)}), clear), pictures, h('div', {class: 'group'},
       small('Sample', () => sampleCorner(n)),
       small('Draw', () => drawCorner(n)),
       small('File', () => chooseFiles({accept: FILE_TYPES}, ([file]) => readCorner(n, file))),
-      exampleMenu(n),
-      corner ? small('', () => setCorner(n, null), {icon: 'close', label: `Clear the ${nameOf(n)} corner`}) : null));
+      exampleMenu(n)));
   }
 
   function showGrid(state) {
@@ -267,7 +267,7 @@ export function createPalette(app) {
     const missing = used(state).filter((corner) => !corner).length;
     hint.textContent = missing ? `Fill ${missing === 1 ? 'the empty corner' : `the ${missing} empty corners`} to blend.`
       : isDrawing ? 'Drag over the grid, or move with the arrow keys and press Enter at each step.'
-        : 'Drag the puck. The sound changes at the next bar.';
+        : 'Press Play, then drag the white puck: the music changes at the next bar.';
     zip.disabled = pathButton.disabled = missing > 0;
     show(state);
   }

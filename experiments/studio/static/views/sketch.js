@@ -24,6 +24,7 @@ export function createSketch(app) {
   text.setAttribute('aria-describedby', 'text-help');
   const bars = number('bars', 1, 64, 1);
   const drift = share('drift');
+  const driftField = field('Drift', drift, {title: 'How far each bar may move away from the last'});
   const amount = share('amount');
   const example = h('select', {'aria-label': 'Start from an example', onchange: takeExample});
   const results = h('div', {class: 'cards'});
@@ -33,18 +34,20 @@ export function createSketch(app) {
     [action, button({reconstruct: 'Reconstruct', continue: 'Continue', variations: 'Vary'}[action], () => start(action), {class: 'primary'})]));
   const element = h('div', {},
     h('div', {class: 'row tools'}, example,
+      button('Sample', () => app.act(sample), {icon: 'dice'}),
       button('File', () => chooseFiles({accept: FILE_TYPES}, ([file]) => read(file)), {icon: 'file'}),
       button('Clear', () => change({tokens: emptyRow(app.model), action: null}), {icon: 'close'}),
       button('Play', () => app.select(own(), {play: true}), {icon: 'play', 'aria-label': 'Play your notes'})),
     roll.element, textField,
     h('div', {class: 'actions'},
       h('div', {class: 'group'}, run.reconstruct),
-      h('div', {class: 'group'}, run.continue, field('Bars', bars), field('Drift', drift)),
+      h('div', {class: 'group'}, run.continue, field('Bars', bars), driftField),
       h('div', {class: 'group'}, run.variations, field('Amount', amount))),
     h('div', {class: 'row'}, heading, h('div', {class: 'group end'}, zip)), results);
   let proposals = [];
   let shown = null;
   let built = null;
+  let isAsked = false;  // by a button just now, so that the results are scrolled into view
 
   acceptDrops(element, ([file]) => read(file));
 
@@ -101,12 +104,20 @@ export function createSketch(app) {
     });
   }
 
+  async function sample() {
+    const {rows: [row]} = await api.sample(app.drawing({num: 1}));
+    store.update(({draws}) => ({draws: draws + 1}), {remember: false});
+    change({tokens: app.piece(row, '').tokens, action: null});
+    hear();
+  }
+
   function start(action) {
     if (isSilent(app.state.sketch.tokens, app.model)) {
       app.fail(new Error('There are no notes yet: draw some, type them, or choose an example.'));
       return;
     }
     app.say('');
+    isAsked = true;
     change({action});
   }
 
@@ -143,6 +154,8 @@ export function createSketch(app) {
       action === 'continue' ? button('With yours', () => app.select(joined(piece), {play: true}), {class: 'small', 'aria-label': `Play your notes and ${piece.label}`})
         : button('Edit', () => change({tokens: piece.tokens, action: null}), {class: 'small', 'aria-label': `Edit ${piece.label}`}))));
     results.setAttribute('aria-busy', 'false');
+    if (isAsked) results.scrollIntoView({block: 'nearest'});
+    isAsked = false;
   }
 
   function joined(piece) {
@@ -162,7 +175,8 @@ export function createSketch(app) {
     textHelp.textContent = track.pitched
       ? 'One word per sixteenth: a MIDI pitch such as 60 (middle C), _ to hold, r to rest.'
       : 'One word per sixteenth: K kick, S snare, H closed hat, O open hat, L M T toms, C crash, R ride, . nothing.';
-    for (const [action, control] of Object.entries(run)) control.hidden = !built.can.includes(action);
+    for (const [action, control] of Object.entries(run)) control.parentElement.hidden = !app.can(action);
+    driftField.hidden = !app.can('reconstruct');  // the continuation of a forecaster has no drift
     example.replaceChildren(h('option', {value: '', text: 'Example …'}));
     app.loadExamples().then((list) => example.append(...list.map(({name}, n) => h('option', {value: n, text: name})))).catch((error) => app.fail(error));
   }
