@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import pathlib
-import resource
 import shlex
+import shutil
 
 import jax
 import numpy as np
@@ -148,15 +148,14 @@ def test_what_is_refused_writes_nothing(tmp_path: pathlib.Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "tf"]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: pathlib.Path) -> None:
+def test_a_full_disk_leaves_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = _write_checkpoint(tmp_path / "tf")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        with pytest.raises(InputError, match=r"no space left for .*run; nothing was written"):
-            import_checkpoint(checkpoint, str(tmp_path / "run"), "mel_2bar")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    total, _, _ = usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(used=total, free=0))
+    with pytest.raises(InputError, match=r"no space left for .*run; nothing was written"):
+        import_checkpoint(checkpoint, str(tmp_path / "run"), "mel_2bar")
     assert [path.name for path in tmp_path.iterdir()] == ["tf"]
 
 
