@@ -8,6 +8,7 @@ Reference: magenta/models/music_vae/configs.py and data.py (converters).
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection
 
 from musicvae_jax.config import Config, InputError, ModelConfig, RunConfig, TrainConfig
@@ -133,6 +134,34 @@ class Task:
         return "uint8" if max(t.num_classes for t in self.tracks) <= 256 else "uint16"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoundTask(Task):
+    """Rows of sound: one channel of int16 samples [T], 32768 is full scale. They have no tracks.
+
+    Attributes:
+      sample_rate: samples per second.
+      seconds: length of a row.
+    """
+
+    sample_rate: int
+    seconds: int
+
+    @property
+    def num_steps(self) -> int:
+        """T, samples per row."""
+        return self.sample_rate * self.seconds
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row, [T]."""
+        return (self.num_steps,)
+
+    @property
+    def token_dtype(self) -> str:
+        """Name of the NumPy type of a sample."""
+        return "int16"
+
+
 def _melody(name: str = "melody", programs: range | None = None) -> Track:
     return Track(name=name, kind="melody", programs=programs)
 
@@ -194,12 +223,48 @@ TASKS: dict[str, Task] = {
 }
 
 
+_SOUND_NAME = re.compile(r"sound_([1-9]\d{0,5})hz_([1-9]\d{0,3})s")
+
+
+def sound_task(sample_rate: int, seconds: int) -> SoundTask:
+    """Return the task of rows of sound of a sample rate and a length.
+
+    The settings are those of a course project of 2024, which had 3000 samples per second and 30
+    seconds; the sizes of the layers are this project's.
+    """
+    name = f"sound_{sample_rate}hz_{seconds}s"
+    sizes = (8, 16, 16, 32, 32, 64, 64, 64)
+    model = ModelConfig(
+        architecture="waveform_vae",
+        z_size=2,
+        encoder_sizes=sizes,
+        decoder_sizes=sizes[::-1],
+        conv_width=9,
+    )
+    # The likelihood of many samples has large gradients; their scale does not change Adam's steps.
+    train = TrainConfig(
+        batch_size=10,
+        learning_rate=3e-4,
+        grad_clip=1e9,
+        grad_norm_clip_to_zero=1e12,
+        beta=1.0,
+        beta_schedule="constant",
+    )
+    config = Config(task=name, model=model, train=train, run=RunConfig())
+    return SoundTask(
+        name=name, tracks=(), num_bars=0, config=config, sample_rate=sample_rate, seconds=seconds
+    )
+
+
 def get_task(name: str) -> Task:
-    """Look up a task.
+    """Look up a task: one of `TASKS`, or one of sound, such as sound_3000hz_30s.
 
     Raises:
       InputError: no task has this name.
     """
+    sound = _SOUND_NAME.fullmatch(name)
+    if sound:
+        return sound_task(int(sound[1]), int(sound[2]))
     if name not in TASKS:
         raise InputError(f"task: {name!r} is not one of {', '.join(TASKS)}")
     return TASKS[name]

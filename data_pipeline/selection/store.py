@@ -241,7 +241,7 @@ def check_replaceable(output: pathlib.Path) -> None:
       InputError: it does; the message names what.
     """
     files = {META, MANIFEST, SPLIT, RUN, *(f"{REPORT}.{end}" for end in ("txt", "json", "html"))}
-    files |= {f"{name}.npy" for name in SPLITS}
+    files |= {f"{name}{end}" for name in SPLITS for end in (".npy", ".labels.npy")}
     folders = [output / name for name in (".", *TASKS) if (output / name).is_dir()]
     found = [path for folder in folders for path in folder.iterdir() if path not in folders]
     others = sorted(str(path.relative_to(output)) for path in found if path.name not in files)

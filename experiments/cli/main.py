@@ -27,7 +27,8 @@ def commands() -> dict[str, str]:
     folder = ROOT / "experiments"
     packages = [path.parent.name for path in folder.glob("*/__main__.py")]
     names = sorted([path.stem for path in folder.glob("[!_]*.py")] + packages)
-    return {"prepare": "data_pipeline.prepare"} | {name: f"experiments.{name}" for name in names}
+    pipeline = {name: f"data_pipeline.{name}" for name in ("prepare", "prepare_audio")}
+    return pipeline | {name: f"experiments.{name}" for name in names}
 
 
 def usage() -> str:
