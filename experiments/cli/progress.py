@@ -88,7 +88,7 @@ class Recorder:
         figures = progress.figures
         self._say(
             f"step {progress.step:>7,}/{self._train_steps:,}  loss {figures['loss']:8.3f}  "
-            f"accuracy {figures['accuracy']:.4f}  {_kl(figures)}"
+            f"{_score(figures)}  {_kl(figures)}"
             f"{progress.examples_per_second:,.0f} examples/s  "
             f"left {duration(progress.seconds_left)}{_troubles(figures)}"
         )
@@ -100,7 +100,7 @@ class Recorder:
         """Print and write the scores of a validation."""
         self._say(
             f"step {step:>7,} validation  loss {figures['loss']:8.3f}  "
-            f"accuracy {figures['accuracy']:.4f}  {_kl(figures)}".rstrip()
+            f"{_score(figures)}  {_kl(figures)}".rstrip()
         )
         self._record(step, "validation", figures)
 
@@ -171,6 +171,13 @@ def _where_it_resumes(step: int, train_steps: int) -> str:
     if step == train_steps:
         return f"all {step:,} steps are done"
     return f"resuming after step {step:,} of {train_steps:,}"
+
+
+def _score(figures: dict[str, float]) -> str:
+    """Format how well rows are reconstructed: the accuracy, or the SNR of sound."""
+    if "snr_db" in figures:
+        return f"SNR {figures['snr_db']:6.2f} dB"
+    return f"accuracy {figures['accuracy']:.4f}"
 
 
 def _kl(figures: dict[str, float]) -> str:

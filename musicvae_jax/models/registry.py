@@ -2,7 +2,8 @@
 
 A model is a `VAE` or a `Forecaster`, a record of pure functions of its parameters. To add one,
 write a function that builds it from a configuration, and add a line to `ARCHITECTURES`. Training,
-evaluation and generation call the functions of these records and nothing else.
+evaluation and generation call the functions of these records and nothing else. Longer than 400 lines
+because the records of all models are made here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from musicvae_jax.models.forecasters.forecast import ForecasterModule
 from musicvae_jax.models.hierarchical import HierarchicalDecoder
 from musicvae_jax.models.lstm_models import Backend
 from musicvae_jax.models.musicvae import VariationalAutoencoder
-from musicvae_jax.tasks import get_task
+from musicvae_jax.models.waveform import waveform_vae
+from musicvae_jax.tasks import SoundTask, get_task
 
 Params = dict[str, Any]
 
@@ -59,6 +61,11 @@ class VAE(NamedTuple):
         without a conductor.
       nats: `nats(logits, tokens, lengths=None) -> [B, K]` float32, -log p(tokens | z) of each
         track. By default a token is a draw from the softmax of its logits.
+      scores: `scores(logits, tokens) -> {name: [B]}`, how well the tokens are reconstructed; None
+        for the accuracy of the most likely tokens.
+
+    Models of sound take samples [B, T] as tokens; their logits are the mean and the log scale of
+    each sample, [B, T, 2].
 
     An architecture that uses the field `dropout` also takes `dropout`, a probability, and
     `dropout_key` in `encode` and `logits`.
@@ -70,6 +77,7 @@ class VAE(NamedTuple):
     generate: Callable[..., jax.Array]
     conductor: Callable[..., jax.Array] | None = None
     nats: Callable[..., jax.Array] = objectives.reconstruction_nats_per_track
+    scores: Callable[..., dict[str, jax.Array]] | None = None
 
 
 class Forecaster(NamedTuple):
@@ -105,6 +113,7 @@ class Architecture(NamedTuple):
       operations: counts the operations of encoding and of decoding one row; None for LSTMs, which
         are counted layer by layer (`experiments/cli/operation_counts.py`).
       in_magenta: Magenta has models of this architecture, so its formats can hold one.
+      of_sound: rows are samples of sound, not tokens.
     """
 
     build: Callable[[Config], Model]
@@ -112,6 +121,7 @@ class Architecture(NamedTuple):
     encodes_bars: bool = False
     operations: Callable[[Config], tuple[int, int]] | None = None
     in_magenta: bool = False
+    of_sound: bool = False
 
 
 def build_model(config: Config) -> Model:
@@ -129,6 +139,13 @@ def build_model(config: Config) -> Model:
         )
     if config.run.lstm_backend == "cudnn" and "lstm_backend" in found.unused_fields:
         raise InputError(f"lstm_backend: {name} has no LSTM; use auto")
+    if found.of_sound != isinstance(get_task(config.task), SoundTask):
+        models = "sound" if found.of_sound else "tokens"
+        fitting = [n for n, entry in ARCHITECTURES.items() if entry.of_sound != found.of_sound]
+        raise InputError(
+            f"architecture: {name} models {models}, the task is {config.task}; use one of "
+            f"{', '.join(fitting)}"
+        )
     return found.build(config)
 
 
@@ -309,6 +326,23 @@ def _unit_dropout(probability: float, key: jax.Array | None) -> UnitDropout | No
     return UnitDropout(probability, key)
 
 
+def _waveform(config: Config) -> VAE:
+    """Build a model of rows of samples; a sample's noise is not drawn."""
+    module = waveform_vae.build(config, compute_dtype(config.train.dtype))
+
+    def apply(method: str, params: Params, *args: Any) -> Any:
+        return module.apply({"params": params}, *args, method=method)
+
+    return VAE(
+        init=lambda key: module.init(key, method="declare")["params"],
+        encode=lambda params, samples, lengths=None: apply("encode", params, samples),
+        logits=lambda params, z, samples, **options: apply("distribution", params, z),
+        generate=lambda params, z, key, temperature: apply("generate", params, z),
+        nats=waveform_vae.gaussian_nats,
+        scores=waveform_vae.snr_db,
+    )
+
+
 class _BuildModule(Protocol):
     def __call__(
         self, config: Config, depths: tuple[int, ...], dtype: jax.typing.DTypeLike
@@ -352,6 +386,17 @@ ARCHITECTURES = {
         _dense(stacked_vae.build),
         (*fields.RECURRENT, *fields.FORECASTER),
         operations=stacked_vae.operations,
+    ),
+    "waveform_vae": Architecture(
+        _waveform,
+        (
+            *fields.RECURRENT,
+            *[name for name in fields.FORECASTER if name != "conv_width"],
+            "dropout",
+            "init",
+            "transpose",
+        ),
+        of_sound=True,
     ),
     "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),
     "conv_forecaster": _forecaster(
