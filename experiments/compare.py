@@ -40,6 +40,8 @@ _SCORES = {
     "KL, bits": ("kl_bits",),
     "ELBO, nats": ("elbo_nats",),
     "active units": ("active_units",),
+    "signal-to-noise ratio, dB": ("snr_db",),
+    "log-spectral distance, dB": ("log_spectral_distance_db",),
     "bars not scored in greedy and sampled": ("seed_bars",),
 }
 _RECORDED = ("loss", "reconstruction_nats", "kl_bits", "accuracy")

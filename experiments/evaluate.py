@@ -20,10 +20,11 @@ from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
 from experiments.cli.run_data import open_run_data, split_rows
 from experiments.cli.run_options import DataOptions, open_trained, output_folder
+from experiments.sound import scores
 from musicvae_jax import data, evaluation
 from musicvae_jax.evaluation import Evaluation
 from musicvae_jax.storage import run_folder
-from musicvae_jax.tasks import get_task
+from musicvae_jax.tasks import SoundTask, get_task
 
 SCORES = {
     "accuracy": "accuracy",
@@ -87,6 +88,9 @@ def evaluate(options: Options) -> str:
     rows = split_rows(store, options.split)
     writes = bool(options.output or options.run_dir)
     folder = output_folder(options) if writes else None
+    if isinstance(task, SoundTask):
+        about = _about(options, store, trained.step)
+        return scores.evaluate(trained, store, folder, about, options.seed, show_progress)
     found = evaluation.evaluate(
         trained.config,
         trained.params,
@@ -96,18 +100,23 @@ def evaluate(options: Options) -> str:
         seed_bars=options.seed_bars,
         track=show_progress,
     )
-    about = {
-        "task": task.name,
-        "split": options.split,
-        "data": str(store.path),
-        "checkpoint": options.model or options.checkpoint,
-        "step": trained.step,
-    }
+    about = _about(options, store, trained.step)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"evaluation_{options.split}.json", about | found._asdict())
         run_folder.write_text(folder / f"evaluation_{options.split}.csv", as_csv(found))
     return table(found, about)
+
+
+def _about(options: Options, store: data.Store, step: int) -> dict[str, Any]:
+    """Return what the scores are of."""
+    return {
+        "task": store.task.name,
+        "split": options.split,
+        "data": str(store.path),
+        "checkpoint": options.model or options.checkpoint,
+        "step": step,
+    }
 
 
 def as_csv(found: Evaluation) -> str:

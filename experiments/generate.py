@@ -23,7 +23,8 @@ Inputs are files (MIDI, MusicXML, ABC), --input=a.mid --input=b.mid --start_bar=
 folders of them, rows of a token store, --input=data/mel_2bar:test:17, or rows drawn from a store,
 --data_dir=data/mel_2bar. The command prints which part of a file it used. A beginning to continue
 can be written as text, --notes="60 _ 62 _ 64 65 67 69" or, for drums, --notes="K . H . SH . H .".
-A forecaster has the modes continue and sample.
+A forecaster has the modes continue and sample. A model of sound has sample, reconstruct,
+interpolate, grid and similar; it reads sound files and writes WAV files and waveforms.
 
 The command writes to --output: a file per row and --format, one of up to 64 samples together, a
 picture of all rows, and an .npz with tokens and z. The same seed gives the same bytes.
@@ -53,11 +54,12 @@ from experiments.generation.files import earlier_files, write
 from experiments.generation.inputs import read_inputs
 from experiments.generation.modes import make
 from experiments.generation.options import Options
+from experiments.sound import generated
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster
-from musicvae_jax.tasks import Task, get_task
+from musicvae_jax.tasks import SoundTask, Task, get_task
 
 
 def read_vector(options: Options, vae: MusicVAE) -> np.ndarray | None:
@@ -99,7 +101,9 @@ def generate(options: Options) -> list[pathlib.Path]:
 
 def _decode(options: Options) -> list[pathlib.Path]:
     """Generate with a VAE."""
-    vae = open_model(options)
+    vae = open_model(options, may_be_of_sound=True)
+    if isinstance(vae.task, SoundTask):
+        generated.check_options(options)
     vector = read_vector(options, vae)
     source = ""
     if options.draws_from_prior:
@@ -107,7 +111,10 @@ def _decode(options: Options) -> list[pathlib.Path]:
         source = f", prior: {name_prior(str(options.prior))}"
     options, rows = _inputs(options, vae.task)
     _say_what(options, vae.task, f"step {vae.step}{source}")
-    return write(make(vae, options, rows, vector), vae.task, options)
+    made = make(vae, options, rows, vector)
+    if isinstance(vae.task, SoundTask):
+        return generated.write(made, vae.task, options)
+    return write(made, vae.task, options)
 
 
 def _forecast(options: Options, trained: Trained, model: Forecaster) -> list[pathlib.Path]:

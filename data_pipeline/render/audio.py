@@ -195,16 +195,17 @@ def play_soundfont(midi: bytes, soundfont: str | os.PathLike[str]) -> np.ndarray
     return (sound * (PEAK / loudest if loudest > 0 else 1.0)).astype(np.float32)
 
 
-def wav_bytes(sound: np.ndarray) -> bytes:
+def wav_bytes(sound: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
     """Return a WAV file's content: mono, 16 bits.
 
     Args:
-      sound: float samples in [-1, 1] at `SAMPLE_RATE`.
+      sound: float samples in [-1, 1].
+      sample_rate: samples per second.
     """
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as stream:
         stream.setnchannels(1)
         stream.setsampwidth(2)
-        stream.setframerate(SAMPLE_RATE)
+        stream.setframerate(sample_rate)
         stream.writeframes(np.round(sound * 32767).astype("<i2").tobytes())
     return buffer.getvalue()

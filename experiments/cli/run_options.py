@@ -17,6 +17,7 @@ from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.storage import checkpoints
+from musicvae_jax.tasks import SoundTask, get_task
 
 LARGEST_SEED = 2**31 - 1
 
@@ -103,15 +104,21 @@ def open_forecaster(options: Any) -> tuple[Trained, Forecaster] | None:
     return (open_trained(options), model) if isinstance(model, Forecaster) else None
 
 
-def open_model(options: Any) -> MusicVAE:
+def open_model(options: Any, *, may_be_of_sound: bool = False) -> MusicVAE:
     """Load the model that --run_dir or --model names; see `ModelOptions`.
 
     Raises:
-      InputError: not exactly one of the two is given, or there is no such run, checkpoint or
-        model.
+      InputError: not exactly one of the two is given, there is no such run, checkpoint or model,
+        or it is a model of sound and `may_be_of_sound` is not set.
     """
     check_model(options)
     if options.run_dir:
+        task = get_task(checkpoints.restore_config(options.run_dir, options.checkpoint).task)
+        if isinstance(task, SoundTask) and not may_be_of_sound:
+            raise InputError(
+                f"run_dir: {options.run_dir} is a model of sound, this command reads notes; "
+                "evaluate and generate take it"
+            )
         return MusicVAE.restore(options.run_dir, options.checkpoint)
     return MusicVAE.from_pretrained(str(options.model))
 

@@ -11,9 +11,10 @@ from data_pipeline.extraction.excerpts import read_excerpt
 from data_pipeline.render import files
 from experiments.cli.run_data import open_checked
 from experiments.generation.options import NUM_INPUTS, Options
+from experiments.sound import generated
 from musicvae_jax import data
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import Task
+from musicvae_jax.tasks import SoundTask, Task
 
 _STORE_ROW = re.compile(rf"(?P<store>.+):(?P<split>{'|'.join(data.SPLITS)}):(?P<row>\d+)")
 
@@ -53,7 +54,7 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str], fl
         rows, origins = np.stack([row for row, _, _ in found]), [origin for _, origin, _ in found]
         tempos = [qpm for _, _, qpm in found if qpm is not None]
     for row, origin in zip(rows, origins, strict=True):
-        if not len(files.decode(row, task)):
+        if not isinstance(task, SoundTask) and not len(files.decode(row, task)):
             raise InputError(f"input: {origin}: there are no notes")
     return rows, origins, tempos[0] if tempos else None
 
@@ -73,6 +74,8 @@ def _read(
     """Read one input, a row of a store or an excerpt of a file, with its origin and tempo."""
     match = _STORE_ROW.fullmatch(name)
     if match is None or os.path.exists(name):
+        if isinstance(task, SoundTask):
+            return generated.read_file(name, task), f"{name}: the first {task.seconds} s", None
         at_end = options.mode == "continue"
         excerpt = read_excerpt(
             name,

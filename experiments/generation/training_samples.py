@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.atomic_write import write_whole
-from data_pipeline.render import audio, files, pictures
+from data_pipeline.render import audio, files, pictures, waveforms
+from musicvae_jax.tasks import SoundTask, get_task
 from musicvae_jax.training.samples import Samples
 
 FOLDER = "samples"
@@ -30,20 +31,27 @@ class Shown(NamedTuple):
 
 
 def write(run_dir: pathlib.Path, task_name: str, step: int, samples: Samples) -> Shown:
-    """Write the samples of a step as an array, a MIDI file of all rows and a picture.
+    """Write the samples of a step as an array, a MIDI or WAV file of all rows and a picture.
 
     Raises:
       OSError: a file cannot be written, for example because the disk is full.
     """
-    folder = run_dir / FOLDER
+    folder, task = run_dir / FOLDER, get_task(task_name)
     folder.mkdir(exist_ok=True)
     start = folder / f"step_{step:08d}"
-    buffer = io.BytesIO()
-    np.savez(buffer, tokens=samples.rows, z=samples.z)
-    write_whole(start.with_suffix(".npz"), buffer.getvalue())
-    files.write_midi(start.with_suffix(".mid"), samples.rows, task_name)
     picture = start.with_suffix(".png")
     titles = [f"step {step:,}, sample {n}" for n in range(1, len(samples.rows) + 1)]
+    is_sound = isinstance(task, SoundTask)
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"samples" if is_sound else "tokens": samples.rows, "z": samples.z})
+    write_whole(start.with_suffix(".npz"), buffer.getvalue())
+    if isinstance(task, SoundTask):
+        rate = task.sample_rate
+        waveforms.write_wav(start.with_suffix(".wav"), samples.rows, rate)
+        waveforms.waveforms_png(picture, samples.rows, rate, titles)
+        sound = (samples.rows[0] / waveforms.FULL_SCALE).astype(np.float32)
+        return Shown(pictures.read_png(picture), sound, rate)
+    files.write_midi(start.with_suffix(".mid"), samples.rows, task_name)
     pictures.piano_roll_png(picture, samples.rows, task_name, titles, columns=2)
     sound = audio.synthesise(samples.rows[0], task_name)
     return Shown(pictures.read_png(picture), sound, audio.SAMPLE_RATE)

@@ -1,0 +1,193 @@
+"""A model of sound from a folder of files to scores and generated files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import wave
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipeline import prepare_audio
+from experiments import analyze, evaluate, generate
+from experiments.cli.progress import Recorder
+from experiments.generation.options import Options
+from musicvae_jax import data, sound_evaluation
+from musicvae_jax.config import Config, InputError
+from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.storage import run_folder
+from musicvae_jax.sweep.runs import Point, fit_points
+from musicvae_jax.training import loop
+from tests.support.listener import Listener
+from tests.support.sound_folder import SAMPLE_RATE, sine, write_folder
+
+SMALL: dict[str, Any] = {
+    "encoder_sizes": (4, 4),
+    "decoder_sizes": (4, 4),
+    "conv_width": 5,
+    "dtype": "float32",
+    "batch_size": 8,
+    "train_steps": 6,
+    "log_every": 2,
+    "eval_every": 3,
+    "save_every": 2,
+    "sample_every": 3,
+    "steps_per_dispatch": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("sound")
+
+
+@pytest.fixture(scope="module")
+def store(folder: pathlib.Path) -> data.Store:
+    clips = write_folder(folder / "clips")
+    options = prepare_audio.Options(
+        input=str(clips), output=str(folder / "store"), rate=200, seconds=1
+    )
+    prepare_audio.prepare(options)
+    return data.open_store(folder / "store")
+
+
+@pytest.fixture(scope="module")
+def config(store: data.Store) -> Config:
+    return store.task.config.replace(**SMALL)
+
+
+def _fit(
+    config: Config, store: data.Store, run_dir: pathlib.Path, stop_after: int = 1000
+) -> loop.Outcome:
+    run = run_folder.open_run_folder(run_dir, config, store)
+    recorder, asked = Recorder(run, config.run.train_steps), iter(range(stop_after))
+    outcome = loop.fit(
+        config, store, str(run), recorder, should_stop=lambda: next(asked, None) is None
+    )
+    recorder.close()
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def trained(config: Config, store: data.Store, folder: pathlib.Path) -> loop.Outcome:
+    return _fit(config, store, folder / "run")
+
+
+@pytest.fixture(scope="module")
+def run_dir(trained: loop.Outcome, folder: pathlib.Path) -> pathlib.Path:
+    return folder / "run"
+
+
+def test_a_resumed_run_is_bit_equal(
+    trained: loop.Outcome, config: Config, store: data.Store, folder: pathlib.Path
+) -> None:
+    assert _fit(config, store, folder / "again", stop_after=1).stopped
+    resumed = _fit(config, store, folder / "again")
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, trained.state)
+    written = {path.name: path.read_bytes() for path in (folder / "run" / "samples").iterdir()}
+    assert set(written) == {
+        f"step_0000000{n}.{end}" for n in (3, 6) for end in ("npz", "png", "wav")
+    }
+    for name, content in written.items():
+        assert (folder / "again" / "samples" / name).read_bytes() == content
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert all({"snr_db", "kl_bits"} <= set(json.loads(line)) for line in lines)
+
+
+def test_a_sweep_of_two_by_two_equals_single_runs(
+    trained: loop.Outcome, config: Config, store: data.Store, folder: pathlib.Path
+) -> None:
+    points = []
+    for rate in (config.train.learning_rate, 1e-2):
+        for beta in (config.train.beta, 0.5):
+            own = config.replace(learning_rate=rate, beta=beta)
+            run = run_folder.open_run_folder(folder / f"{rate}_{beta}", own, store)
+            points.append(Point(own, str(run), Listener()))
+    found = fit_points(points, store)
+    assert [outcome.step for outcome in found] == [6] * 4
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        found[0].state.params,
+        jax.device_get(trained.state.params),
+    )
+
+
+def test_evaluate_scores_and_draws_the_map(run_dir: pathlib.Path, store: data.Store) -> None:
+    text = evaluate.evaluate(evaluate.Options(run_dir=str(run_dir), split="train"))
+    found = json.loads((run_dir / "evaluation_train.json").read_text())
+    assert found["examples"] == len(store.splits["train"])
+    assert f"signal-to-noise ratio  {found['snr_db']:.2f} dB" in text
+    assert "accuracy               not defined" in text
+    assert (run_dir / "map_train.png").read_bytes().startswith(b"\x89PNG")
+    assert (run_dir / "evaluation_train.csv").read_text().startswith("score,value\nexamples,")
+    vae = MusicVAE.restore(run_dir)
+    rows = np.asarray(store.splits["train"])
+    signal = rows / 2**15
+    noise = signal - vae.reconstruct(rows) / 2**15
+    ratios = 10 * np.log10((signal**2).sum(axis=1) / (noise**2).sum(axis=1))
+    assert found["snr_db"] == pytest.approx(ratios.mean(), abs=0.02)
+
+
+def test_the_log_spectral_distance_of_a_softer_copy_is_its_attenuation() -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 3000)).astype(np.float32)
+    distance = sound_evaluation.log_spectral_distance_db(noise, noise * 0.5)
+    np.testing.assert_allclose(distance, 20 * np.log10(2.0), rtol=0.01)
+    np.testing.assert_allclose(sound_evaluation.log_spectral_distance_db(noise, noise), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "num"),
+    [
+        ("sample", {"num": 3}, 3),
+        ("reconstruct", {"inputs": ("store:train:0", "sound.wav")}, 2),
+        ("interpolate", {"inputs": ("store:train:0", "store:train:1"), "steps": 3}, 3),
+    ],
+)
+def test_generate_writes_sound(
+    mode: str,
+    more: dict[str, Any],
+    num: int,
+    run_dir: pathlib.Path,
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    soundfile.write("sound.wav", sine(50.0, 1.5), SAMPLE_RATE)
+    options = Options(run_dir=str(run_dir), mode=mode, output=str(tmp_path), **more)
+    written = generate.generate(options)
+    assert sorted(written) == sorted(tmp_path.iterdir())
+    sounds = [path for path in written if path.suffix == ".wav"]
+    assert len(sounds) == num
+    with np.load(tmp_path / f"{mode}.npz") as arrays:
+        samples = arrays["samples"]
+    assert (samples.shape, samples.dtype) == ((num, 200), np.int16)
+    with wave.open(str(sounds[0])) as sound:
+        assert (sound.getframerate(), sound.getnframes()) == (200, 200)
+        found = np.frombuffer(sound.readframes(200), "<i2")
+    np.testing.assert_allclose(found, samples[0], atol=1)
+    generate.generate(dataclasses.replace(options, overwrite=True))
+
+
+def test_what_needs_notes_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    def make(**given: Any) -> None:
+        generate.generate(
+            Options(run_dir=str(run_dir), output=str(tmp_path), **{"mode": "sample"} | given)
+        )
+
+    with pytest.raises(InputError, match="mode: a model of sound has the modes sample, reconstr"):
+        make(mode="long")
+    with pytest.raises(InputError, match="format: musicxml needs notes"):
+        make(formats=("musicxml",))
+    with pytest.raises(InputError, match="temperature: not for a model of sound"):
+        make(temperature=1.0)
+    (tmp_path / "text.wav").write_text("no sound")
+    with pytest.raises(InputError, match=r"text.wav: one of the damaged files"):
+        make(mode="reconstruct", inputs=(str(tmp_path / "text.wav"),))
+    with pytest.raises(InputError, match="is a model of sound, this command reads notes"):
+        analyze.analyze(analyze.Options(run_dir=str(run_dir)))
