@@ -396,6 +396,7 @@ ARCHITECTURES = {
             "init",
             "transpose",
         ),
+        operations=waveform_vae.operations,
         of_sound=True,
     ),
     "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),

@@ -17,6 +17,7 @@ and channels of a row, not over the batch, so that a row's result does not depen
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -207,3 +208,20 @@ def build(config: Config, dtype: jax.typing.DTypeLike) -> WaveformVAE:
     encoder = WaveformEncoder(model.encoder_sizes, model.conv_width, model.z_size, dtype)
     decoder = WaveformDecoder(task.num_steps, model.decoder_sizes, model.conv_width, dtype)
     return WaveformVAE(encoder, decoder)
+
+
+def operations(config: Config) -> tuple[int, int]:
+    """Count the operations of encoding and of decoding one row; a multiply-add is two."""
+    num_steps, model = get_task(config.task).num_steps, config.model
+    width, down, up = model.conv_width, model.encoder_sizes, model.decoder_sizes
+    encoding = decoding = 0
+    for n, (outer, inner) in enumerate(itertools.pairwise((1, *down))):
+        length = -(-num_steps // 2 ** (n + 1))  # after the block
+        encoding += 2 * length * inner * (width * (outer + inner) + outer)
+    encoding += 2 * length * down[-1] * 2 * model.z_size
+    length = -(-num_steps // 2 ** len(up))
+    decoding += 2 * model.z_size * length * up[0]
+    for inner, outer in itertools.pairwise((*up, up[-1])):
+        decoding += 2 * length * outer * (width * (inner + 2 * outer) + inner)
+        length *= 2
+    return encoding, decoding + 2 * num_steps * up[-1] * width

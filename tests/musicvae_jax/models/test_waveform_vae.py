@@ -135,3 +135,15 @@ def test_sound_and_tokens_are_not_mixed() -> None:
         build_vae(_config(stop_patience=2, stop_metric="accuracy"))
     with pytest.raises(InputError, match="'sound_0hz_1s' is not one of"):
         get_task("sound_0hz_1s")
+
+
+def test_operations_by_hand() -> None:
+    config = sound_task(100, 1).config.replace(
+        encoder_sizes=(2,), decoder_sizes=(4,), conv_width=3, z_size=2
+    )
+    # 50 steps of 2 channels after the block: 3 x 1 x 2, 3 x 2 x 2 and 1 x 2 products; then 100 x 4.
+    encoding = 2 * (50 * (6 + 12 + 2) + 100 * 4)
+    # 2 x 200 to 50 steps of 4 channels; 3 x 4 x 4 there, twice 3 x 4 x 4 for 100 steps, 4 x 4; then
+    # 100 steps of 3 x 4.
+    decoding = 2 * (2 * 200 + 50 * (48 + 2 * 48 + 16) + 100 * 12)
+    assert waveform_vae.operations(config) == (encoding, decoding)
