@@ -86,17 +86,18 @@ class ModelConfig:
       architecture: a name in `models/registry.py`, which checks it: "flat" (one LSTM decoder),
         "hierdec" (a conductor over bars, a decoder per bar), "hier" (the same decoder, and an
         encoder of the same form), "dense_vae" (dense layers over a whole row), "stacked_vae"
-        (dense layers over each bar, then over the joined bars), or a forecaster without a latent
-        space: "lstm_forecaster", "conv_forecaster", "gru_attention" or
-        "lstm_attention".
+        (dense layers over each bar, then over the joined bars), "waveform_vae" (convolutions over
+        sound), or a forecaster without a latent space: "lstm_forecaster", "conv_forecaster",
+        "gru_attention" or "lstm_attention".
       z_size: latent dimensions, Z.
-      encoder_sizes: units of each bidirectional LSTM layer, per direction, or of each dense layer.
+      encoder_sizes: units of each bidirectional LSTM layer, per direction, or of each dense layer;
+        channels of each convolutional block.
       decoder_sizes: units of each (bottom) decoder layer, or of each recurrent layer of a
         forecaster.
       conductor_sizes: units of each conductor layer; empty: `decoder_sizes`, as in the reference.
       bar_sizes: units of each dense layer over a bar of "stacked_vae"; its decoder has the reverse.
       conv_filters: filters of the convolution of "conv_forecaster".
-      conv_width: steps that each of them spans.
+      conv_width: steps that each of them spans; samples that a convolution of "waveform_vae" spans.
       conv_pool: neighbouring outputs of the convolution of which the largest counts.
       attention_heads: heads of "lstm_attention"; they divide the last of `decoder_sizes`.
       attention_size: units by which "gru_attention" compares two steps.

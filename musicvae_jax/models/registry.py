@@ -391,8 +391,8 @@ ARCHITECTURES = {
         _waveform,
         (
             *fields.RECURRENT,
+            *fields.DENSE,
             *[name for name in fields.FORECASTER if name != "conv_width"],
-            "dropout",
             "init",
             "transpose",
         ),
