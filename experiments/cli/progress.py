@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from experiments.generation import training_samples
 from musicvae_jax.storage import run_folder
 from musicvae_jax.training import callbacks
 from musicvae_jax.training.samples import Samples
@@ -106,6 +105,9 @@ class Recorder:
 
     def sampled(self, step: int, samples: Samples) -> None:
         """Write the samples as files, and show them in TensorBoard."""
+        # It imports what knows notes and draws, which training without samples does not need.
+        from experiments.generation import training_samples
+
         task_name = run_folder.read_config(self._run_dir).task
         shown = training_samples.write(self._run_dir, task_name, step, samples)
         if self._tensorboard:

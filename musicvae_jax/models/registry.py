@@ -2,8 +2,8 @@
 
 A model is a `VAE` or a `Forecaster`, a record of pure functions of its parameters. To add one,
 write a function that builds it from a configuration, and add a line to `ARCHITECTURES`. Training,
-evaluation and generation call the functions of these records and nothing else. Longer than
-400 lines because the records of all models are made here.
+evaluation and generation call the functions of these records and nothing else.
+Longer than 400 lines because the records of all models are made here.
 """
 
 from __future__ import annotations

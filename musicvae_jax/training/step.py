@@ -27,6 +27,7 @@ import optax
 from musicvae_jax import metrics, objectives
 from musicvae_jax.config import Config, TrainConfig
 from musicvae_jax.data import transpose_tokens
+from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.registry import VAE, Forecaster, Model
 from musicvae_jax.tasks import Task, get_task
 from musicvae_jax.training.early_stopping import Patience, first_patience
@@ -143,9 +144,8 @@ def example_values(
     Returns:
       [B] each: "loss" is cross-entropy + beta * max(KL, tau) in nats; "loss_reference" is
       cross-entropy + beta * max(KL - tau, 0), which has the same gradient; "reconstruction_nats"
-      is the cross-entropy; "kl_nats" the KL; "accuracy" is over steps and tracks, or else the
-      model's own `scores`. A forecaster has
-      no KL: its two losses are the cross-entropy, and "kl_nats" is missing.
+      is the cross-entropy; "kl_nats" the KL; then `_scores`. A forecaster has no KL: its two losses
+      are the cross-entropy, and "kl_nats" is missing.
     """
     if isinstance(model, Forecaster):
         logits = model.next_logits(params, batch.tokens)
@@ -162,15 +162,20 @@ def example_values(
         free_bits = hyper.free_bits
         costs = objectives.free_bits_kl(kl, free_bits), objectives.free_bits_cost(kl, free_bits)
     reconstruction = nats.sum(axis=-1)
-    values = kl_values | {
+    values = {
         "loss": reconstruction + beta * costs[0],
         "loss_reference": reconstruction + beta * costs[1],
         "reconstruction_nats": reconstruction,
     }
+    return kl_values | values | _scores(model, logits, batch.tokens)
+
+
+def _scores(model: Model, logits: Columns, tokens: jax.Array) -> Metrics:
+    """Return the model's own scores, or "accuracy" over steps and tracks: [B] each."""
     if isinstance(model, VAE) and model.scores is not None:
-        return values | model.scores(logits, batch.tokens)
-    correct = metrics.best_tokens(logits) == metrics.track_columns(batch.tokens)
-    return values | {"accuracy": jnp.mean(correct, axis=(1, 2), dtype=jnp.float32)}
+        return model.scores(logits, tokens)
+    correct = metrics.best_tokens(logits) == metrics.track_columns(tokens)
+    return {"accuracy": jnp.mean(correct, axis=(1, 2), dtype=jnp.float32)}
 
 
 def with_kl_bits(figures: dict[str, Any]) -> dict[str, Any]:
