@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,8 @@ def write(run_dir: pathlib.Path, task_name: str, step: int, samples: Samples) ->
     titles = [f"step {step:,}, sample {n}" for n in range(1, len(samples.rows) + 1)]
     is_sound = isinstance(task, SoundTask)
     buffer = io.BytesIO()
-    np.savez(buffer, **{"samples" if is_sound else "tokens": samples.rows, "z": samples.z})
+    arrays: dict[str, Any] = {"samples" if is_sound else "tokens": samples.rows, "z": samples.z}
+    np.savez(buffer, **arrays)
     write_whole(start.with_suffix(".npz"), buffer.getvalue())
     if isinstance(task, SoundTask):
         rate = task.sample_rate

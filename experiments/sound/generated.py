@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def write(music: Music, task: SoundTask, options: Options) -> list[pathlib.Path]
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{options.mode}.npz"]
     temporary = folder / f".{options.mode}.{os.getpid()}.npz"
-    inputs = {} if music.inputs is None else {"inputs": music.inputs}
+    inputs: dict[str, Any] = {} if music.inputs is None else {"inputs": music.inputs}
     try:
         np.savez(temporary, samples=music.tokens, z=music.z, **inputs)
         temporary.replace(written[0])

@@ -134,7 +134,7 @@ def test_evaluate_scores_and_draws_the_map(run_dir: pathlib.Path, store: data.St
 
 
 def test_the_log_spectral_distance_of_a_softer_copy_is_its_attenuation() -> None:
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 3000)).astype(np.float32)
+    noise = jax.random.uniform(jax.random.key(0), (2, 3000), minval=-0.5, maxval=0.5)
     distance = sound_evaluation.log_spectral_distance_db(noise, noise * 0.5)
     np.testing.assert_allclose(distance, 20 * np.log10(2.0), rtol=0.01)
     np.testing.assert_allclose(sound_evaluation.log_spectral_distance_db(noise, noise), 0.0)
