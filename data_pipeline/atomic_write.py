@@ -7,11 +7,18 @@ import pathlib
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write to a temporary name beside the file, then rename."""
+    """Write to a temporary name beside the file, then rename.
+
+    Raises:
+      OSError: the file cannot be written; it names the file.
+    """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
+    except OSError as error:
+        # Errors of a full disk come without the file's name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -91,7 +91,7 @@ def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) ->
     """Decode z [N, Z] in batches, with a progress bar if there are several."""
     size, parts = batches.MAX_BATCH, []
     starts = range(0, len(z), size)
-    for start in progress_bar(starts, unit=f" x {size} rows"):
+    for start in progress_bar(starts, desc="decoding", unit="batch"):
         part_key = jax.random.fold_in(key, start)
         parts.append(vae.decode(z[start : start + size], part_key, temperature))
     return np.concatenate(parts).astype(vae.task.token_dtype)
