@@ -10,7 +10,7 @@ and the slowest.
 * --cold: with empty caches in a temporary folder, as after an installation: jax, numba and the
   LSTM kernel compile all they need.
 * --clients: so many clients ask at once for --seconds. All their replies must be those that a
-  single client got. Prints the memory of the server before and after.
+  single client got. Prints the memory of the server before, halfway and after.
 * --folder: a map of up to 1,000 files below the folder, from the upload to the projection.
 * --damaged: sends the files of the folder one by one, and prints how many were refused and how long
   the slowest took.
@@ -147,11 +147,18 @@ def latencies(client: Client, name: str, rows: list[dict[str, Any]]) -> Iterator
         yield f"{title:34} {statistics.median(found):9.0f} {max(found):9.0f}"
 
 
-def load(address: str, name: str, rows: list[dict[str, Any]], clients: int, seconds: float) -> str:
+def load(
+    server: tuple[subprocess.Popen[str], str],
+    name: str,
+    rows: list[dict[str, Any]],
+    clients: int,
+    seconds: float,
+) -> Iterator[str]:
     """Let many clients ask at once; compare their replies with those of one client."""
     asked = [
         (path, fields) for seed in range(5) for _, path, fields in requests_of(name, rows, seed)
     ]
+    process, address = server
     single = Client(address)
     expected = [single.post(*request) for request in asked]
     counts, wrong = [0] * clients, [0] * clients
@@ -166,12 +173,18 @@ def load(address: str, name: str, rows: list[dict[str, Any]], clients: int, seco
             wrong[number] += client.post(*asked[index]) != expected[index]
             counts[number] += 1
 
+    memory = [memory_mb(process)]
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
+    time.sleep(seconds / 2)
+    memory.append(memory_mb(process))
     for thread in threads:
         thread.join()
-    return f"{sum(counts)} replies to {clients} clients in {seconds:g} s, {sum(wrong)} wrong"
+    memory.append(memory_mb(process))
+    yield f"{sum(counts)} replies to {clients} clients in {seconds:g} s, {sum(wrong)} wrong"
+    before, halfway, after = memory
+    yield f"memory in MB: {before:.0f} before, {halfway:.0f} halfway, {after:.0f} after"
 
 
 def make_map(client: Client, name: str, folder: pathlib.Path) -> str:
@@ -231,11 +244,9 @@ def measure(options: Options, caches: str | None) -> None:
         if options.damaged:
             print("\n" + send_damaged(client, name, pathlib.Path(options.damaged)))
         if options.clients:
-            before = memory_mb(process)
-            print("\n" + load(address, name, rows, options.clients, options.seconds))
-            print(
-                f"memory of the server: {before:.0f} MB before, {memory_mb(process):.0f} MB after"
-            )
+            server = (process, address)
+            found = load(server, name, rows, options.clients, options.seconds)
+            print(*found, sep="\n")
     finally:
         process.terminate()
         process.wait()

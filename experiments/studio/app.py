@@ -34,8 +34,8 @@ from musicvae_jax.config import InputError
 
 JSON, BYTES = "application/json", "application/octet-stream"
 MAX_JSON_BYTES, MAX_MAP_BYTES = 2 * 2**20, 10 * 2**20
-# What is too large is still received, and thrown away, up to here: a browser that cannot send its
-# request shows no reply.
+# Bodies that are too large are read and discarded up to this size: a browser that cannot finish
+# sending its request shows no reply.
 MAX_DISCARDED_BYTES = 256 * 2**20
 MAX_REQUESTS = 100  # at once; beyond it the reply is 503
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end the studio at once: nothing is half-written, and a program may compile."""
+"""End the studio at once on Ctrl-C and SIGTERM: there is nothing to save."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Fields:
         return check_mapping(name, self.take(name))
 
     def finish(self) -> None:
-        """Refuse fields that nobody took."""
+        """Refuse fields that were not taken."""
         for name in self._values:
             raise wrong(f"{name[:50]}: there is no such field")
 

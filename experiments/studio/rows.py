@@ -1,4 +1,4 @@
-"""Rows of tokens to what the page gets, and back."""
+"""Rows of tokens as JSON, in both directions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, Task
 from musicvae_jax.tokens import check_row
 
 MAX_STEPS = 1024  # of a row that is downloaded, a piece of several windows
-# Fields of a row of a reply; those that nobody reads may be sent back.
+# Fields of a row in a reply; all may be sent back, and only tokens and z are used.
 _FIELDS = {"tokens", "notes", "attributes", "z"}
 LARGEST_Z = 1e4  # no posterior is near it; larger values overflow in the decoder
 
@@ -35,7 +35,7 @@ class Given(NamedTuple):
 
 
 def tidy(tokens: np.ndarray, task: Task) -> np.ndarray:
-    """Remove note offs where no note sounds, which nobody hears and no file can hold.
+    """Remove note-offs where no note sounds: they are inaudible, and MIDI files cannot hold them.
 
     Args:
       tokens: [B, T] or [B, T, K] integer.
