@@ -46,6 +46,7 @@ from experiments.sweep.points import (
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.sweep import runs
+from musicvae_jax.tasks import SoundTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,10 @@ def checked_sweep(
     """
     axes = parse_axes(options.grid)
     store, base = train.checked_inputs(options.data_dir, values)
+    if isinstance(store.task, SoundTask):
+        raise InputError(
+            f"data_dir: {store.path} holds sound; a sweep ranks points by the accuracy of tokens"
+        )
     split = options.score_split
     if split not in data.SPLITS or not len(store.splits[split]):
         raise InputError(f"score_split: {store.path} has no rows of {split!r}")

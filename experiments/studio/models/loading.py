@@ -11,8 +11,10 @@ from experiments.studio.models.forecasters import ForecasterModel
 from experiments.studio.models.latent import StudioModel
 from experiments.studio.models.played import PlayedModel
 from experiments.studio.models.worker import Worker
+from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster, build_model
+from musicvae_jax.tasks import SoundTask, get_task
 
 
 def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Iterator[PlayedModel]:
@@ -21,7 +23,7 @@ def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Itera
     A run's name is that of its folder, with a number where another model has it.
 
     Raises:
-      InputError: there is no such model or run, or a file of it is damaged.
+      InputError: there is no such model or run, a file of it is damaged, or it is of sound.
     """
     taken: list[str] = []
     for name in names:
@@ -39,7 +41,10 @@ def _restored(name: str, run_dir: str, worker: Worker) -> PlayedModel:
     """Load the best checkpoint of a run, whether it has a latent space or not."""
     from musicvae_jax.storage import checkpoints  # orbax takes seconds to import
 
-    model = build_model(checkpoints.restore_config(run_dir))
+    config = checkpoints.restore_config(run_dir)
+    if isinstance(get_task(config.task), SoundTask):
+        raise InputError(f"run_dir: {run_dir} is a model of sound, the studio plays notes")
+    model = build_model(config)
     if not isinstance(model, Forecaster):
         return StudioModel(name, MusicVAE.restore(run_dir), worker)
     config, params, _ = checkpoints.restore_params(run_dir)

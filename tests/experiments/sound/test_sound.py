@@ -12,11 +12,14 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from absl import flags
 
-from data_pipeline import prepare_audio
-from experiments import analyze, evaluate, generate
+from data_pipeline import cli, prepare_audio
+from experiments import analyze, evaluate, generate, grid_search
+from experiments.cli import config_flags
 from experiments.cli.progress import Recorder
 from experiments.generation.options import Options
+from experiments.studio.models import loading, worker
 from musicvae_jax import data, sound_evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.latent.musicvae import MusicVAE
@@ -174,6 +177,16 @@ def test_generate_writes_sound(
     generate.generate(dataclasses.replace(options, overwrite=True))
 
 
+def test_the_commands_that_need_notes_refuse_a_store_of_sound(store: data.Store) -> None:
+    values = flags.FlagValues()
+    cli.define_flags(grid_search.Options, values)
+    config_flags.define(values)
+    values(["grid", f"--data_dir={store.path}", "--run_dir=sweep", "--grid=beta=0.5,1"])
+    options = cli.options_from_flags(grid_search.Options, values)
+    with pytest.raises(InputError, match="holds sound; a sweep ranks points by the accuracy"):
+        grid_search.checked_sweep(options, values)
+
+
 def test_what_needs_notes_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     def make(**given: Any) -> None:
         generate.generate(
@@ -189,5 +202,7 @@ def test_what_needs_notes_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Pa
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(InputError, match=r"text.wav: one of the damaged files"):
         make(mode="reconstruct", inputs=(str(tmp_path / "text.wav"),))
+    with pytest.raises(InputError, match="is a model of sound, the studio plays notes"):
+        list(loading.load((), (str(run_dir),), worker.Worker()))
     with pytest.raises(InputError, match="is a model of sound, this command reads notes"):
         analyze.analyze(analyze.Options(run_dir=str(run_dir)))
