@@ -36,7 +36,7 @@ _SMALL_BYTES = 1 << 26  # up to this size, all is read first, so that damage is 
 
 
 def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) -> str:
-    """Write the run folder and say what was inferred.
+    """Write the run folder and return a summary of what was inferred.
 
     Raises:
       InputError: the checkpoint cannot be read or is not of a supported model, or the folder
@@ -180,7 +180,7 @@ def _summary(found: ReferenceCheckpoint, run_dir: str, origin: str) -> str:
     if model.conductor_sizes:
         sizes += f", conductor {model.conductor_sizes}"
     arguments = [f"--flagfile={run_dir}/{TRAIN_FLAGS}", f"--run_dir={run_dir}", "--data_dir=DATA"]
-    adam = "with Adam's moments" if found.adam else "without Adam's moments: it would start anew"
+    adam = "with Adam's moments" if found.adam else "without Adam's moments, so Adam starts afresh"
     return (
         f"{found.source}\n"
         f"{found.config.task}, {model.architecture}: {sizes} ({origin})\n"

@@ -49,7 +49,7 @@ Message = dict[int, list[int | bytes]]
 
 
 class Entry(NamedTuple):
-    """What the index says of one tensor.
+    """Index entry of one tensor.
 
     Attributes:
       dtype: name of its type: a NumPy type, "string" or "bfloat16".
@@ -71,7 +71,7 @@ class Entry(NamedTuple):
 
 
 class IndexFaultError(Exception):
-    """What is wrong with an index; becomes an InputError that names the file."""
+    """A fault of an index; the caller turns it into an InputError that names the file."""
 
 
 def item_size(dtype: str) -> int:

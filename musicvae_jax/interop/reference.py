@@ -56,7 +56,7 @@ class ReferenceCheckpoint(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Unread:
-    """A variable that is known by name and shape only; no pytree, so a leaf."""
+    """A variable of which only name and shape are known; a leaf for JAX."""
 
     name: str
     shape: tuple[int, ...]

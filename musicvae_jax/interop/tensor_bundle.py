@@ -43,11 +43,11 @@ class TensorBundle:
 
     Attributes:
       name: of the index file, for messages.
-      entries: tensor name to what the index says of it, in the order of the names' bytes.
+      entries: index entry of each tensor by its name, sorted by the bytes of the names.
 
     Raises:
-      InputError: there is no such checkpoint, its index is damaged, or a data file is missing, too
-        short or cannot be read.
+      InputError: there is no such checkpoint, its index is damaged, or a data file is missing,
+        truncated or cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -92,11 +92,11 @@ class TensorBundle:
           name: one of `entries`.
 
         Returns:
-          an array of its own memory, of native byte order; bfloat16 becomes float32, strings
-          become an array of `bytes` objects.
+          a new array of native byte order; bfloat16 becomes float32, strings become an array of
+          `bytes` objects.
 
         Raises:
-          InputError: the bytes do not have the checksum that the index gives.
+          InputError: the bytes cannot be read, or their checksum is not that of the index.
         """
         entry = self.entries[name]
         if not entry.slices:
