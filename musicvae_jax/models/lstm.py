@@ -9,7 +9,7 @@ N independent recurrences of equal size (the two directions of an encoder, the t
 of a trio) run in one loop on a leading axis: sequences are [N, T, B, ...], as a batched
 product leaves them. One buffer holds the gate inputs, then the activations, then the gate
 gradients, because such loops are memory-bound on CPUs and GPUs. Cell state and sums are float32;
-products, and what is kept between steps, have the compute dtype.
+products, and what the loops keep between steps, have the compute dtype.
 
 Kernels have the reference's fused layout [inputs + H, 4H], input rows first, gate columns in
 the order i, j, f, o. The forget bias 1 is added at run time and is not in the stored bias.
@@ -92,7 +92,7 @@ def recur(
 
     Args:
       gate_inputs: [N, T, B, 4H], the part of the gates that changes with the step, or None if
-        nothing does; kept in `kept_dtype`.
+        nothing does; the loops keep it in `dtype`, the kernel in float32.
       constant: [N, B, 4H] or [N, 1, 4H] float32, added at every step; holds the bias.
       kernel: [N, H, 4H] float32, the recurrent rows.
       start: state before the first step, [N, B, H].
@@ -102,7 +102,7 @@ def recur(
       use_native: whether to use the kernel of `native.py` where it applies.
 
     Returns:
-      [N, T, B, H] in `kept_dtype`, or h of the last step, [N, B, H] float32.
+      [N, T, B, H] in `dtype`, float32 from the kernel; or h of the last step, [N, B, H] float32.
     """
     applies = use_native and native.fits(start.h.shape[-1])
     kept = kept_dtype(dtype, applies)
