@@ -10,6 +10,7 @@ const FILES_AT_ONCE = 50;
 const MOST_POINTS = 10_000;
 const FEWEST_POINTS = 3;
 const NEAR_PX = 14;
+const MARGIN_PX = 20;
 const MOST_SAVED = 128;
 const KNOWN_FILE = /\.(mid|midi|kar|musicxml|xml|mxl|abc)$/i;
 
@@ -94,19 +95,19 @@ export function createMap(app) {
     draw();
   }
 
-  // Places of the points on the canvas, in CSS pixels.
-  function place(n) {
-    const {x, y} = points;
-    const [left, right, low, high] = bounds();
-    const margin = 20;
-    return [margin + (canvas.clientWidth - 2 * margin) * (x[n] - left) / (right - left || 1),
-      margin + (canvas.clientHeight - 2 * margin) * (y[n] - low) / (high - low || 1)];
+  // Places of all points on the canvas, in CSS pixels; kept until its size changes.
+  function places() {
+    const {clientWidth: width, clientHeight: height} = canvas;
+    if (points.places?.width !== width || points.places.height !== height) {
+      points.places = {width, height, x: spread(points.x, width), y: spread(points.y, height)};
+    }
+    return points.places;
   }
 
-  function bounds() {
-    points.bounds ??= [points.x, points.y].flatMap((values) => [
-      values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))]);
-    return points.bounds;
+  function spread(values, length) {
+    const low = values.reduce((a, b) => Math.min(a, b));
+    const high = values.reduce((a, b) => Math.max(a, b));
+    return values.map((value) => MARGIN_PX + (length - 2 * MARGIN_PX) * (value - low) / (high - low || 1));
   }
 
   function draw() {
@@ -115,23 +116,40 @@ export function createMap(app) {
     canvas.width = canvas.clientWidth * ratio;
     canvas.height = canvas.clientHeight * ratio;
     const context = canvas.getContext('2d');
-    const style = getComputedStyle(canvas);
+    context.drawImage(layer(canvas.width, canvas.height, ratio), 0, 0);
     context.scale(ratio, ratio);
-    const values = points.attributes[colour.value] ?? [];
-    const known = values.filter((value) => value !== null).sort((a, b) => a - b);
-    points.x.forEach((_, n) => {
-      const [x, y] = place(n);
-      context.beginPath();
-      context.arc(x, y, n === at ? 8 : selection.has(n) ? 6 : 4, 0, 2 * Math.PI);
-      context.fillStyle = shade(values[n], known);
-      context.globalAlpha = n === at || selection.has(n) ? 1 : 0.75;
-      context.fill();
-      if (n === at || selection.has(n)) {
-        context.strokeStyle = style.color;
-        context.lineWidth = 2;
-        context.stroke();
-      }
-    });
+    context.strokeStyle = getComputedStyle(canvas).color;
+    context.lineWidth = 2;
+    for (const n of selection) dot(context, n, 6, 1);
+    if (at !== null) dot(context, at, 8, 1);
+  }
+
+  // A picture of all points, which is drawn again only when its size or the colours change: thousands
+  // of points take too long for every move of the pointer.
+  function layer(width, height, ratio) {
+    const key = `${width} ${height} ${colour.value}`;
+    if (points.layer?.key !== key) {
+      const picture = h('canvas', {width, height});
+      const context = picture.getContext('2d');
+      const values = points.attributes[colour.value] ?? [];
+      const known = values.filter((value) => value !== null).sort((a, b) => a - b);
+      const colours = points.x.map((_, n) => shade(values[n], known));
+      points.layer = {key, picture, colours};
+      context.scale(ratio, ratio);
+      points.x.forEach((_, n) => dot(context, n, 4, 0.75));
+    }
+    return points.layer.picture;
+  }
+
+  // Draws a point; those that are chosen are opaque and have an outline.
+  function dot(context, n, radius, alpha) {
+    const {x, y} = places();
+    context.beginPath();
+    context.arc(x[n], y[n], radius, 0, 2 * Math.PI);
+    context.fillStyle = points.layer.colours[n];
+    context.globalAlpha = alpha;
+    context.fill();
+    if (alpha === 1) context.stroke();
   }
 
   // Colours by rank, from blue (low) to orange (high), so that a few large values do not hide the rest.
@@ -151,9 +169,9 @@ export function createMap(app) {
     if (!points) return null;
     let best = null;
     let closest = NEAR_PX ** 2;
-    points.x.forEach((_, n) => {
-      const [x, y] = place(n);
-      const distance = (x - offsetX) ** 2 + (y - offsetY) ** 2;
+    const {x, y} = places();
+    x.forEach((across, n) => {
+      const distance = (across - offsetX) ** 2 + (y[n] - offsetY) ** 2;
       if (distance < closest) [best, closest] = [n, distance];
     });
     return best;
@@ -226,13 +244,13 @@ export function createMap(app) {
       point(0);
       return;
     }
-    const [x, y] = place(at);
+    const {x, y} = places();
     let best = null;
     let least = Infinity;
-    points.x.forEach((_, n) => {
-      const [px, py] = place(n);
-      const ahead = (px - x) * right + (py - y) * down;
-      const aside = Math.abs((px - x) * down) + Math.abs((py - y) * right);
+    x.forEach((across, n) => {
+      const [dx, dy] = [across - x[at], y[n] - y[at]];
+      const ahead = dx * right + dy * down;
+      const aside = Math.abs(dx * down) + Math.abs(dy * right);
       const cost = ahead + 2 * aside;
       if (n !== at && ahead > 0.5 && cost < least) [best, least] = [n, cost];
     });

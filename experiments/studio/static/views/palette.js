@@ -267,7 +267,7 @@ export function createPalette(app) {
     const missing = used(state).filter((corner) => !corner).length;
     hint.textContent = missing ? `Fill ${missing === 1 ? 'the empty corner' : `the ${missing} empty corners`} to blend.`
       : isDrawing ? 'Drag over the grid, or move with the arrow keys and press Enter at each step.'
-        : 'Press Play, then drag the white puck: the music changes at the next bar.';
+        : 'Press Play and drag the white puck.';
     zip.disabled = pathButton.disabled = missing > 0;
     show(state);
   }
