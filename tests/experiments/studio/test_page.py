@@ -8,6 +8,7 @@ are skipped, or fail if MUSICVAE_REQUIRE_BROWSER is set; the one of accessibilit
 from __future__ import annotations
 
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -160,6 +161,21 @@ def test_the_saved_midi_holds_the_tokens_that_are_shown(page: Page, tmp_path: pa
         assert download.value.suggested_filename == "your-sketch.mid"
         rows = extract_file(path.name, path.read_bytes(), [task]).parts[0][task].rows
         assert shown in rows.tolist()
+
+
+def test_the_palette_is_saved_as_a_zip_and_the_midi_can_be_dragged_out(page: Page) -> None:
+    with page.expect_download() as download:
+        page.get_by_role("button", name="All as zip").click()
+    with zipfile.ZipFile(download.value.path()) as packed:
+        assert len(packed.namelist()) == 49
+    page.locator("#save-midi").hover()  # makes the file, which must be there when the drag begins
+    dragged = """(expected) => {
+      const dataTransfer = new DataTransfer();
+      const drag = new DragEvent('dragstart', {dataTransfer});
+      document.getElementById('save-midi').dispatchEvent(drag);
+      return dataTransfer.getData('DownloadURL').startsWith(expected);
+    }"""
+    wait(page, dragged, "audio/midi:blend-50-right-50-down.mid:blob:http")
 
 
 def test_a_link_restores_the_same_notes(page: Page, address: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pathlib
+import wave
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.studio_page import (
     LEVEL,
@@ -123,6 +124,30 @@ def test_steps_are_even_over_the_loop_and_material_changes_at_a_bar(page: Page) 
     first_snare = times[[pitch for pitch, _ in sent].index(38)]
     steps = step - (start - first_snare) / (60 / 400 / 4)
     assert round(steps) % 16 == 0
+
+
+def test_notes_go_to_a_midi_output(page: Page) -> None:
+    page.evaluate("""() => {
+      window.sent = [];
+      const send = (message) => window.sent.push(message[0]);
+      const output = {id: 'a', name: 'Piano', send};
+      navigator.requestMIDIAccess = async () => ({outputs: new Map([['a', output]])});
+    }""")
+    page.get_by_label("Sound").select_option("find")
+    expect(page.get_by_label("Sound")).to_have_value("a")
+    type_sketch(page, "K K K K")
+    page.locator("#play").click()
+    wait(page, "window.sent.filter((status) => status === 0x99).length >= 4")
+    assert page.evaluate(LEVEL) == 0
+
+
+def test_the_wav_file_is_as_long_as_the_loop(page: Page) -> None:
+    page.get_by_label("Tempo").fill("120")
+    page.get_by_label("Tempo").press("Enter")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="WAV").click()
+    with wave.open(str(download.value.path())) as sound:
+        assert sound.getnframes() == round(LOOP_SECONDS * sound.getframerate())
 
 
 @pytest.fixture(scope="module")
