@@ -18,7 +18,7 @@ export function createMap(app) {
   const canvas = h('canvas', {class: 'points', tabindex: 0, role: 'application', 'aria-label': 'Map of your music',
     'aria-roledescription': 'map'});
   const live = h('p', {class: 'visually-hidden', 'aria-live': 'polite'});
-  const progress = h('progress', {max: 1, value: 0, hidden: true, 'aria-label': 'Reading the files'});
+  const progress = h('progress', {max: 1, value: 0, 'aria-label': 'Reading the files'});
   const stop = button('Stop reading', () => { isStopped = true; }, {icon: 'stop', hidden: true});
   const colour = h('select', {onchange: draw});
   const hover = h('input', {type: 'checkbox', checked: true});
@@ -30,9 +30,11 @@ export function createMap(app) {
   const empty = h('div', {class: 'invitation'}, h('p', {text: 'Drop MIDI files or a folder here. Every window of your music becomes a point; what is alike lies together.'}),
     h('div', {class: 'group'}, button('Choose files', () => choose(false), {icon: 'file'}), button('Choose a folder', () => choose(true), {icon: 'file'})));
   const board = h('div', {class: 'map-board', hidden: true}, canvas, live);
-  const element = h('div', {},
-    h('div', {class: 'row tools'}, field('Colour', colour), h('label', {class: 'field check'}, hover, h('span', {text: 'Play on hover'})), zip),
-    count, h('div', {class: 'group'}, progress, stop), dropped, empty, h('div', {class: 'columns map-columns'}, board, side));
+  const tools = h('div', {class: 'row tools', hidden: true}, field('Colour', colour),
+    h('label', {class: 'field check'}, hover, h('span', {text: 'Play on hover'})), zip,
+    button('Other files', () => choose(false), {icon: 'file'}), button('Other folder', () => choose(true), {icon: 'file'}));
+  const reading = h('div', {class: 'group', hidden: true}, progress, stop);
+  const element = h('div', {}, tools, count, reading, dropped, empty, h('div', {class: 'columns map-columns'}, board, side));
   let points = null;  // {model, windows, files, x, y, attributes, spread, neighbours, distances}
   let at = null;      // index of the point under the pointer or the cursor
   let selection = new Set();
@@ -52,7 +54,7 @@ export function createMap(app) {
       let sent = 0;
       const read = {windows: [], files: [], dropped: refused};
       isStopped = false;
-      progress.hidden = stop.hidden = false;
+      reading.hidden = stop.hidden = false;
       try {
         while (sent < files.length && !isStopped) {
           const part = await api.windows(model.name, files.slice(sent, sent + FILES_AT_ONCE));
@@ -76,7 +78,7 @@ export function createMap(app) {
         count.textContent = `${windows.length} points from ${read.files.length} files${every > 1 ? `, one of ${every} windows` : ''}. Click loads a point, Shift and click adds it to the selection.`;
         show();
       } finally {
-        progress.hidden = stop.hidden = true;
+        reading.hidden = stop.hidden = true;
       }
     });
   }
@@ -90,7 +92,7 @@ export function createMap(app) {
   function show() {
     const titles = app.model.attributes.map(({name, title}) => [name, title]);
     colour.replaceChildren(...titles.map(([value, text]) => h('option', {value, text})));
-    board.hidden = false;
+    board.hidden = tools.hidden = false;
     empty.hidden = true;
     draw();
   }
@@ -269,7 +271,7 @@ export function createMap(app) {
   return {element, load, update() {
     if (points && points.model !== app.state.model) {
       points = null;
-      board.hidden = true;
+      board.hidden = tools.hidden = true;
       empty.hidden = false;
       count.textContent = 'The map is of another model: drop the files again.';
       side.replaceChildren();
