@@ -14,7 +14,7 @@ import pytest
 from musicvae_jax.config import InputError
 from musicvae_jax.models import lstm, native
 from musicvae_jax.models.native import uses_native
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.tasks import get_task
 
 
@@ -103,6 +103,19 @@ def test_other_platforms_get_the_loop() -> None:
     assert native.FORWARD in here
     low = jax.jit(lambda a: lstm.recur(*a, num_steps=3, dtype=jnp.bfloat16, use_native=True))
     assert native.FORWARD not in jax.export.export(low, platforms=["cuda"])(args).mlir_module()
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("architecture", ["lstm_forecaster", "lstm_attention"])
+def test_forecasters_use_it(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    config = get_task("mel_2bar").config.replace(
+        architecture=architecture, decoder_sizes=(32,), lstm_backend="native"
+    )
+    model = build_model(config)
+    assert isinstance(model, Forecaster)
+    params, tokens = model.init(jax.random.key(0)), jnp.zeros((2, 8), jnp.int32)
+    assert native.FORWARD in jax.jit(model.next_logits).lower(params, tokens).as_text()
 
 
 def test_without_a_compiler_there_is_none(
