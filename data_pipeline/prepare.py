@@ -56,6 +56,8 @@ from musicvae_jax.tasks import TASKS, get_task
 
 # Task -> the training preset that two CPU cores train in minutes.
 QUICK_PRESETS = {"mel_2bar": "demo"}
+# Task -> how two CPU cores train a model of the package further, in minutes, on few songs, too.
+FURTHER = {"drums_2bar": ("--init_from=drums_2bar", "--batch_size=64", "--train_steps=500")}
 
 
 def prepare(options: Options) -> str:
@@ -107,14 +109,15 @@ def _next_line(output: pathlib.Path, options: Options) -> str:
     several = len(options.tasks) > 1
     places = {task: pathlib.Path(task if several else ".") for task in options.tasks}
     made = [task for task, place in places.items() if (output / place / store.META).is_file()]
-    task = next((task for task in made if task in QUICK_PRESETS), made[0])
-    if task not in QUICK_PRESETS:
+    quick = {task: (f"--preset={name}",) for task, name in QUICK_PRESETS.items()} | FURTHER
+    task = next((task for task in quick if task in made), made[0])
+    if task not in quick:
         return shell_line("experiments.presets", [f"--task={task}"])
     folders = [
         f"--data_dir={pathlib.Path(str(options.output)) / places[task]}",
         f"--run_dir={pathlib.Path('runs', output.name)}",
     ]
-    return shell_line("experiments.train", [f"--preset={QUICK_PRESETS[task]}", *folders])
+    return shell_line("experiments.train", [*quick[task], *folders])
 
 
 def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:

@@ -7,15 +7,16 @@ import shlex
 
 import pytest
 
-from data_pipeline.prepare import QUICK_PRESETS
+from data_pipeline.prepare import FURTHER, QUICK_PRESETS
 from experiments.cli.presets import quick_preset
 from musicvae_jax.config import InputError
+from musicvae_jax.pretrained import packaged
 from musicvae_jax.tasks import TASKS
 from tests.support.prepared import content, manifest, midi, run, tune
 
 
-def test_the_next_line_trains_with_the_quick_preset_of_a_task_or_lists_presets(
-    tmp_path: pathlib.Path,
+def test_the_next_line_trains_in_minutes_or_lists_presets(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert {task: quick_preset(task) for task in TASKS} == dict.fromkeys(TASKS) | QUICK_PRESETS
     (tmp_path / "music").mkdir()
@@ -26,6 +27,12 @@ def test_the_next_line_trains_with_the_quick_preset_of_a_task_or_lists_presets(
     assert shlex.split(text.splitlines()[-1])[-3:] == [
         *("--preset=demo", f"--data_dir={both}/mel_2bar", "--run_dir=runs/both")
     ]
+    text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",))
+    drums = [f"--data_dir={tmp_path}/my drums", "--run_dir=runs/my drums"]
+    words = shlex.split(text.splitlines()[-1])
+    assert words[-5:] == [*FURTHER["drums_2bar"], *drums]
+    assert words[-5].removeprefix("--init_from=") in packaged.names()
+    monkeypatch.setattr("data_pipeline.prepare.FURTHER", {})
     text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",))
     assert text.splitlines()[-1].endswith("presets --task=drums_2bar")
 
