@@ -44,7 +44,12 @@ from musicvae_jax.devices import processes
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.models.registry import VAE, architectures_with, build_model
+from musicvae_jax.models.registry import (
+    VAE,
+    architectures_of,
+    architectures_with,
+    build_model,
+)
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.tasks import get_task
@@ -172,11 +177,11 @@ def check_used(values: flags.FlagValues, task: str, architectures: Collection[st
     """
     defaults = get_task(task).config.flat()
     for name, value in config_flags.given(values).items():
-        users = architectures_with(name)
+        users = [found for found in architectures_with(name) if found in architectures_of(task)]
         if value != defaults[name] and not set(users) & set(architectures):
             raise InputError(
                 f"{name}: has no effect with architecture={' or '.join(architectures)}; leave it "
-                f"out, or choose {' or '.join(users)}"
+                f"out{', or choose ' if users else ''}{' or '.join(users)}"
             )
 
 

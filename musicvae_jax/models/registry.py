@@ -139,9 +139,9 @@ def build_model(config: Config) -> Model:
         )
     if config.run.lstm_backend == "cudnn" and "lstm_backend" in found.unused_fields:
         raise InputError(f"lstm_backend: {name} has no LSTM; use auto")
-    if found.of_sound != isinstance(get_task(config.task), SoundTask):
+    fitting = architectures_of(config.task)
+    if name not in fitting:
         models = "sound" if found.of_sound else "tokens"
-        fitting = [n for n, entry in ARCHITECTURES.items() if entry.of_sound != found.of_sound]
         raise InputError(
             f"architecture: {name} models {models}, the task is {config.task}; use one of "
             f"{', '.join(fitting)}"
@@ -178,6 +178,12 @@ def find_architecture(name: str) -> Architecture:
 def architectures_with(field: str) -> tuple[str, ...]:
     """List the architectures in which a configuration field has an effect."""
     return tuple(name for name, entry in ARCHITECTURES.items() if field not in entry.unused_fields)
+
+
+def architectures_of(task_name: str) -> tuple[str, ...]:
+    """List the architectures that model rows of a task."""
+    of_sound = isinstance(get_task(task_name), SoundTask)
+    return tuple(name for name, entry in ARCHITECTURES.items() if entry.of_sound == of_sound)
 
 
 def functions_of(module: VariationalAutoencoder) -> VAE:

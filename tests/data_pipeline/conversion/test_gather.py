@@ -37,12 +37,11 @@ def test_a_quick_start_is_not(
     started.set()
     monkeypatch.setattr(gather, "SILENT_SECONDS", 3600)
     monkeypatch.setattr(workers, "run_isolated", lambda *_, **__: outcomes_after(started))
-    before = threading.active_count()
+    before = set(threading.enumerate())
     assert len(list(gather.local_executor(1)([]))) == 1
-    for thread in threading.enumerate():
-        if isinstance(thread, threading.Timer):
-            thread.join(60)
-    assert threading.active_count() <= before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
     assert capsys.readouterr().err == ""
 
 
