@@ -211,8 +211,6 @@ class _Server(uvicorn.Server):
 
 def serve(app: Guard, listening: socket.socket) -> None:
     """Answer requests until the process ends."""
-    # Connections take it over. Without it, a reply waits 40 ms for the receipt of its headers.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
         access_log=False,

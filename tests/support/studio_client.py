@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.client
 import json
-import socket
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.studio import app
+from experiments.studio.__main__ import listen
 from experiments.studio.models.latent import StudioModel
 from experiments.studio.models.worker import Worker
 from experiments.studio.safety import Access
@@ -60,7 +60,7 @@ def _model(name: str, worker: Worker) -> StudioModel:
 
 def start(access: Access | None = None) -> int:
     """Serve in a thread that ends with the process; return the port."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listening = listen("127.0.0.1", 0)
     application = app.make_app(models(), PAGE, access or Access())
     threading.Thread(target=app.serve, args=(application, listening), daemon=True).start()
     return listening.getsockname()[1]

@@ -20,12 +20,11 @@ import numpy as np
 import pytest
 
 from experiments.studio import __main__ as command
-from experiments.studio import app, rows
+from experiments.studio import rows
 from experiments.studio.__main__ import Options, access_of, address, listen
 from experiments.studio.models import warm_up
 from experiments.studio.models.loading import load
 from experiments.studio.models.worker import Worker
-from experiments.studio.safety import Access
 from musicvae_jax.config import InputError
 from tests.support.studio_client import models, post, tokens_of
 from tests.support.untrained_run import make_run
@@ -193,16 +192,13 @@ def test_the_command_serves_until_a_signal_ends_it(number: int, tmp_path: pathli
     assert model["name"] == "run"
 
 
-def test_a_reply_does_not_wait_for_the_receipt_of_its_headers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(app._Server, "run", lambda *_, **__: None)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        app.serve(app.make_app({}, {}, Access()), listening)
-        with socket.create_connection(listening.getsockname(), GUARD_SECONDS):
-            connection, _ = listening.accept()
-            with connection:
-                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+def test_a_reply_does_not_wait_for_the_receipt_of_its_headers() -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname(), GUARD_SECONDS),
+        listening.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_process_ends_even_if_it_cannot_say_so() -> None:
