@@ -14,9 +14,9 @@ from musicvae_jax import data, metrics, objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import VAE, build_vae
 
-# Of the spectra, in samples; shorter rows are one window.
+# Length and distance of the windows of a spectrum, in samples; a shorter row is one window.
 WINDOW, HOP = 256, 128
-LEAST_POWER = 1e-8  # of a window's spectrum; -80 dB below a full-scale sine of one sample
+LEAST_POWER = 1e-8  # added to the power spectrum of a window: 80 dB below a full-scale sine
 
 FULL_SCALE = 2**15
 

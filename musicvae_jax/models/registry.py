@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -186,14 +187,21 @@ def architectures_of(task_name: str) -> tuple[str, ...]:
     return tuple(name for name, entry in ARCHITECTURES.items() if entry.of_sound == of_sound)
 
 
-def functions_of(module: VariationalAutoencoder) -> VAE:
-    """Return the pure functions of a Flax module that has an encoder and a decoder."""
+def _functions(module: nn.Module) -> tuple[Callable[[jax.Array], Params], Callable[..., Any]]:
+    """Return `init(key)` and `apply(method, params, ...)` of a module that has `declare()`."""
 
     def init(key: jax.Array) -> Params:
         return module.init(key, method="declare")["params"]
 
     def apply(method: str, params: Params, *args: Any) -> Any:
         return module.apply({"params": params}, *args, method=method)
+
+    return init, apply
+
+
+def functions_of(module: VariationalAutoencoder) -> VAE:
+    """Return the pure functions of a Flax module that has an encoder and a decoder."""
+    init, apply = _functions(module)
 
     def encode(params: Params, tokens: jax.Array, lengths: jax.Array | None = None) -> Posterior:
         return apply("encode", params, tokens, lengths)
@@ -234,12 +242,7 @@ def functions_of(module: VariationalAutoencoder) -> VAE:
 
 def forecaster_of(module: ForecasterModule) -> Forecaster:
     """Return the pure functions of a Flax module that forecasts."""
-
-    def init(key: jax.Array) -> Params:
-        return module.init(key, method="declare")["params"]
-
-    def apply(method: str, params: Params, *args: Any) -> Any:
-        return module.apply({"params": params}, *args, method=method)
+    init, apply = _functions(module)
 
     def next_logits(params: Params, tokens: jax.Array) -> Columns:
         return apply("next_logits", params, tokens)
@@ -286,12 +289,7 @@ def _dense(
 
 def dense_functions(module: CellVAE) -> VAE:
     """Return the pure functions of a Flax module of dense layers."""
-
-    def init(key: jax.Array) -> Params:
-        return module.init(key, method="declare")["params"]
-
-    def apply(method: str, params: Params, *args: Any) -> Any:
-        return module.apply({"params": params}, *args, method=method)
+    init, apply = _functions(module)
 
     def encode(
         params: Params,
@@ -334,13 +332,9 @@ def _unit_dropout(probability: float, key: jax.Array | None) -> UnitDropout | No
 
 def _waveform(config: Config) -> VAE:
     """Build a model of rows of samples; a sample's noise is not drawn."""
-    module = waveform_vae.build(config, compute_dtype(config.train.dtype))
-
-    def apply(method: str, params: Params, *args: Any) -> Any:
-        return module.apply({"params": params}, *args, method=method)
-
+    init, apply = _functions(waveform_vae.build(config, compute_dtype(config.train.dtype)))
     return VAE(
-        init=lambda key: module.init(key, method="declare")["params"],
+        init=init,
         encode=lambda params, samples, lengths=None: apply("encode", params, samples),
         logits=lambda params, z, samples, **options: apply("distribution", params, z),
         generate=lambda params, z, key, temperature: apply("generate", params, z),
