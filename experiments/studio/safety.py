@@ -32,13 +32,11 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # What the page may load and connect to. Beyond its own files:
 # blob: and data: images are the drag image and the icons of the style sheet; blob: media is sound
 # that the page made; styles in attributes are written by the score renderer. The SoundFont player
-# needs the import map of index.html, of which this is the hash, and WebAssembly for the samples of
-# .sf3 files.
-IMPORT_MAP = "'sha256-kdx5uaJ42lp0+u6HjFHCLN+PdxB7HOj7ggMQctNRjLY='"
+# needs WebAssembly for the samples of .sf3 files.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
-        f"script-src 'self' 'wasm-unsafe-eval' {IMPORT_MAP}",
+        "script-src 'self' 'wasm-unsafe-eval'",
         "img-src 'self' data: blob:",
         "media-src 'self' data: blob:",
         "style-src 'self' 'unsafe-inline'",
