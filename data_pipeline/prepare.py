@@ -58,6 +58,8 @@ from musicvae_jax.tasks import TASKS, get_task
 QUICK_PRESETS = {"mel_2bar": "demo"}
 # Task -> how two CPU cores train a model of the package further, in minutes, on few songs, too.
 FURTHER = {"drums_2bar": ("--init_from=drums_2bar", "--batch_size=64", "--train_steps=500")}
+# Rows of a batch in both; a store with fewer needs a smaller batch.
+QUICK_BATCH_SIZE = 64
 
 
 def prepare(options: Options) -> str:
@@ -105,19 +107,29 @@ def _is_finished(output: pathlib.Path, inputs: list[Source], options: Options) -
 
 
 def _next_line(output: pathlib.Path, options: Options) -> str:
-    """Return the command to run next: training or, without a quick preset, the list of presets."""
-    several = len(options.tasks) > 1
-    places = {task: pathlib.Path(task if several else ".") for task in options.tasks}
-    made = [task for task, place in places.items() if (output / place / store.META).is_file()]
+    """Return the command to run next.
+
+    It trains; without training rows it is this command with all songs in that split, and for a
+    task without a quick preset the list of presets.
+    """
+    stores = store.held(output)
+    place = {task: task if len(options.tasks) > 1 else "." for task in options.tasks}
+    made = [task for task in options.tasks if place[task] in stores]
     quick = {task: (f"--preset={name}",) for task, name in QUICK_PRESETS.items()} | FURTHER
     task = next((task for task in quick if task in made), made[0])
+    num_rows = stores[place[task]]["counts"]["train"]
+    if not num_rows:
+        given = [word for word in sys.argv[1:] if not word.startswith(("--overwrite", "--split="))]
+        return shell_line("data_pipeline.prepare", [*given, "--split=100,0,0", "--overwrite"])
     if task not in quick:
         return shell_line("experiments.presets", [f"--task={task}"])
+    # Of two values of a flag the last counts.
+    smaller = [f"--batch_size={num_rows}"] if num_rows < QUICK_BATCH_SIZE else []
     folders = [
-        f"--data_dir={pathlib.Path(str(options.output)) / places[task]}",
+        f"--data_dir={pathlib.Path(str(options.output)) / place[task]}",
         f"--run_dir={pathlib.Path('runs', output.name)}",
     ]
-    return shell_line("experiments.train", [*quick[task], *folders])
+    return shell_line("experiments.train", [*quick[task], *smaller, *folders])
 
 
 def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:

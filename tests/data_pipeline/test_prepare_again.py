@@ -6,9 +6,13 @@ import pathlib
 import shlex
 
 import pytest
+from absl import flags
 
-from data_pipeline.prepare import FURTHER, QUICK_PRESETS
-from experiments.cli.presets import quick_preset
+from data_pipeline import cli
+from data_pipeline.prepare import FURTHER, QUICK_BATCH_SIZE, QUICK_PRESETS
+from experiments import train
+from experiments.cli import config_flags
+from experiments.cli.presets import path_of, quick_preset
 from musicvae_jax.config import InputError
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.tasks import TASKS
@@ -20,21 +24,52 @@ def test_the_next_line_trains_in_minutes_or_lists_presets(
 ) -> None:
     assert {task: quick_preset(task) for task in TASKS} == dict.fromkeys(TASKS) | QUICK_PRESETS
     (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "tune.abc").write_text(tune(0))
-    (tmp_path / "music" / "drums.mid").write_bytes(midi("drums_2bar", 0))
+    for task in ("mel_2bar", "drums_2bar"):
+        (tmp_path / "music" / f"{task}.mid").write_bytes(midi(task, 0, num_rows=100))
+    all_train = {"split": (100, 0, 0)}
     both = tmp_path / "both"
-    text = run(tmp_path / "music", both, tasks=("drums_2bar", "mel_2bar"))
+    text = run(tmp_path / "music", both, tasks=("drums_2bar", "mel_2bar"), **all_train)
     assert shlex.split(text.splitlines()[-1])[-3:] == [
         *("--preset=demo", f"--data_dir={both}/mel_2bar", "--run_dir=runs/both")
     ]
-    text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",))
+    text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",), **all_train)
     drums = [f"--data_dir={tmp_path}/my drums", "--run_dir=runs/my drums"]
     words = shlex.split(text.splitlines()[-1])
     assert words[-5:] == [*FURTHER["drums_2bar"], *drums]
     assert words[-5].removeprefix("--init_from=") in packaged.names()
     monkeypatch.setattr("data_pipeline.prepare.FURTHER", {})
-    text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",))
+    text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",), **all_train)
     assert text.splitlines()[-1].endswith("presets --task=drums_2bar")
+
+
+@pytest.mark.parametrize("task", ["mel_2bar", "drums_2bar"])
+def test_the_next_line_of_few_rows_has_a_batch_of_them(tmp_path: pathlib.Path, task: str) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.mid").write_bytes(midi(task, 0))
+    text = run(tmp_path / "music", tmp_path / "out", tasks=(task,), split=(100, 0, 0))
+    words = shlex.split(text.splitlines()[-1])
+    start = next(number for number, word in enumerate(words) if word.startswith("--"))
+    values = flags.FlagValues()
+    cli.define_flags(train.Options, values)
+    config_flags.define(values)
+    values(["train", *words[start:]])
+    store, config = train.checked_inputs(values.data_dir, values, values.init_from)
+    assert 0 < config.train.batch_size == len(store.splits["train"]) < QUICK_BATCH_SIZE
+    preset = config_flags.config_from_flagfile(path_of("demo"))
+    assert preset.train.batch_size == QUICK_BATCH_SIZE
+    assert f"--batch_size={QUICK_BATCH_SIZE}" in FURTHER["drums_2bar"]
+
+
+def test_the_next_line_without_training_rows_prepares_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.mid").write_bytes(midi("mel_2bar", 0))
+    given = [f"--input={tmp_path}/music", "--task=mel_2bar", f"--output={tmp_path}/out"]
+    monkeypatch.setattr("sys.argv", ["prepare", *given, "--split=1,99,0"])
+    text = run(tmp_path / "music", tmp_path / "out", split=(1, 99, 0))
+    words = shlex.split(text.splitlines()[-1])
+    assert words[-5:] == [*given, "--split=100,0,0", "--overwrite"]
 
 
 def test_a_changed_folder_can_be_prepared_again(tmp_path: pathlib.Path) -> None:
