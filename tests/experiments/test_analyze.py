@@ -78,6 +78,9 @@ def test_the_page_is_well_formed_and_needs_nothing_else(
     assert "<script" not in page
     for heading in ("Rhythm", "Melody", "Originality", "Latent space", "Some rows"):
         assert f"<h2>{heading}" in page
+    explained = " ".join(re.findall("<dt>(.*?)</dt>", page))
+    for word in ("overlap", "KL", "frechet", "mmd", "samples", "reconstructions"):
+        assert word in explained
 
 
 def test_the_same_seed_writes_the_same_bytes(

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -119,6 +120,31 @@ def test_a_run_records_validates_and_saves(whole: tuple[loop.Outcome, pathlib.Pa
     assert checkpoints.restore_params(run_dir, "latest")[2] == 11
     assert checkpoints.restore_params(run_dir, "best")[2] in (6, 11)
     assert list((run_dir / "tensorboard").glob("events.*"))
+
+
+def test_the_next_line_scores_a_split_that_has_rows(
+    whole: tuple[loop.Outcome, pathlib.Path],
+    config: Config,
+    store: data.Store,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train._say_how_it_ended(whole[0], config, "runs/my run", store)
+    assert not len(store.splits["test"])
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[-2:] == ["--run_dir=runs/my run", "--split=validation"]
+
+
+def test_a_record_is_in_its_file_when_its_line_is_printed(tmp_path: pathlib.Path) -> None:
+    figures = {"loss": 1.5, "accuracy": 0.25, "zeroed": 0.0, "skipped": 0.0}
+    written: list[list[tuple[int, str]]] = []
+    recorder = progress.Recorder(tmp_path, 100, lambda line: None)
+    recorder.started(callbacks.Summary("1 x cpu", "float32", 1, 1, 1, 1.0, 1, "device", 0))
+    recorder.trained(callbacks.Progress(50, figures, 1.0, 1.0, True))
+    written.append(_records(tmp_path))
+    recorder.validated(50, figures)
+    written.append(_records(tmp_path))
+    recorder.close()
+    assert written == [[(50, "train")], [(50, "train"), (50, "validation")]]
 
 
 def test_a_resumed_run_is_bit_equal(

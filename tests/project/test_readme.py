@@ -62,6 +62,10 @@ def test_the_python_example_runs(
     assert unit.sequence is not None
 
 
+def test_the_readme_says_how_to_see_training_curves() -> None:
+    assert "`tensorboard --logdir=runs`" in README
+
+
 def test_the_task_table_is_complete() -> None:
     section = README.split("## Tasks\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if re.match(r"\| `\w+_\d+bar` ", line)]

@@ -91,6 +91,20 @@ def test_curves_have_bands_names_and_a_legend(axes: Callable[..., list[Any]]) ->
     assert len(looks) == 9
 
 
+def test_a_legend_of_long_names_is_inside_the_picture(axes: Callable[..., list[Any]]) -> None:
+    names = [f"{space} space, to {end}" for space in ("latent", "data") for end in "AB"]
+    lines = {name: Line([0, 1], [0, 1]) for name in names}
+    panel = Panel(lines, "from A to B", "share of tokens that differ")
+    drawn = axes(charts.curves, "x", panel, panel)
+    figure = drawn[0].figure
+    with style.applied():
+        figure.draw_without_rendering()
+    for one in drawn:
+        box = one.get_legend().get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+
+
 def test_points_are_joined_in_the_order_of_x(axes: Callable[..., list[Any]]) -> None:
     groups = {"g": {"p": (3.0, 1.0), "q": (1.0, 2.0)}}
     (one,) = axes(charts.scatter, groups, ("rate", "distortion"))
