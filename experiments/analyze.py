@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from data_pipeline import cli
 from experiments.analysis import page as analysis_page
-from experiments.analysis.material import Options, gather, look_at_latents
+from experiments.analysis.inputs import Options, gather, look_at_latents
 from experiments.analysis.report import as_json, table
 from experiments.cli import compile_cache
 from experiments.cli.run_options import choose_prior, open_model, output_folder

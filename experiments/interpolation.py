@@ -29,7 +29,7 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from data_pipeline.reporting import charts
 from data_pipeline.reporting.charts import Line, Panel
-from experiments.analysis.material import decode
+from experiments.analysis.inputs import decode
 from experiments.cli import compile_cache
 from experiments.cli.run_data import open_run_data
 from experiments.cli.run_options import (

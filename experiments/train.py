@@ -30,11 +30,11 @@ from experiments.cli import (
     config_flags,
     cpu_devices,
     lstm_backend,
-    machines,
+    multihost,
     run_record,
     training_time,
 )
-from experiments.cli.machines import MachineOptions
+from experiments.cli.multihost import MachineOptions
 from experiments.cli.progress import Recorder, Silent
 from experiments.cli.signals import StopSignal
 from experiments.encoding import prior
@@ -301,7 +301,7 @@ def main(argv: Sequence[str]) -> None:
     """Check the options, then train."""
     del argv
     options = cli.options_from_flags(Options)
-    with machines.joined(options):
+    with multihost.joined(options):
         train(options, flags.FLAGS)
 
 

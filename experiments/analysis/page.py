@@ -11,7 +11,7 @@ import numpy as np
 from data_pipeline.render.pictures import piano_roll_svg
 from data_pipeline.render.style import COLOURS
 from data_pipeline.reporting import charts, html_pages
-from experiments.analysis.material import PROBE_AMOUNT, SAMPLES, Latents, Material
+from experiments.analysis.inputs import PROBE_AMOUNT, SAMPLES, Latents, Material
 from experiments.analysis.report import cell
 from musicvae_jax.analysis import comparison, structure
 from musicvae_jax.analysis.comparison import Interval

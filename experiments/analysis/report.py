@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.analysis.material import Latents
+from experiments.analysis.inputs import Latents
 from experiments.cli.json_files import without_nan
 from experiments.cli.run_options import name_prior
 from musicvae_jax.analysis import comparison, sets

@@ -24,7 +24,7 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from data_pipeline.render import files
 from experiments import attributes
-from experiments.analysis import material
+from experiments.analysis import inputs
 from experiments.cli import compile_cache, run_record
 from experiments.generation.modes import make
 from experiments.generation.options import Options as GenerateOptions
@@ -88,7 +88,7 @@ def publish(options: Options) -> str:
     about["splits"] = score_splits(options, vae, store)
     about["accuracy"] = about["splits"]["test"]["accuracy"]
     about["float16_equal_steps"] = scores.equal_steps(original, vae, store.splits["test"])
-    analysed = material.Options(
+    analysed = inputs.Options(
         data_dir=options.data_dir,
         num=options.num,
         temperature=options.temperature,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments import attributes
-from experiments.analysis import material
+from experiments.analysis import inputs
 from musicvae_jax import data, evaluation
 from musicvae_jax.analysis import nearest, originality, sets
 from musicvae_jax.latent.attributes import Vectors
@@ -45,24 +45,24 @@ def nearest_row(store: data.Store, split: str) -> dict[str, float]:
     return {score: found[score][OVERALL] for score in SCORES} | {"examples": len(chosen)}
 
 
-def quality(vae: MusicVAE, options: material.Options) -> dict[str, Any]:
+def quality(vae: MusicVAE, options: inputs.Options) -> dict[str, Any]:
     """Compare samples with held-out rows as `analyze` does.
 
     Returns:
       "overlap": family to the mean overlap of real rows with real rows, of samples with real rows,
       and their ratio; "originality": the means of each measure for held-out rows and samples.
     """
-    gathered = material.gather(vae, options)
+    gathered = inputs.gather(vae, options)
     known = originality.know(gathered.train, vae.task)
-    others = {material.SAMPLES: gathered.others[material.SAMPLES]}
+    others = {inputs.SAMPLES: gathered.others[inputs.SAMPLES]}
     found = sets.analyse(gathered.real, others, known, vae.task, options.seed)
     overlap = {}
     for family, compared in found.families.items():
         real = compared.real["overlap"].value
-        samples = compared.others[material.SAMPLES]["overlap"].value
+        samples = compared.others[inputs.SAMPLES]["overlap"].value
         overlap[family] = {"real": real, "samples": samples, "ratio": samples / real}
     means = {
-        finding.name: {name: finding.means[name] for name in (sets.REAL, material.SAMPLES)}
+        finding.name: {name: finding.means[name] for name in (sets.REAL, inputs.SAMPLES)}
         for finding in found.findings
         if finding.family == originality.FAMILY and finding.means
     }

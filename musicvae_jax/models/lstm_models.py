@@ -13,7 +13,7 @@ from musicvae_jax.models.encoders import BidirectionalStack, Encoder, Hierarchic
 from musicvae_jax.models.flat import FlatDecoder
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
 from musicvae_jax.models.initialisation import INITIALISATIONS
-from musicvae_jax.models.musicvae import VariationalAutoencoder
+from musicvae_jax.models.variational_autoencoder import VariationalAutoencoder
 from musicvae_jax.tasks import get_task
 
 

@@ -34,7 +34,7 @@ from musicvae_jax.models.forecasters import (
 from musicvae_jax.models.forecasters.forecast import ForecasterModule
 from musicvae_jax.models.hierarchical import HierarchicalDecoder
 from musicvae_jax.models.lstm_models import Backend
-from musicvae_jax.models.musicvae import VariationalAutoencoder
+from musicvae_jax.models.variational_autoencoder import VariationalAutoencoder
 from musicvae_jax.models.waveform import waveform_vae
 from musicvae_jax.tasks import SoundTask, get_task
 

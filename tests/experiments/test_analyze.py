@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import analyze
-from experiments.analysis.material import Options
+from experiments.analysis.inputs import Options
 from musicvae_jax.analysis import structure
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS

@@ -21,7 +21,7 @@ from experiments import (
     models,
     train,
 )
-from experiments.analysis.material import Options as AnalyzeOptions
+from experiments.analysis.inputs import Options as AnalyzeOptions
 from experiments.cli import config_flags
 from experiments.cli.run_options import choose_prior
 from experiments.generation.options import Options as GenerateOptions

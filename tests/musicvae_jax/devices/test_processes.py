@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from experiments.cli import machines
+from experiments.cli import multihost
 from musicvae_jax.config import InputError
 from musicvae_jax.devices import processes
 from tests.support.commands import HANGS_SECONDS
@@ -71,7 +71,7 @@ def test_two_processes_are_one_and_end_and_resume_together(tmp_path: pathlib.Pat
     second.kill()
     _, errors = first.communicate(timeout=HANGS_SECONDS)
     assert first.returncode != 0
-    assert errors == machines.LOST + "\n"
+    assert errors == multihost.LOST + "\n"
     second.communicate()
 
     steps = (
@@ -109,7 +109,7 @@ def test_wrong_options_of_several_processes_are_refused(
     fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        machines.MachineOptions(**fields)
+        multihost.MachineOptions(**fields)
 
 
 def test_one_process_decides_by_itself() -> None:
