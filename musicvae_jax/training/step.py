@@ -31,11 +31,11 @@ from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.registry import VAE, Forecaster, Model
 from musicvae_jax.tasks import Task, get_task
 from musicvae_jax.training.early_stopping import Patience, first_patience
+from musicvae_jax.training.learning_rate import learning_rate_at
 from musicvae_jax.training.optimiser import (
     Hyperparameters,
     all_finite,
     hyperparameters,
-    learning_rate_at,
     make_optimiser,
     select,
 )
