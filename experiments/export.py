@@ -8,6 +8,7 @@ docs/interop.md says which program reads which format.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shutil
 import warnings
@@ -15,9 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.browser_page import add_page
 from experiments.cli.run_options import check_model, open_model
 from musicvae_jax.config import Config, InputError
@@ -30,29 +31,59 @@ from musicvae_jax.models.registry import Params, find_architecture
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints
 
+# Format to the name of its file or folder below RUN/exports.
+FORMATS = {
+    "safetensors": "model.safetensors",
+    "tensorflow": "tensorflow",
+    "magentajs": "magentajs",
+    "jax": "jax",
+}
+_OF_MAGENTA = ("tensorflow", "magentajs")
 
-class Options(NamedTuple):
-    """What to export.
 
-    Attributes:
-      run_dir: folder of the run; None with `model`.
-      format: a key of `FORMATS`.
-      output: file, folder or prefix to write; None: in the run folder, under `exports`.
-      checkpoint: "best", "latest" or a saved step.
-      dtype: "float32" or "float16", for safetensors.
-      quantize: "none", "float16", "uint16" or "uint8", for magentajs.
-      page: whether to add a page that samples and plays the model, for magentajs.
-      model: model of this package, instead of a run.
-    """
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to export."""
 
-    run_dir: str | None
-    format: str
-    output: str | None = None
-    checkpoint: str = "best"
-    dtype: str = "float32"
-    quantize: str = "none"
-    page: bool = False
-    model: str | None = None
+    run_dir: str | None = option(None, help="Folder of the run.")
+    model: str | None = option(None, help="Model of this package, instead of --run_dir.")
+    format: str = option(choices=tuple(FORMATS), is_enum=True, help="Format to write.")
+    output: str | None = option(
+        None,
+        help="File or folder to write. Default: RUN/exports/ and a name for the format.",
+    )
+    checkpoint: str = option("best", help="Checkpoint: best, latest or a saved step.")
+    dtype: str = option(
+        "float32",
+        choices=safetensors_file.DTYPES,
+        is_enum=True,
+        help="Type of the numbers in a safetensors file.",
+    )
+    quantize: str = option(
+        "none",
+        choices=magentajs.QUANTIZATIONS,
+        is_enum=True,
+        help="How the weights of a magentajs folder are stored; none is float32.",
+    )
+    page: bool = option(
+        False,
+        help="Add a page to a magentajs folder that samples, interpolates and plays the model.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field that needs no model.
+
+        Raises:
+          InputError: a value is unknown, or an option is of another format.
+        """
+        cli.check_choices(self)
+        if self.format != "magentajs":
+            if self.page:
+                raise InputError("page: only the format magentajs has one")
+            if self.quantize != "none":
+                raise InputError("quantize: only the format magentajs has it")
+        if self.format != "safetensors" and self.dtype != "float32":
+            raise InputError("dtype: only the format safetensors has it")
 
 
 class Trained(NamedTuple):
@@ -64,18 +95,6 @@ class Trained(NamedTuple):
     prior: FittedPrior | None
     attributes: dict[str, np.ndarray]
     run_dir: str | None
-
-
-class Format(NamedTuple):
-    """One output format.
-
-    Attributes:
-      write: writes the model to a path that does not exist yet, in a folder that does.
-      default_name: name of the file or folder below RUN/exports.
-    """
-
-    write: Callable[[Trained, pathlib.Path, Options], None]
-    default_name: str
 
 
 def _write_safetensors(trained: Trained, path: pathlib.Path, options: Options) -> None:
@@ -137,34 +156,23 @@ def _read_adam(trained: Trained) -> reference.Adam | None:
     return reference.Adam(memory["first_moment"], memory["second_moment"], int(memory["updates"]))
 
 
-FORMATS = {
-    "safetensors": Format(_write_safetensors, "model.safetensors"),
-    "tensorflow": Format(_write_tensorflow, "tensorflow"),
-    "magentajs": Format(_write_magentajs, "magentajs"),
-    "jax": Format(_write_jax, "jax"),
+# Format to what writes a model to a path that does not exist yet, in a folder that does.
+_WRITERS: dict[str, Callable[[Trained, pathlib.Path, Options], None]] = {
+    "safetensors": _write_safetensors,
+    "tensorflow": _write_tensorflow,
+    "magentajs": _write_magentajs,
+    "jax": _write_jax,
 }
-
-_OF_MAGENTA = ("tensorflow", "magentajs")
 
 
 def export(options: Options) -> pathlib.Path:
     """Write the model and return where.
 
     Raises:
-      InputError: no such model, checkpoint or format, the format cannot hold this model, or the
-        output exists.
+      InputError: no such model or checkpoint, the format cannot hold this model, or the output
+        exists.
     """
-    if options.format not in FORMATS:
-        raise InputError(f"format: {options.format!r} is not one of {', '.join(FORMATS)}")
-    if options.format != "magentajs":
-        if options.page:
-            raise InputError("page: only the format magentajs has one")
-        if options.quantize != "none":
-            raise InputError("quantize: only the format magentajs has it")
-    if options.format != "safetensors" and options.dtype != "float32":
-        raise InputError("dtype: only the format safetensors has it")
-    chosen = FORMATS[options.format]
-    path = _output(options, chosen)
+    path = _output(options)
     vae = open_model(options)
     name = vae.config.model.architecture
     if options.format in _OF_MAGENTA and not find_architecture(name).in_magenta:
@@ -173,7 +181,7 @@ def export(options: Options) -> pathlib.Path:
     is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        chosen.write(trained, path, options)
+        _WRITERS[options.format](trained, path, options)
     except (InputError, OSError):
         if is_new:
             path.parent.rmdir()
@@ -181,42 +189,23 @@ def export(options: Options) -> pathlib.Path:
     return path
 
 
-def _output(options: Options, chosen: Format) -> pathlib.Path:
+def _output(options: Options) -> pathlib.Path:
     """Return the path to write, which does not exist."""
     if not options.output and check_model(options) == options.model:
         raise InputError("output: needed with --model: the file or folder to write, --output=PATH")
-    default = pathlib.Path(str(options.run_dir)) / "exports" / chosen.default_name
+    default = pathlib.Path(str(options.run_dir)) / "exports" / FORMATS[options.format]
     path = pathlib.Path(options.output) if options.output else default
     if path.exists():
         raise InputError(f"output: {path} exists; remove it or name another")
     return path
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    flags.DEFINE_string("run_dir", None, "Folder of the run.")
-    flags.DEFINE_string("model", None, "Model of this package, instead of --run_dir.")
-    flags.DEFINE_enum("format", None, list(FORMATS), "Format to write.")
-    text = "File or folder to write. Default: RUN/exports/ and a name for the format."
-    flags.DEFINE_string("output", None, text)
-    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best, latest or a saved step.")
-    text = "Type of the numbers in a safetensors file."
-    flags.DEFINE_enum("dtype", "float32", safetensors_file.DTYPES, text)
-    text = "How the weights of a magentajs folder are stored; none is float32."
-    flags.DEFINE_enum("quantize", "none", magentajs.QUANTIZATIONS, text)
-    text = "Add a page to a magentajs folder that samples, interpolates and plays the model."
-    flags.DEFINE_bool("page", False, text)
-
-
 def main(argv: Sequence[str]) -> None:
     """Export and say where the model is."""
     del argv
-    if not (flags.FLAGS.run_dir or flags.FLAGS.model) or not flags.FLAGS.format:
-        raise InputError("--run_dir (or --model) and --format are needed")
-    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in Options._fields}
-    print(export(Options(**values)))
+    print(export(cli.options_from_flags(Options)))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

@@ -8,6 +8,7 @@ Adam's moments if the checkpoint has them. docs/interop.md lists the published c
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,9 +16,8 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
 from data_pipeline import cli
+from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
 from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config, InputError, ModelConfig
@@ -33,6 +33,21 @@ if TYPE_CHECKING:
 IMPORTED = "imported.json"
 TRAIN_FLAGS = "train.flags"
 _SMALL_BYTES = 1 << 26  # up to this size, all is read first, so that damage is reported early
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to import."""
+
+    checkpoint: str = option(
+        help="Checkpoint of TensorFlow (prefix, .index file, folder with its newest checkpoint, or "
+        "tar file), or a .safetensors file that experiments.export wrote."
+    )
+    run_dir: str = option(help="Run folder to write; it must not exist yet.")
+    task: str | None = option(
+        None,
+        help=f"Task: {', '.join(TASKS)}. Default: inferred from names and shapes where possible.",
+    )
 
 
 def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) -> str:
@@ -192,24 +207,10 @@ def _summary(found: ReferenceCheckpoint, run_dir: str, origin: str) -> str:
 def main(argv: Sequence[str]) -> None:
     """Import a checkpoint."""
     del argv
-    values = flags.FLAGS
-    if not values.checkpoint or not values.run_dir:
-        raise InputError("--checkpoint and --run_dir are needed")
-    print(import_checkpoint(values.checkpoint, values.run_dir, values.task))
-
-
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    text = (
-        "Checkpoint of TensorFlow (prefix, .index file, folder with its newest checkpoint, or tar "
-        "file), or a .safetensors file that experiments.export wrote."
-    )
-    flags.DEFINE_string("checkpoint", None, text)
-    flags.DEFINE_string("run_dir", None, "Run folder to write; it must not exist yet.")
-    text = f"Task: {', '.join(TASKS)}. Default: inferred from names and shapes where possible."
-    flags.DEFINE_string("task", None, text)
+    options = cli.options_from_flags(Options)
+    print(import_checkpoint(options.checkpoint, options.run_dir, options.task))
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

@@ -9,13 +9,20 @@ the command line replace its settings.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
-from absl import flags
-
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.cli import config_flags, presets
 from musicvae_jax.tasks import get_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which presets to list."""
+
+    task: str | None = option(None, help="Only the presets of this task.")
 
 
 def table(task_name: str | None = None) -> str:
@@ -39,13 +46,13 @@ def table(task_name: str | None = None) -> str:
 def main(argv: Sequence[str]) -> None:
     """Print the presets."""
     del argv
-    task = flags.FLAGS.task
-    if task is not None:
-        get_task(task)
-    print(table(task))
+    options = cli.options_from_flags(Options)
+    if options.task is not None:
+        get_task(options.task)
+    print(table(options.task))
     print(f"The headers of the files in {presets.FOLDER} say what was measured or estimated.")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("task", None, "Only the presets of this task.")
+    cli.define_flags(Options)
     cli.run(main)

@@ -21,13 +21,15 @@ The floor is the larger of operations / matrix rate and bytes / bandwidth.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.cli import config_flags, presets
+from experiments.cli.run_options import check_ranges
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import VAE, Forecaster, build_model, find_architecture
 from musicvae_jax.tasks import get_task
@@ -214,16 +216,23 @@ def published() -> dict[str, Config]:
     }
 
 
-def define_flags() -> None:
-    """Define the machine's two rates."""
-    flags.DEFINE_float("tflops", 790.0, "Matrix rate of the machine, TFLOP/s.", 0.001)
-    flags.DEFINE_float("bandwidth", 4.3, "Memory bandwidth of the machine, TB/s.", 0.001)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Two rates of a machine, by default of an NVIDIA H100."""
+
+    tflops: float = option(790.0, help="Matrix rate of the machine, TFLOP/s.")
+    bandwidth: float = option(4.3, help="Memory bandwidth of the machine, TB/s.")
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        check_ranges(self, tflops=(0.001, math.inf), bandwidth=(0.001, math.inf))
 
 
 def main(argv: Sequence[str]) -> None:
     """Print a line per configuration."""
     del argv
-    rate, bandwidth = flags.FLAGS.tflops, flags.FLAGS.bandwidth
+    options = cli.options_from_flags(Options)
+    rate, bandwidth = options.tflops, options.bandwidth
     print(f"floor at {rate} TFLOP/s and {bandwidth} TB/s; per example, forward and backward")
     print(f"{'configuration':22}{'batch':>6}{'params/M':>10}{'GFLOP':>9}{'MB':>8}{'floor/us':>10}"
           f"{'bound by':>11}{'ex/s at floor':>15}")  # fmt: skip
@@ -236,5 +245,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
+    cli.define_flags(Options)
     cli.run(main)

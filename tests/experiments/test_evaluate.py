@@ -22,6 +22,7 @@ from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.storage import run_folder
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
+from tests.support.commands import run_python
 from tests.support.synthetic_store import random_rows, write_store
 
 
@@ -210,3 +211,25 @@ def test_the_noise_of_a_row_does_not_depend_on_the_batch_size(architecture: str)
     assert parts.sampled == whole.sampled != other.sampled
     assert parts.elbo_nats == pytest.approx(whole.elbo_nats, rel=1e-5)
     assert other.elbo_nats != pytest.approx(whole.elbo_nats, rel=1e-5)
+
+
+def sampled_accuracy(batch_size: int) -> list[float]:
+    """Score a small model on the devices of this process."""
+    config = _config("drums_2bar", encoder_sizes=(4,), decoder_sizes=(4,), z_size=3)
+    rows = random_rows(np.random.default_rng(0), get_task("drums_2bar"), 7)
+    params = build_vae(config).init(jax.random.key(0))
+    found = evaluation.evaluate(config.replace(batch_size=batch_size), params, rows, draws=2)
+    return [len(jax.devices()), *(values["drums"] for values in found.sampled.values())]
+
+
+def test_the_noise_of_a_row_does_not_depend_on_the_number_of_devices() -> None:
+    # On three devices a batch of 4 rows becomes one of 6.
+    program = (
+        "import json; from tests.experiments.test_evaluate import sampled_accuracy; "
+        "print(json.dumps(sampled_accuracy(4)))"
+    )
+    done = run_python("-c", program, env={"XLA_FLAGS": "--xla_force_host_platform_device_count=3"})
+    assert done.returncode == 0, done.stderr
+    devices, *scores = json.loads(done.stdout)
+    assert devices == 3
+    assert scores == sampled_accuracy(4)[1:]

@@ -24,7 +24,7 @@ from tests.support.untrained_run import make_run
 
 def test_safetensors_holds_the_run(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_2bar")
-    path = export(Options(run, "safetensors"))
+    path = export(Options(run_dir=run, format="safetensors"))
     assert path == tmp_path / "run" / "exports" / "model.safetensors"
     known, found = MusicVAE.restore(run), MusicVAE.from_file(path)
     assert found.config == known.config
@@ -40,7 +40,7 @@ def test_moments_of_another_adam_are_left_out(tmp_path: pathlib.Path) -> None:
     with Checkpoints(tmp_path / "run", create=True) as saved:
         saved.save(3, state.params, rest, config)
     with pytest.warns(UserWarning, match=r"moments are left out: .* are 0\.9, 0\.99 and 1e-08"):
-        path = export(Options(str(tmp_path / "run"), "tensorflow"))
+        path = export(Options(run_dir=str(tmp_path / "run"), format="tensorflow"))
     with TensorBundle(path) as bundle:
         assert bundle.read("global_step") == 3
         assert not [name for name in bundle.entries if "Adam" in name or "power" in name]
@@ -51,21 +51,21 @@ def test_an_existing_output_is_kept(name: str, tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_2bar")
     (tmp_path / "there").write_text("mine")
     with pytest.raises(InputError, match=r"output: .*there exists"):
-        export(Options(run, name, output=str(tmp_path / "there")))
+        export(Options(run_dir=run, format=name, output=str(tmp_path / "there")))
     assert (tmp_path / "there").read_text() == "mine"
 
 
 def test_wrong_options_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="format: 'onnx' is not one of safetensors"):
-        export(Options("run", "onnx"))
+        export(Options(run_dir="run", format="onnx"))
     with pytest.raises(InputError, match=r"run_dir: .*absent holds no checkpoints"):
-        export(Options(str(tmp_path / "absent"), "safetensors"))
+        export(Options(run_dir=str(tmp_path / "absent"), format="safetensors"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_comes_with_its_scripts(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_2bar")
-    path = export(Options(run, "magentajs", quantize="uint8", page=True))
+    path = export(Options(run_dir=run, format="magentajs", quantize="uint8", page=True))
     page = (path / "index.html").read_text()
     scripts = re.findall(r'src="([^"]+)"', page)
     assert scripts == ["vendor/magentamusic.js", "page.js"]
@@ -75,11 +75,11 @@ def test_a_page_comes_with_its_scripts(tmp_path: pathlib.Path) -> None:
 def test_options_of_other_formats_are_refused(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_2bar")
     with pytest.raises(InputError, match="page: only the format magentajs has one"):
-        export(Options(run, "safetensors", page=True))
+        export(Options(run_dir=run, format="safetensors", page=True))
     with pytest.raises(InputError, match="quantize: only the format magentajs has it"):
-        export(Options(run, "safetensors", quantize="uint8"))
+        export(Options(run_dir=run, format="safetensors", quantize="uint8"))
     with pytest.raises(InputError, match="dtype: only the format safetensors has it"):
-        export(Options(run, "jax", dtype="float16"))
+        export(Options(run_dir=run, format="jax", dtype="float16"))
     assert not (tmp_path / "run" / "exports").exists()
 
 
@@ -87,7 +87,7 @@ def test_a_refused_model_leaves_nothing(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "mel_16bar")
     before = sorted(path.name for path in pathlib.Path(run).iterdir())
     with pytest.raises(InputError, match="no hierdec models"):
-        export(Options(run, "magentajs"))
+        export(Options(run_dir=run, format="magentajs"))
     assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before
 
 
@@ -115,5 +115,5 @@ def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(f"{module}.{name}", fail)
     with pytest.raises(OSError, match="No space left"):
-        export(Options(run, **options))
+        export(Options(run_dir=run, **options))
     assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before

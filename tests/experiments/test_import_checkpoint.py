@@ -51,7 +51,7 @@ def test_a_round_trip_keeps_every_byte(with_adam: bool, tmp_path: pathlib.Path) 
         MusicVAE.restore(run).params,
         MusicVAE.from_checkpoint(checkpoint, "mel_2bar").params,
     )
-    exported = export(Options(run, "tensorflow"))
+    exported = export(Options(run_dir=run, format="tensorflow"))
     with TensorBundle(checkpoint) as one, TensorBundle(exported) as other:
         # A run always has moments; before its first update they are zero.
         assert (one.entries.keys() == other.entries.keys()) == with_adam
@@ -65,7 +65,7 @@ def test_a_safetensors_file_becomes_a_run(tmp_path: pathlib.Path) -> None:
     fitted_prior.save(run, prior)
     vectors = Vectors("mel_2bar", 7, {"note_density": np.arange(4, dtype=np.float32)}, {"rows": 80})
     save_vectors(run, vectors)
-    file, second = export(Options(run, "safetensors")), tmp_path / "run again"
+    file, second = export(Options(run_dir=run, format="safetensors")), tmp_path / "run again"
     said = import_checkpoint(str(file), str(second))
     assert "mel_2bar, flat: z 4, encoder (8,), decoder (8,) (read from its header)" in said
     words = [f"--flagfile={second}/train.flags", f"--run_dir={second}", "--data_dir=DATA"]
@@ -82,7 +82,7 @@ def test_a_safetensors_file_becomes_a_run(tmp_path: pathlib.Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, found.params, known.params)
     jax.tree.map(np.testing.assert_array_equal, fitted_prior.load(second), prior)
     jax.tree.map(np.testing.assert_array_equal, load_vectors(second)._asdict(), vectors._asdict())
-    again = export(Options(str(second), "safetensors"))
+    again = export(Options(run_dir=str(second), format="safetensors"))
     assert again.read_bytes() == file.read_bytes()
     with pytest.raises(InputError, match="is a model of mel_2bar, not of mel_16bar"):
         import_checkpoint(str(file), str(tmp_path / "third"), "mel_16bar")
@@ -92,7 +92,11 @@ def test_prior_and_vectors_of_another_step_are_not_exported(tmp_path: pathlib.Pa
     run = make_run(tmp_path, "mel_2bar")
     fitted_prior.save(run, fitted_prior.Record(fitted_prior.standard(4), 6, {}))
     save_vectors(run, Vectors("mel_2bar", 6, {"note_density": np.zeros(4, np.float32)}, {}))
-    assert safetensors_file.read(export(Options(run, "safetensors")))[3:] == (None, {}, {})
+    assert safetensors_file.read(export(Options(run_dir=run, format="safetensors")))[3:] == (
+        None,
+        {},
+        {},
+    )
 
 
 def test_training_continues_with_the_flagfile(tmp_path: pathlib.Path) -> None:
@@ -167,4 +171,4 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path: pathlib.Path) -> No
     assert done.stderr.startswith(f"error: checkpoint: {tmp_path / 'm.index'}: not an index file")
     assert not (tmp_path / "run").exists()
     done = run_command("experiments.import_checkpoint")
-    assert (done.returncode, done.stderr) == (2, "error: --checkpoint and --run_dir are needed\n")
+    assert (done.returncode, done.stderr) == (2, "error: checkpoint: --checkpoint is needed\n")

@@ -25,6 +25,8 @@ def misbehave(order: str) -> Any:
             pass
     if order == "wait":
         time.sleep(600)
+    if order == "nap":
+        time.sleep(0.5)
     if order == "eat":
         return np.zeros(2**40, np.uint8)
     if order == "eat a little more":
@@ -86,6 +88,13 @@ def test_a_job_that_does_not_end_is_ended(order: str, limits: Limits, detail: st
     # Only the one limit that the job must reach: on a busy machine the other could come first.
     (found,) = run_isolated(misbehave, [(0, order)], num_workers=1, limits=limits)
     assert found == (0, workers.Outcome(None, workers.OUT_OF_TIME, detail))
+
+
+def test_waiting_takes_no_processor_time() -> None:
+    # So a busy machine, which makes every job wait, does not end any.
+    limits = dataclasses.replace(NO_HURRY, cpu_seconds=0.2)
+    ((_, outcome),) = run_isolated(misbehave, [(0, "nap")], num_workers=1, limits=limits)
+    assert outcome.reason is None
 
 
 def test_a_job_whose_child_was_killed_is_tried_again(tmp_path: pathlib.Path) -> None:

@@ -114,12 +114,16 @@ def test_it_generates(run: str, tmp_path: pathlib.Path) -> None:
 def test_a_safetensors_file_holds_it_and_magentas_formats_do_not(
     run: str, tmp_path: pathlib.Path
 ) -> None:
-    path = export.export(export.Options(run, "safetensors", str(tmp_path / "model.safetensors")))
+    path = export.export(
+        export.Options(
+            run_dir=run, format="safetensors", output=str(tmp_path / "model.safetensors")
+        )
+    )
     z = np.zeros((2, 4), np.float32)
     np.testing.assert_array_equal(
         MusicVAE.from_file(path).decode(z), MusicVAE.restore(run).decode(z)
     )
     for name in ("tensorflow", "magentajs"):
         with pytest.raises(InputError, match=r"format: Magenta has no (dense|stacked)_vae models"):
-            export.export(export.Options(run, name, str(tmp_path / name)))
+            export.export(export.Options(run_dir=run, format=name, output=str(tmp_path / name)))
         assert not (tmp_path / name).exists()

@@ -153,7 +153,7 @@ def test_every_command_takes_the_model(folder: pathlib.Path, tmp_path: pathlib.P
     )
     assert "112 rows" in encoded
     path = export.export(
-        export.Options(None, "safetensors", output=str(tmp_path / "m.safetensors"), model=NAME)
+        export.Options(format="safetensors", output=str(tmp_path / "m.safetensors"), model=NAME)
     )
     assert MusicVAE.from_file(path).prior is not None
     wanted = GenerateOptions(
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused(folder: pathlib.Path) -> None:
     with pytest.raises(InputError, match="output: needed with --model"):
         analyze.analyze(AnalyzeOptions(model=NAME, data_dir=store))
     with pytest.raises(InputError, match="output: needed with --model"):
-        export.export(export.Options(None, "jax", model=NAME))
+        export.export(export.Options(format="jax", model=NAME))
     with pytest.raises(InputError, match="prior: 'flat' is not one of fitted, standard"):
         MusicVAE.from_pretrained(NAME).draw(1, 0, "flat")
     bare = MusicVAE.from_pretrained(NAME)
