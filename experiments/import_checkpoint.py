@@ -8,12 +8,14 @@ Adam's moments if the checkpoint has them. docs/interop.md lists the published c
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import contextlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline import cli
@@ -63,11 +65,23 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
     if checkpoint.endswith(".safetensors"):
         saved = _read_safetensors(checkpoint, task)
         found, origin = _as_checkpoint(checkpoint, saved), "read from its header"
-        config = found.config
+        _write(folder, found, found.config, checkpoint, saved)
     else:
-        saved = None
-        found, origin = _read_tensorflow(checkpoint, task), "inferred from names and shapes"
-        config = train_config(found.config.task, found.config.model)
+        with _opened_tensorflow(checkpoint, task) as found:
+            origin = "inferred from names and shapes"
+            config = train_config(found.config.task, found.config.model)
+            _write(folder, found, config, checkpoint)
+    return _summary(found, run_dir, origin)
+
+
+def _write(
+    folder: pathlib.Path,
+    found: ReferenceCheckpoint,
+    config: Config,
+    checkpoint: str,
+    saved: SavedModel | None = None,
+) -> None:
+    """Write the run folder completely or not at all."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -83,16 +97,17 @@ def import_checkpoint(checkpoint: str, run_dir: str, task: str | None = None) ->
         raise InputError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return _summary(found, run_dir, origin)
 
 
-def _read_tensorflow(checkpoint: str, task: str | None) -> ReferenceCheckpoint:
-    """Read a checkpoint of the reference, with Adam's state."""
+@contextlib.contextmanager
+def _opened_tensorflow(checkpoint: str, task: str | None) -> Iterator[ReferenceCheckpoint]:
+    """Open a checkpoint of the reference, with Adam's state."""
     task = _checked_task(checkpoint, task)
     # jax takes seconds to import: most wrong input is answered before.
     from musicvae_jax.interop import reference
 
-    return reference.read_checkpoint(checkpoint, task, with_adam=True)
+    with reference.open_checkpoint(checkpoint, task, with_adam=True) as found:
+        yield found if found.is_seekable else reference.read(found)
 
 
 def _read_safetensors(path: str, task: str | None) -> SavedModel:
@@ -164,12 +179,15 @@ def _write_run(
     """Write the files of a run."""
     from musicvae_jax.storage import run_folder
     from musicvae_jax.storage.checkpoints import Checkpoints
+    from musicvae_jax.storage.staging import Staging
     from musicvae_jax.training.imported_state import state_at
 
     state = state_at(found.step, found.params, config, found.adam)
     rest = {name: value for name, value in vars(state).items() if name != "params"}
-    with Checkpoints(folder, create=True) as saved:
-        saved.save(found.step, found.params, rest, config)
+    with Staging(folder / "arrays") as staging:
+        staged = staging.stage({"params": found.params, "rest": rest})
+        with Checkpoints(folder, create=True, staging=staging) as saved:
+            saved.save(found.step, staged["params"], staged["rest"], config)
     about: dict[str, Any] = {"checkpoint": str(pathlib.Path(checkpoint).resolve())}
     about |= {"file": found.source, "step": found.step, "has_adam": found.adam is not None}
     run_folder.write_text(folder / IMPORTED, json.dumps(about, indent=1) + "\n")

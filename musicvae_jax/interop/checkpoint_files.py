@@ -35,11 +35,13 @@ class DataFile(NamedTuple):
       name: for messages.
       size: bytes.
       read_into: `read_into(offset, array)` fills a uint8 array from that offset on.
+      is_seekable: whether offsets may come in any order, and from several threads.
     """
 
     name: str
     size: int
     read_into: Callable[[int, np.ndarray], None]
+    is_seekable: bool = True
 
 
 class CheckpointFiles(NamedTuple):
@@ -161,13 +163,13 @@ def _reader(
 
     def read_into(offset: int, array: np.ndarray) -> None:
         rest = array.data
+        place = base + offset
         try:
-            file.seek(base + offset)
             while rest:
-                count = file.readinto(rest)
+                count = os.preadv(file.fileno(), [rest], place)
                 if not count:
                     raise InputError(f"checkpoint: {path} was truncated while it was read")
-                rest = rest[count:]
+                rest, place = rest[count:], place + count
         except OSError as error:
             raise InputError(f"checkpoint: {path}: {error.strerror or error}") from error
 
@@ -203,7 +205,7 @@ def _from_tar(path: pathlib.Path, stack: contextlib.ExitStack) -> CheckpointFile
         member = _regular(path, members, name.removesuffix(".index") + suffix)
         label = f"{path}: {member.name}"
         if not is_plain:
-            return DataFile(label, member.size, _streamed(tar, member, label))
+            return DataFile(label, member.size, _streamed(tar, member, label), is_seekable=False)
         if member.offset_data + member.size > path.stat().st_size:
             raise InputError(f"checkpoint: {label} is truncated")
         return DataFile(label, member.size, _reader(path, member.offset_data, stack))

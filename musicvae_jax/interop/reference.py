@@ -9,15 +9,18 @@ Reference: magenta/models/music_vae, its graph's variable names; tf.train.AdamOp
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.interop.bundle_index import Entry
 from musicvae_jax.interop.task_inference import infer_task
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.models.registry import Params
@@ -42,9 +45,10 @@ class ReferenceCheckpoint(NamedTuple):
     Attributes:
       source: name of the file it was read from.
       config: the task's default configuration with the model's sizes and `init="reference"`.
-      params: parameters, float32 NumPy arrays.
+      params: parameters, float32 NumPy arrays or `Variable`s.
       step: `global_step`; 0 where the checkpoint has none.
       adam: the optimiser's state; None where it was not asked for or is not in the checkpoint.
+      is_seekable: whether variables may be read in any order, and from several threads.
     """
 
     source: str
@@ -52,51 +56,109 @@ class ReferenceCheckpoint(NamedTuple):
     params: Params
     step: int
     adam: Adam | None
+    is_seekable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
-class _Unread:
-    """A variable of which only name and shape are known; a leaf for JAX."""
+class Variable:
+    """A variable that is read when it is asked for; a leaf for JAX.
 
+    Attributes:
+      bundle: an open checkpoint.
+      name: its name there.
+      shape: its dimensions.
+    """
+
+    bundle: TensorBundle
     name: str
     shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of what is read."""
+        return np.dtype(np.float32)
+
+    @property
+    def entry(self) -> Entry:
+        """Where its bytes are."""
+        return self.bundle.entries[self.name]
+
+    def read(self) -> np.ndarray:
+        """Read it, and verify its checksum."""
+        return np.asarray(self.bundle.read(self.name), self.dtype)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Yield its bytes in parts, each overwritten by the next, and verify its checksum."""
+        if self.entry.dtype == self.dtype.name:
+            yield from self.bundle.pieces(self.name)
+        else:
+            yield np.ascontiguousarray(self.read()).reshape(-1).view(np.uint8)
 
 
 def read_checkpoint(
     path: str | os.PathLike[str], task: str | None = None, *, with_adam: bool = False
 ) -> ReferenceCheckpoint:
-    """Read a model from a checkpoint of the reference.
+    """Read a model from a checkpoint of the reference; arguments and errors as `open_checkpoint`.
+
+    Returns:
+      the model, its parameters and Adam's moments as float32 NumPy arrays.
+    """
+    with open_checkpoint(path, task, with_adam=with_adam) as found:
+        return read(found)
+
+
+def read(found: ReferenceCheckpoint) -> ReferenceCheckpoint:
+    """Read all variables of an open checkpoint, in the order of their bytes."""
+    trees = [found.params, *(found.adam or ())[:2]]
+    leaves: list[Variable] = jax.tree.leaves(trees)
+    leaves.sort(key=lambda leaf: (leaf.entry.shard, leaf.entry.offset))
+    arrays = {leaf.name: leaf.read() for leaf in leaves}
+    params, *moments = [jax.tree.map(lambda leaf: arrays[leaf.name], tree) for tree in trees]
+    adam = found.adam and Adam(moments[0], moments[1], found.adam.updates)
+    return found._replace(params=params, adam=adam)
+
+
+@contextlib.contextmanager
+def open_checkpoint(
+    path: str | os.PathLike[str], task: str | None = None, *, with_adam: bool = False
+) -> Iterator[ReferenceCheckpoint]:
+    """Open a checkpoint of the reference.
 
     Names and shapes are checked before any tensor is read.
 
     Args:
       path: a prefix, an index file, a folder (its newest checkpoint) or a tar file.
       task: name of the task; None infers it.
-      with_adam: also read the optimiser's state, if there is one.
+      with_adam: also find the optimiser's state, if there is one.
+
+    Yields:
+      the model; its parameters and Adam's moments are `Variable`s.
 
     Raises:
-      InputError: the checkpoint is damaged or not of a supported model, or names and shapes fit
-        several tasks and `task` is None.
+      InputError: the checkpoint cannot be read, is not of a supported model or of this task, or
+        fits several tasks and none was given.
     """
     with TensorBundle(path) as bundle:
-        unread = {name: _Unread(name, entry.shape) for name, entry in bundle.entries.items()}
+        unread = {name: Variable(bundle, name, e.shape) for name, e in bundle.entries.items()}
         try:
             task = task or infer_task(unread)
-            model, tree = params_from_variables(unread, task)
-            _check_types(bundle, tree)
+            model, params = params_from_variables(unread, task)
+            _check_types(bundle, params)
         except InputError as error:
             raise InputError(f"checkpoint: {bundle.name}: {error}") from error
         config = dataclasses.replace(get_task(task).config, model=model)
-        slots: tuple[str, ...] = ()
-        if with_adam and any(name.endswith(_SLOTS[0]) for name in unread):
-            slots = _SLOTS
-            _check_slots(bundle, tree)
-        step = _scalar(bundle, "global_step", 0)
-        params, *moments = _read_trees(bundle, tree, ("", *slots))
+        step = int(_scalar(bundle, "global_step", 0))
         adam = None
-        if moments:
-            adam = Adam(moments[0], moments[1], _updates(bundle, int(step)))
-        return ReferenceCheckpoint(bundle.name, config, params, int(step), adam)
+        if with_adam and any(name.endswith(_SLOTS[0]) for name in unread):
+            _check_slots(bundle, params)
+            moments = [
+                jax.tree.map(lambda leaf, slot=slot: unread[leaf.name + slot], params)
+                for slot in _SLOTS
+            ]
+            adam = Adam(moments[0], moments[1], _updates(bundle, step))
+        yield ReferenceCheckpoint(
+            bundle.name, config, params, step, adam, is_seekable=bundle.is_seekable
+        )
 
 
 def _check_types(bundle: TensorBundle, tree: Params) -> None:
@@ -117,18 +179,6 @@ def _check_slots(bundle: TensorBundle, tree: Params) -> None:
                     f"checkpoint: {bundle.name}: {leaf.name + slot} is missing or of another "
                     "shape or type, though other variables have it"
                 )
-
-
-def _read_trees(bundle: TensorBundle, tree: Params, suffixes: tuple[str, ...]) -> list[Params]:
-    """Read the variables with each suffix, in the order of their bytes (for compressed files)."""
-    names = [leaf.name + suffix for leaf in jax.tree.leaves(tree) for suffix in suffixes]
-    entries = bundle.entries
-    names.sort(key=lambda name: (entries[name].shard, entries[name].offset))
-    arrays = {name: np.asarray(bundle.read(name), np.float32) for name in names}
-    return [
-        jax.tree.map(lambda leaf, suffix=suffix: arrays[leaf.name + suffix], tree)
-        for suffix in suffixes
-    ]
 
 
 def _scalar(bundle: TensorBundle, name: str, default: float) -> float:

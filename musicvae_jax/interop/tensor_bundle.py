@@ -16,6 +16,8 @@ import contextlib
 import math
 import os
 import struct
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -108,15 +110,47 @@ class TensorBundle:
             whole[region] = self._read(name, self._slices[key])
         return whole
 
+    @property
+    def is_seekable(self) -> bool:
+        """Whether tensors may be read in any order, and from several threads, at no extra cost."""
+        return all(file.is_seekable for file in self._data)
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Yield the bytes of a tensor of numbers in parts, uint8, and verify its checksum.
+
+        Each part is overwritten by the next one. They are those of what `read` returns.
+
+        Raises:
+          InputError: as in `read`; a wrong checksum after the last part.
+        """
+        entry = self.entries[name]
+        if entry.slices or entry.dtype in ("string", "bfloat16") or sys.byteorder != "little":
+            yield np.ascontiguousarray(self.read(name)).reshape(-1).view(np.uint8)
+            return
+        crc = 0
+        buffer = aligned_empty(min(entry.size, _PIECE))
+        for start in range(0, entry.size, _PIECE):
+            piece = buffer[: entry.size - start]
+            crc = self._read_piece(entry, start, piece, crc)
+            yield piece
+        if masked(crc) != entry.crc:
+            raise self._wrong_checksum(name, entry)
+
+    def _read_piece(self, entry: Entry, start: int, piece: np.ndarray, crc: int) -> int:
+        """Fill an array with a tensor's bytes from `start` on, and return the checksum so far."""
+        self._data[entry.shard].read_into(entry.offset + start, piece)
+        return crc32c(piece, crc)
+
+    def _wrong_checksum(self, name: str, entry: Entry) -> InputError:
+        file = self._data[entry.shard].name
+        return InputError(f"checkpoint: {file}: the bytes of {name!r} have a wrong checksum")
+
     def _read(self, name: str, entry: Entry) -> np.ndarray:
         """Read one contiguous tensor."""
-        file = self._data[entry.shard]
         content = aligned_empty(entry.size)
         crc = 0
         for start in range(0, entry.size, _PIECE):
-            piece = content[start : start + _PIECE]
-            file.read_into(entry.offset + start, piece)
-            crc = crc32c(piece, crc)
+            crc = self._read_piece(entry, start, content[start : start + _PIECE], crc)
         if entry.dtype == "string" and entry.size:
             strings, crc = _strings(content.tobytes(), math.prod(entry.shape))
             if strings is not None and masked(crc) == entry.crc:
@@ -127,7 +161,7 @@ class TensorBundle:
                 return upper.view(np.float32).reshape(entry.shape)
             array = content.view(np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
             return array.astype(array.dtype.newbyteorder("="), copy=False)
-        raise InputError(f"checkpoint: {file.name}: the bytes of {name!r} have a wrong checksum")
+        raise self._wrong_checksum(name, entry)
 
     def _check_place(self, key: bytes, entry: Entry) -> None:
         """Check that an entry's bytes exist and are as many as its shape says."""

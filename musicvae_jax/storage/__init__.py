@@ -1,1 +1,1 @@
-"""Run folders and checkpoints on disk. Orbax is used only in `checkpoints`."""
+"""Run folders and checkpoints on disk."""

@@ -29,8 +29,10 @@ from musicvae_jax.config import Config, InputError, config_from_json
 from musicvae_jax.devices import processes
 from musicvae_jax.storage import checksums, run_folder
 from musicvae_jax.storage.full_disk import DiskFullError, buffered_stderr, is_disk_full
+from musicvae_jax.storage.staging import ITEMS, Staging
 
 Tree = Any
+_Path = str | pathlib.Path
 FOLDER = run_folder.CHECKPOINTS
 # Folder for the damaged checkpoints that training skips.
 ASIDE = "damaged_checkpoints"
@@ -42,11 +44,13 @@ _UNFINISHED = "*.orbax-checkpoint-tmp*"
 class Checkpoints:
     """The checkpoints of one run folder; call `close`, or use a `with` statement.
 
+    With `create`, it may be written to; with `staging`, all arrays to save were staged there.
+
     Attributes:
       run_dir: absolute path of the run folder.
     """
 
-    def __init__(self, run_dir: str | pathlib.Path, *, create: bool = False) -> None:
+    def __init__(self, run_dir: _Path, *, create: bool = False, staging: Staging | None = None):
         self.run_dir = pathlib.Path(run_dir).resolve()
         folder = self.run_dir / FOLDER
         if not create and not folder.is_dir():
@@ -67,10 +71,10 @@ class Checkpoints:
         # Compressing would save 6% of the disk, double the time, and need as much memory again.
         self._trees = ocp.PyTreeCheckpointHandler(use_compression=False)
         handlers: dict[str, ocp.CheckpointHandler] = {
-            "params": self._trees,
-            "state": self._trees,
+            **(staging.handlers() if staging else dict.fromkeys(ITEMS, self._trees)),
             "config": ocp.JsonCheckpointHandler(),
         }
+        self._digests = staging.digests if staging else {}
         self._manager = ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
     def __enter__(self) -> Checkpoints:
@@ -183,7 +187,7 @@ class Checkpoints:
 
         Args:
           step: number of optimiser steps done; nothing happens if this step is already saved.
-          params: model parameters, JAX or NumPy arrays.
+          params: model parameters: JAX, NumPy or staged arrays.
           state: the rest of the training state, any tree of such arrays.
           config: the run's configuration.
           validation_loss: nats per example; infinite for a step that was not validated, which is
@@ -207,7 +211,7 @@ class Checkpoints:
             try:
                 self._manager.save(step, args=items, force=True)
                 if processes.is_first():
-                    checksums.write(self._folder(step))
+                    checksums.write(self._folder(step), self._digests)
             except (OSError, ValueError, RuntimeError) as error:
                 if not is_disk_full(error):
                     raise

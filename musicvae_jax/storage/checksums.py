@@ -9,13 +9,22 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 
 CHECKSUMS = "checksums.json"
 
 
-def write(folder: pathlib.Path) -> None:
-    """Write the checksums of all files below a folder atomically."""
-    digests = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
+def write(folder: pathlib.Path, known: Mapping[str, str] | None = None) -> None:
+    """Write the checksums of all files below a folder atomically.
+
+    Args:
+      folder: where the files are.
+      known: file, relative to the folder, to its SHA-256 as it was computed while the file was
+        written; these files are not read.
+    """
+    digests = {str(path.relative_to(folder)): "" for path in _files(folder)}
+    for name in digests:
+        digests[name] = (known or {}).get(name) or _digest(folder / name)
     partial = folder / (CHECKSUMS + ".partial")
     with partial.open("w", encoding="utf-8") as stream:
         json.dump({"sha256": digests}, stream, indent=1)

@@ -76,7 +76,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "musicvae_jax.training.step",
         "musicvae_jax.training.optimiser",
     ),
-    "orbax": ("musicvae_jax.storage.checkpoints",),
+    "orbax": ("musicvae_jax.storage",),
     "safetensors": ("musicvae_jax.interop",),
     "optax": ("musicvae_jax.training.step", "musicvae_jax.training.optimiser"),
     "note_seq": ("data_pipeline",),
@@ -334,7 +334,7 @@ def test_folders_are_surveyable(folder: pathlib.Path) -> None:
         (
             "musicvae_jax.latent.musicvae",
             "from orbax import checkpoint",
-            "only musicvae_jax.storage.checkpoints",
+            "only musicvae_jax.storage may",
         ),
         ("musicvae_jax.config", "import numpy", "is pure Python"),
         ("musicvae_jax.config", "from musicvae_jax import tasks", "nothing of ours"),

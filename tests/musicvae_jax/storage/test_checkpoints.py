@@ -237,7 +237,7 @@ def test_a_full_disk_keeps_what_was_saved(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def full(folder: pathlib.Path) -> None:
+    def full(folder: pathlib.Path, known: dict[str, str]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
     with Checkpoints(tmp_path, create=True) as saved:
