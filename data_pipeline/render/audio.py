@@ -166,14 +166,20 @@ def check_soundfont_file(soundfont: str | os.PathLike[str]) -> None:
     """Check that a file is a SoundFont.
 
     Raises:
-      InputError: it does not exist or is not a SoundFont.
+      InputError: it does not exist, is not a SoundFont, or its end is missing.
     """
     if not pathlib.Path(soundfont).is_file():
         raise InputError(f"soundfont: there is no file {os.fspath(soundfont)}")
     with open(soundfont, "rb") as stream:
         head = stream.read(12)
+        size = stream.seek(0, os.SEEK_END)
     if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):  # FluidSynth would play silence
         raise InputError(f"soundfont: {os.fspath(soundfont)} is not a SoundFont (.sf2, .sf3)")
+    expected = int.from_bytes(head[4:8], "little") + 8
+    if size < expected:
+        raise InputError(
+            f"soundfont: {os.fspath(soundfont)} is damaged: it has {size} bytes of {expected}"
+        )
 
 
 def play_soundfont(midi: bytes, soundfont: str | os.PathLike[str]) -> np.ndarray:

@@ -149,7 +149,7 @@ class App {
     this.restart = play;
     this.store.update({now: piece}, {group, remember});
     this.restart = false;
-    if (play) this.player.start();
+    if (play) this.play();
   }
 
   update(state = this.state, before = null) {
@@ -212,9 +212,19 @@ class App {
     this.store.update({view, shape: {...shape, row}}, {remember: false});
   }
 
+  // Plays the current piece. A SoundFont is loaded at the first time, which may take seconds.
+  play() {
+    return this.act(async () => {
+      const isLoading = this.player.soundfont && !this.player.context;
+      if (isLoading) this.say('Loading the SoundFont …');
+      await this.player.start();
+      if (isLoading) this.say('');
+    });
+  }
+
   togglePlay() {
     if (this.player.isPlaying) this.player.stop();
-    else this.act(() => this.player.start());
+    else this.play();
   }
 
   #key(event) {

@@ -27,7 +27,9 @@ export function createNow(app, element) {
   }, {icon: 'score', 'aria-expanded': 'false'});
   const midi = button('MIDI', () => save('midi', 'mid'), {icon: 'save', id: 'save-midi', draggable: 'true',
     title: 'Save as MIDI, or drag this button to your music program'});
-  const wav = button('WAV', () => save('wav', 'wav'), {icon: 'save', title: 'Save the sound'});
+  // The server makes the WAV file, and has no player of SoundFonts.
+  const wav = button(app.player.soundfont ? 'WAV (built-in sound)' : 'WAV', () => save('wav', 'wav'),
+    {icon: 'save', title: 'Save the sound of the built-in synthesiser'});
   const shape = button('Shape', () => {
     app.store.update(({shape: old}) => ({view: 'shape', shape: {...old, row: own(), amounts: {}, similar: 0}}));
   }, {icon: 'sliders', title: 'Change this piece with sliders'});

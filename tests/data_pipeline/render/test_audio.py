@@ -12,6 +12,7 @@ from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
 from tests.support.example_rows import EXAMPLES, MELODY_ROW
 from tests.support.note_lists import row
+from tests.support.tiny_soundfont import tiny_soundfont
 
 A4 = 69 - 21 + 2
 
@@ -105,7 +106,10 @@ def test_unplayable_input_is_refused(
     (tmp_path / "a.sf2").write_bytes(b"RIFF....WAVE")
     with pytest.raises(InputError, match=r"soundfont: .*a\.sf2 is not a SoundFont"):
         files.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
-    (tmp_path / "a.sf2").write_bytes(b"RIFF....sfbk")
+    (tmp_path / "a.sf2").write_bytes(tiny_soundfont()[:-1])
+    with pytest.raises(InputError, match=r"soundfont: .*a\.sf2 is damaged: it has \d+ bytes of"):
+        files.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")
+    (tmp_path / "a.sf2").write_bytes(b"RIFF\4\0\0\0sfbk")
     monkeypatch.setitem(sys.modules, "fluidsynth", None)
     with pytest.raises(InputError, match=r"pip install 'musicvae-jax\[sound\]'"):
         files.write_wav(tmp_path / "a.wav", MELODY_ROW, "mel_2bar", soundfont=tmp_path / "a.sf2")

@@ -179,5 +179,17 @@ def test_a_soundfont_is_heard_while_playing_and_not_after(
         wait(page, "studio.app.player.position?.step > 1")
         page.locator("#play").click()
         wait(page, f"({LEVEL})() === 0")
+        expect(page.get_by_role("button", name="WAV (built-in sound)")).to_be_visible()
         assert f"{address}soundfont" in requested
         assert not [url for url in requested if "tinysynth" in url]
+
+
+def test_a_damaged_soundfont_gives_its_reason(browser: Browser, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "damaged.sf2").write_bytes(tiny_soundfont()[:12] + bytes(700))
+    with (
+        serve(("mel_2bar",), tmp_path / "damaged.sf2") as address,
+        watched_page(browser, address) as (page, _),
+    ):
+        page.locator("#play").click()
+        expect(page.get_by_role("alert")).to_contain_text("The SoundFont cannot be played")
+        expect(page.locator("#play")).to_contain_text("Play")

@@ -12,6 +12,9 @@ const FEWEST_POINTS = 3;
 const NEAR_PX = 14;
 const MARGIN_PX = 20;
 const MOST_SAVED = 128;
+// The same lightness for all colours, so that they are as clear on a light page as on a dark one.
+const LIGHTNESS = '62% 0.16';
+const [LOW_HUE, HIGH_HUE] = [265, 55];
 const KNOWN_FILE = /\.(mid|midi|kar|musicxml|xml|mxl|abc)$/i;
 
 export function createMap(app) {
@@ -21,6 +24,7 @@ export function createMap(app) {
   const progress = h('progress', {max: 1, value: 0, 'aria-label': 'Reading the files'});
   const stop = button('Stop reading', () => { isStopped = true; }, {icon: 'stop', hidden: true});
   const colour = h('select', {onchange: draw});
+  const scale = h('small', {class: 'scale', vars: {'--low': `oklch(${LIGHTNESS} ${LOW_HUE})`, '--high': `oklch(${LIGHTNESS} ${HIGH_HUE})`}}, h('i'));
   const hover = h('input', {type: 'checkbox', checked: true});
   const count = h('p', {class: 'hint'});
   const dropped = h('details', {hidden: true});
@@ -30,7 +34,7 @@ export function createMap(app) {
   const empty = h('div', {class: 'invitation'}, h('p', {text: 'Drop MIDI files or a folder here. Every window of your music becomes a point; what is alike lies together.'}),
     h('div', {class: 'group'}, button('Choose files', () => choose(false), {icon: 'file'}), button('Choose a folder', () => choose(true), {icon: 'file'})));
   const board = h('div', {class: 'map-board', hidden: true}, canvas, live);
-  const tools = h('div', {class: 'row tools', hidden: true}, field('Colour', colour),
+  const tools = h('div', {class: 'row tools', hidden: true}, field('Colour', colour), scale,
     h('label', {class: 'field check'}, hover, h('span', {text: 'Play on hover'})), zip,
     button('Other files', () => choose(false), {icon: 'file'}), button('Other folder', () => choose(true), {icon: 'file'}));
   const reading = h('div', {class: 'group', hidden: true}, progress, stop);
@@ -42,6 +46,8 @@ export function createMap(app) {
 
   acceptDrops(element, load);
   new ResizeObserver(draw).observe(board);
+  new MutationObserver(draw).observe(document.documentElement, {attributes: true});
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
   canvas.addEventListener('pointermove', (event) => point(nearest(event), hover.checked && app.player.isPlaying));
   canvas.addEventListener('click', (event) => take(nearest(event), event.shiftKey));
   canvas.addEventListener('keydown', key);
@@ -164,7 +170,7 @@ export function createMap(app) {
       else to = middle;
     }
     const share = from / (known.length - 1);
-    return `hsl(${225 - 195 * share} 75% 52%)`;
+    return `oklch(${LIGHTNESS} ${LOW_HUE + (HIGH_HUE - LOW_HUE) * share})`;
   }
 
   function nearest({offsetX, offsetY}) {

@@ -106,7 +106,7 @@ export function createPalette(app) {
     app.restart = true;
     store.update({path, now});
     app.restart = false;
-    app.act(() => app.player.start());
+    app.play();
   }
 
   function cellAt(event) {
@@ -156,7 +156,7 @@ export function createPalette(app) {
       buttons[next[0]]?.[next[1]]?.focus();
     } else if (event.key === 'Enter' && isDrawing) {
       store.update(({path}) => ({path: [...path, [row, column]]}));
-    } else if (event.key === 'Enter') app.act(() => app.player.start());
+    } else if (event.key === 'Enter') app.play();
     else return;
     event.preventDefault();
   }
