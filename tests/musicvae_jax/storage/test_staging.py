@@ -93,7 +93,12 @@ def test_the_digests_are_those_of_the_files(
 ) -> None:
     read: list[pathlib.Path] = []
     digest = checksums._digest
-    monkeypatch.setattr(checksums, "_digest", lambda path: [read.append(path), digest(path)][1])
+
+    def watched(path: pathlib.Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(checksums, "_digest", watched)
     folder = _save_staged(tmp_path)
     arrays = {path for path in folder.rglob("*") if path.name.replace(".", "").strip("0") == ""}
     assert len(arrays) == 6
