@@ -52,7 +52,7 @@ from data_pipeline.selection.splits import (
     split_of,
 )
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import TASKS, get_task
+from musicvae_jax.tasks import ROLL_TASKS, TASKS, get_task
 
 # Task -> the training preset that two CPU cores train in minutes.
 QUICK_PRESETS = {"mel_2bar": "demo"}
@@ -195,7 +195,7 @@ def _splits(found: Gathering, options: Options) -> dict[str, dict[str, int]]:
     # Of all tasks, so that a file's split does not depend on which ones are wanted.
     of_tasks = [
         {unit.md5 for unit in found.units if unit.md5 and name in unit.tasks_with_rows}
-        for name in TASKS
+        for name in (*TASKS, *(set(options.tasks) & set(ROLL_TASKS)))
     ]
     return {
         BY_SONG: found.songs.splits(percentages, seed, pinned, of_tasks),

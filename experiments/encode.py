@@ -133,7 +133,7 @@ def run(options: Options) -> str:
       InputError: there is no such model or input, they do not fit, or the output is something else.
       SystemExit: a signal stopped it; the exit code is that of a shell.
     """
-    vae = open_model(options)
+    vae = open_model(options, "note starts")
     corpus = open_corpus(
         options.inputs, options.split, options.meter, vae.task, options.allow_changed_data
     )

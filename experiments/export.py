@@ -173,7 +173,7 @@ def export(options: Options) -> pathlib.Path:
         exists.
     """
     path = _output(options)
-    vae = open_model(options)
+    vae = open_model(options, "note starts")
     name = vae.config.model.architecture
     if options.format in _OF_MAGENTA and not find_architecture(name).in_magenta:
         raise InputError(f"format: Magenta has no {name} models; use safetensors or jax")

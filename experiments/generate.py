@@ -24,7 +24,8 @@ folders of them, rows of a token store, --input=data/mel_2bar:test:17, or rows d
 --data_dir=data/mel_2bar. The command prints which part of a file it used. A beginning to continue
 can be written as text, --notes="60 _ 62 _ 64 65 67 69" or, for drums, --notes="K . H . SH . H .".
 A forecaster has the modes continue and sample. A model of sound has sample, reconstruct,
-interpolate, grid and similar; it reads sound files and writes WAV files and waveforms.
+interpolate, grid and similar; it reads sound files and writes WAV files and waveforms. A model of
+piano rolls has the same modes; see --threshold, --melody and --note_length.
 
 The command writes to --output: a file per row and --format, one of up to 64 samples together, a
 picture of all rows, and an .npz with tokens and z. The same seed gives the same bytes.
@@ -49,7 +50,7 @@ from experiments.cli.run_options import (
     open_forecaster,
     open_model,
 )
-from experiments.generation import forecasts
+from experiments.generation import forecasts, piano_rolls
 from experiments.generation.files import earlier_files, write
 from experiments.generation.inputs import read_inputs
 from experiments.generation.modes import make
@@ -59,7 +60,7 @@ from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster
-from musicvae_jax.tasks import SoundTask, Task, get_task
+from musicvae_jax.tasks import RollTask, SoundTask, Task, get_task
 
 
 def read_vector(options: Options, vae: MusicVAE) -> np.ndarray | None:
@@ -101,9 +102,11 @@ def generate(options: Options) -> list[pathlib.Path]:
 
 def _decode(options: Options) -> list[pathlib.Path]:
     """Generate with a VAE."""
-    vae = open_model(options, may_be_of_sound=True)
+    vae = open_model(options, "sound", "note starts")
     if isinstance(vae.task, SoundTask):
         generated.check_options(options)
+    piano_rolls.check_options(options, vae.task)
+    vae = piano_rolls.with_threshold(vae, options.threshold)
     vector = read_vector(options, vae)
     source = ""
     if options.draws_from_prior:
@@ -112,6 +115,8 @@ def _decode(options: Options) -> list[pathlib.Path]:
     options, rows = _inputs(options, vae.task)
     _say_what(options, vae.task, f"step {vae.step}{source}")
     made = make(vae, options, rows, vector)
+    if isinstance(vae.task, RollTask) and options.melody:
+        made = piano_rolls.melodies(made, vae.task)
     if isinstance(vae.task, SoundTask):
         return generated.write(made, vae.task, options)
     return write(made, vae.task, options)
@@ -121,6 +126,7 @@ def _forecast(options: Options, trained: Trained, model: Forecaster) -> list[pat
     """Generate with a forecaster."""
     task = get_task(trained.config.task)
     forecasts.check_options(options, trained.config.model.architecture)
+    piano_rolls.check_options(options, task)
     options, rows = _inputs(options, task)
     _say_what(options, task, f"step {trained.step}")
     return write(forecasts.make(trained, model, options, rows), task, options)

@@ -309,6 +309,7 @@ class RunConfig:
         (gradient zeroed or not finite); 0: never.
       model_parallel: devices that share one copy of the model, each with part of the columns of
         every kernel. It must divide the number of devices.
+      threshold: probability from which on a cell of a piano roll is a note start in decoding.
       param_sharding: "replicated" (each device has all parameters and moments) or "fsdp" (they
         are split over the devices, which saves memory).
     """
@@ -328,6 +329,7 @@ class RunConfig:
     stop_min_delta: float = 0.0
     stop_after_skipped: int = 100
     model_parallel: int = 1
+    threshold: float = 0.5
     param_sharding: str = "replicated"
 
     def __post_init__(self) -> None:
@@ -344,6 +346,8 @@ class RunConfig:
             "stop_after_skipped",
         ):
             _require_number(name, getattr(self, name), 0, 1e30, "0 or more")
+        ok = 0.0 < self.threshold < 1.0
+        _require(ok, "threshold", self.threshold, "above 0 and below 1")
         _require_choice("stop_metric", self.stop_metric, VALIDATION_METRICS)
         _require_choice("data_placement", self.data_placement, DATA_PLACEMENTS)
         _require_choice("param_sharding", self.param_sharding, PARAM_SHARDINGS)

@@ -22,7 +22,7 @@ from musicvae_jax import data, metrics, objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices import sharding
 from musicvae_jax.models.registry import Forecaster, Model, build_model
-from musicvae_jax.tasks import STEPS_PER_BAR, Task, get_task
+from musicvae_jax.tasks import STEPS_PER_BAR, RollTask, Task, get_task
 
 Tree = Any
 Sums = dict[str, np.ndarray]
@@ -150,6 +150,8 @@ class Evaluator:
         self._config, self._rows, self._draws = config, rows, draws
         task, model = get_task(config.task), build_model(config)
         fewest = int(isinstance(model, Forecaster))
+        if seed_bars and isinstance(task, RollTask):
+            raise InputError("seed_bars: rows of piano rolls are scored as a whole; leave it out")
         self._seed_bars = fewest if seed_bars is None else seed_bars
         if not fewest <= self._seed_bars < task.num_bars:
             raise InputError(
@@ -158,8 +160,7 @@ class Evaluator:
             )
         self._has_latent_space = not isinstance(model, Forecaster)
         self._scorer = _Scorer(model, config, rows, seed, self._seed_bars)
-        histogram = metrics.token_histogram(rows, task)
-        self._baselines = _figures(metrics.baselines(histogram, task), task)
+        self._baselines = _baselines(rows, task)
 
     def __call__(self, params: Tree, track: Track = _untracked) -> Evaluation:
         """Score every row with these parameters."""
@@ -170,7 +171,7 @@ class Evaluator:
         values = [_figures(metrics.scores(_pooled(sums)), task) for sums in by_draw]
         mean, error = _mean_and_error(values)
         examples = float(forced["examples"])
-        steps = examples * task.num_steps
+        steps = examples * task.num_bars * task.steps_per_bar
         kl, cost = float(forced.get("kl_nats", 0.0)) / examples, forced["cost"]
         has_z = self._has_latent_space
         return Evaluation(
@@ -188,6 +189,15 @@ class Evaluator:
             active_units=moments.active_units() if has_z else None,
             z_size=self._config.model.z_size if has_z else None,
         )
+
+
+def _baselines(rows: np.ndarray, task: Task) -> Figures:
+    """Score predictions from token frequencies; undefined for piano rolls."""
+    if isinstance(task, RollTask):
+        none = [np.zeros(1, np.int64)]
+        unknown = metrics.baselines(none, task)
+        return {name: _by_track(np.full_like(v, np.nan), task) for name, v in unknown.items()}
+    return _figures(metrics.baselines(metrics.token_histogram(rows, task), task), task)
 
 
 class _Scorer:
@@ -275,7 +285,7 @@ def _teacher_forced(
         values["examples"] = mask.astype(jnp.float32)
         return metrics.masked_sums(values, mask), jnp.zeros((len(tokens), 0))
     posterior = model.encode(params, tokens)
-    predicted = metrics.best_tokens(model.logits(params, posterior.mu, tokens))
+    predicted = model.best(model.logits(params, posterior.mu, tokens))
     noise = _row_noise(_row_keys(key, indices), posterior.mu.shape[1])
     z = posterior.mu + posterior.sigma * noise
     drawn_logits = model.logits(params, z, tokens)

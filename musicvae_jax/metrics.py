@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.models import draws
-from musicvae_jax.tasks import NO_EVENT, Task, Track
+from musicvae_jax.models.dense import rolls
+from musicvae_jax.tasks import NO_EVENT, RollTask, Task, Track
 
 Counts = dict[str, jax.Array]
 
@@ -33,7 +34,7 @@ def starts_note(tokens: jax.Array, task: Task) -> jax.Array:
 
 def best_tokens(logits: Sequence[jax.Array]) -> jax.Array:
     """Return the most likely token of each step: K arrays [B, T, V_k] -> int32 [B, T, K]."""
-    return jnp.stack(draws.best(tuple(logits)), axis=-1)
+    return draws.best_tokens(logits)
 
 
 def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Counts:
@@ -41,7 +42,7 @@ def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Co
 
     A melody note is identified by its onset step and pitch, a drum note by its step and drum class;
     a drum token has up to nine notes. A true note is found if the prediction has the same note at
-    the same step.
+    the same step. Of piano rolls only note starts count, those of either row (`_roll_counts`).
 
     Args:
       predicted: predicted tokens, integer [B, T] or [B, T, K].
@@ -52,6 +53,8 @@ def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Co
       float32 [B, K] each: "steps", "correct"; "onsets" and "onsets_correct", the true onset steps
       and those predicted exactly; "true_notes", "predicted_notes", "found_notes".
     """
+    if isinstance(task, RollTask):
+        return _roll_counts(predicted, tokens, task)
     truth, guess = track_columns(tokens), track_columns(predicted)
     onset = starts_note(truth, task)
     correct = guess == truth
@@ -65,6 +68,26 @@ def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Co
         "onsets_correct": _over_steps(onset & correct),
         **{name: jnp.stack([track[name] for track in notes], axis=1) for name in notes[0]},
     }
+
+
+def _roll_counts(predicted: jax.Array, rows: jax.Array, task: RollTask) -> Counts:
+    """Count the note starts of piano rolls.
+
+    "steps" are the cells with a note start in either row, so that accuracy is found / (true +
+    predicted - found): of all cells it would be 0.99 for silence.
+    """
+    found = rolls.counts(predicted, rows, task)
+    steps = found["true"] + found["predicted"] - found["found"]
+    values = {
+        "steps": steps,
+        "correct": found["found"],
+        "onsets": found["true"],
+        "onsets_correct": found["found"],
+        "true_notes": found["true"],
+        "predicted_notes": found["predicted"],
+        "found_notes": found["found"],
+    }
+    return {name: value[:, None] for name, value in values.items()}
 
 
 def _over_steps(values: jax.Array) -> jax.Array:

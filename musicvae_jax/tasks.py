@@ -17,6 +17,10 @@ STEPS_PER_QUARTER = 4
 STEPS_PER_BAR = 16
 
 NO_EVENT = 0
+ROLL_TICKS = 96  # of a bar of a piano roll, whatever its meter
+ROLL_PITCHES = 96
+LOWEST_ROLL_PITCH = 12
+ROLL_SKIP = 2**16 - 1  # entry of a row that advances by ROLL_SKIP - 1 cells without a note start
 NOTE_OFF = 1
 FIRST_NOTE_ON = 2
 MIN_PITCH = 21  # MIDI pitch of token FIRST_NOTE_ON
@@ -57,6 +61,8 @@ class Kind:
 KINDS = {
     "melody": Kind(num_classes=MELODY_CLASSES, first_onset=FIRST_NOTE_ON, is_pitched=True),
     "drums": Kind(num_classes=DRUM_CLASSES, first_onset=NO_EVENT + 1, is_pitched=False),
+    # Not pitched: a value is a distance between cells, see `RollTask`.
+    "piano roll": Kind(num_classes=ROLL_SKIP + 1, first_onset=NO_EVENT + 1, is_pitched=False),
 }
 
 
@@ -112,6 +118,12 @@ class Task:
     tracks: tuple[Track, ...]
     num_bars: int
     config: Config
+    content = "tokens"  # what rows hold; `models/registry.py` lists what an architecture reads
+
+    @property
+    def steps_per_bar(self) -> int:
+        """Divisions of a bar in which notes start."""
+        return STEPS_PER_BAR
 
     @property
     def num_steps(self) -> int:
@@ -145,6 +157,7 @@ class SoundTask(Task):
 
     sample_rate: int
     seconds: int
+    content = "sound"
 
     @property
     def num_steps(self) -> int:
@@ -160,6 +173,49 @@ class SoundTask(Task):
     def token_dtype(self) -> str:
         """Name of the NumPy type of a sample."""
         return "int16"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RollTask(Task):
+    """Piano rolls: bars of 96 ticks x 96 pitches, of which a row lists the note starts.
+
+    Several notes start at once and most ticks have none, so a row of one token a step does not fit:
+    dense, it has 147,456 cells. A row is therefore a list: cells are numbered tick by tick, lowest
+    pitch first, and each entry is the distance from the note start before it (the first: from the
+    cell before the row). 0 ends the list; `ROLL_SKIP` advances by `ROLL_SKIP - 1` cells without a
+    note start. Models make rows dense on the device.
+
+    Attributes:
+      num_entries: length of a row; a row holds nearly as many note starts.
+    """
+
+    num_entries: int = 960
+    content = "note starts"
+
+    @property
+    def steps_per_bar(self) -> int:
+        """Ticks of a bar."""
+        return ROLL_TICKS
+
+    @property
+    def num_ticks(self) -> int:
+        """Ticks of a row."""
+        return self.num_bars * ROLL_TICKS
+
+    @property
+    def num_cells(self) -> int:
+        """Cells of a row."""
+        return self.num_ticks * ROLL_PITCHES
+
+    @property
+    def most_starts(self) -> int:
+        """Most note starts that every row can hold, wherever they are."""
+        return self.num_entries - self.num_cells // (ROLL_SKIP - 1)
+
+    @property
+    def num_steps(self) -> int:
+        """T, entries of a row."""
+        return self.num_entries
 
 
 def _melody(name: str = "melody", programs: range | None = None) -> Track:
@@ -223,6 +279,32 @@ TASKS: dict[str, Task] = {
 }
 
 
+def _piano_roll() -> RollTask:
+    """Return the task of 16-bar piano rolls, with the sizes of a Matura thesis of 2020."""
+    name = "pianoroll_16bar"
+    model = ModelConfig(
+        architecture="stacked_vae",
+        z_size=120,
+        bar_sizes=(2000, 200),
+        encoder_sizes=(1600,),
+        decoder_sizes=(1600,),
+    )
+    # The likelihood of many cells has large gradients at first; Adam's steps do not depend on it.
+    train = TrainConfig(
+        batch_size=64,
+        grad_norm_clip_to_zero=1e6,
+        beta=1.0,
+        beta_schedule="constant",
+    )
+    config = Config(task=name, model=model, train=train, run=RunConfig())
+    config = config.replace(**{**RECIPES["default"], "learning_rate": 1e-3})
+    tracks = (Track(name="notes", kind="piano roll"),)
+    return RollTask(name=name, tracks=tracks, num_bars=16, config=config)
+
+
+# Tasks whose rows are not tokens of 16 steps a bar; `TASKS` are those that are.
+ROLL_TASKS: dict[str, RollTask] = {task.name: task for task in (_piano_roll(),)}
+
 _SOUND_NAME = re.compile(r"sound_([1-9]\d{0,5})hz_([1-9]\d{0,3})s")
 
 
@@ -257,7 +339,7 @@ def sound_task(sample_rate: int, seconds: int) -> SoundTask:
 
 
 def get_task(name: str) -> Task:
-    """Look up a task: one of `TASKS`, or one of sound, such as sound_3000hz_30s.
+    """Look up a task: of `TASKS` or `ROLL_TASKS`, or of sound, such as sound_3000hz_30s.
 
     Raises:
       InputError: no task has this name.
@@ -265,6 +347,7 @@ def get_task(name: str) -> Task:
     sound = _SOUND_NAME.fullmatch(name)
     if sound:
         return sound_task(int(sound[1]), int(sound[2]))
-    if name not in TASKS:
-        raise InputError(f"task: {name!r} is not one of {', '.join(TASKS)}")
-    return TASKS[name]
+    tasks = TASKS | ROLL_TASKS
+    if name not in tasks:
+        raise InputError(f"task: {name!r} is not one of {', '.join(tasks)}")
+    return tasks[name]

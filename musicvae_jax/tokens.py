@@ -2,7 +2,8 @@
 
 A melody token is 0 (no event), 1 (note off) or 2 + (pitch - 21) (note on); a note lasts to the
 next note, the next note off or the end of its row. A drum token is the sum of 2**class over the
-classes hit in that step.
+classes hit in that step. An entry of a piano roll is the distance from the note start before it
+(`tasks.RollTask`).
 
 N counts rows, T steps, K tracks, M notes.
 """
@@ -19,6 +20,9 @@ from musicvae_jax.tasks import (
     MIN_PITCH,
     NO_EVENT,
     NUM_DRUM_CLASSES,
+    ROLL_PITCHES,
+    ROLL_SKIP,
+    RollTask,
     SoundTask,
     Task,
     Track,
@@ -67,7 +71,57 @@ def check_row(row: np.ndarray, task: Task) -> np.ndarray:
                 f"row: {track.name} tokens of {task.name} go from 0 to {track.num_classes - 1}, "
                 f"this row has {column.min()}..{column.max()}"
             )
+    if isinstance(task, RollTask):
+        end = int(_advance(row).sum())
+        if end > task.num_cells:
+            raise InputError(
+                f"row: it ends at cell {end} of {task.num_cells}, {task.name} has none"
+            )
     return row
+
+
+def _advance(entries: np.ndarray) -> np.ndarray:
+    """Return the cells by which each entry of piano rolls advances, int64."""
+    return np.minimum(entries.astype(np.int64), ROLL_SKIP - 1)
+
+
+def roll_starts(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Read the note starts of piano rolls [N, T]: row and cell of each, int64 [M], in order."""
+    cells = np.cumsum(_advance(rows), axis=1) - 1
+    index, place = np.nonzero((rows > 0) & (rows < ROLL_SKIP))
+    return index, cells[index, place]
+
+
+def roll_row(cells: np.ndarray, task: RollTask) -> np.ndarray:
+    """Write note starts as a row, uint16 [T]; the inverse of `roll_starts`.
+
+    Args:
+      cells: int [M], any order; equal ones are one note start.
+      task: their task.
+
+    Raises:
+      InputError: there are more than a row can hold.
+    """
+    gaps = np.diff(np.unique(cells), prepend=-1)
+    skips = (gaps - 1) // (ROLL_SKIP - 1)
+    places = np.arange(len(gaps)) + np.cumsum(skips)
+    length = len(gaps) + int(skips.sum())
+    if length > task.num_entries:
+        raise InputError(f"row: {len(gaps)} note starts, {task.name} holds {task.most_starts}")
+    row = np.zeros(task.num_entries, np.uint16)
+    row[:length] = ROLL_SKIP
+    row[places] = gaps - skips * (ROLL_SKIP - 1)
+    return row
+
+
+def roll_bits(rows: np.ndarray, task: RollTask) -> np.ndarray:
+    """Write piano rolls [N, T] as bits: uint64 [N, ticks, 2], the pitches of each tick."""
+    index, cells = roll_starts(rows)
+    ticks, pitches = np.divmod(cells, ROLL_PITCHES)
+    bits = np.zeros((len(rows), task.num_ticks, 2), np.uint64)
+    word, bit = np.divmod(pitches, 64)
+    np.bitwise_or.at(bits, (index, ticks, word), np.uint64(1) << bit.astype(np.uint64))
+    return bits
 
 
 def pitches(tokens: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from data_pipeline.codecs import drums, melody, trio
+from data_pipeline.codecs import drums, melody, piano_roll, trio
 from data_pipeline.codecs.windows import Encoded
 from data_pipeline.reading.segments import Segment
 from musicvae_jax.config import InputError
@@ -53,7 +53,7 @@ class Codec(Protocol):
         """Return the names of the lines to label from low to high."""
 
 
-CODECS: dict[str, Codec] = {"melody": melody, "drums": drums}
+CODECS: dict[str, Codec] = {"melody": melody, "drums": drums, "piano roll": piano_roll}
 
 
 def encode(segment: Segment, task: Task) -> Encoded | str:

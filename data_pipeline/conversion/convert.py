@@ -10,7 +10,7 @@ import numpy as np
 from data_pipeline.extraction import engines
 from data_pipeline.reading.notes import ReadError
 from data_pipeline.selection.songs import song_hashes
-from musicvae_jax.tasks import TASKS
+from musicvae_jax.tasks import ROLL_TASKS, TASKS
 
 SONGS = "songs"  # beside tasks as a kind of row
 
@@ -69,12 +69,14 @@ class Converted:
 
 def convert(job: Job) -> Converted:
     """Read a unit once and extract the rows of all its tasks."""
+    rolls = [task for task in job.tasks if task in ROLL_TASKS]
+    names = (*TASKS, *rolls)
     try:
-        # All tasks, whichever are wanted: they decide together which files are one song.
+        # All tasks of tokens, whichever are wanted: they decide together which files are one song.
         found = engines.extract_file(
             job.name,
             job.data,
-            tuple(TASKS),
+            names,
             meter=job.meter,
             engine=job.engine,
             programs=job.programs,
@@ -86,7 +88,7 @@ def convert(job: Job) -> Converted:
             reason=error.reason, detail=error.detail, engine=engine, fast_refusal=refusal
         )
     parts = found.parts
-    rows = {task: np.concatenate([part[task].rows for part in parts]) for task in TASKS}
+    rows = {task: np.concatenate([part[task].rows for part in parts]) for task in names}
     why_empty = {task: str(parts[0][task].why_empty) for task in job.tasks if not len(rows[task])}
     dropped: dict[str, dict[str, int]] = {task: {} for task in job.tasks}
     for part in parts:
@@ -95,7 +97,7 @@ def convert(job: Job) -> Converted:
                 counts[reason] = counts.get(reason, 0) + count
     return Converted(
         rows={task: rows[task] for task in job.tasks} | {SONGS: song_hashes(rows)},
-        tasks_with_rows=[task for task in TASKS if len(rows[task])],
+        tasks_with_rows=[task for task in names if len(rows[task])],
         why_empty=why_empty,
         pieces_dropped={task: counts for task, counts in dropped.items() if counts},
         engine=found.engine,

@@ -15,7 +15,7 @@ from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import Extraction
 from data_pipeline.reading.notes import ReadError
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import get_task
+from musicvae_jax.tasks import ROLL_TASKS, get_task
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -58,17 +58,17 @@ def extract_file(
       task_names: keys of `TASKS`.
       meter: "4/4" as the reference; "any" ignores time signatures.
       dedupe: remove duplicates within a segment, as the reference does (never for trios).
-      engine: "note_seq", or "fast" with note-seq for what it cannot read. Equal rows.
+      engine: "note_seq", or "fast" with note-seq for piano rolls and what it cannot read.
       programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
 
     Raises:
-      InputError: unknown task, meter, engine or programs; ReadError (an InputError): no
-        engine can read the file.
+      InputError: unknown task, meter, engine or programs, or (ReadError) an unreadable file.
     """
     if engine not in ENGINES:
         raise InputError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
     refusal = None
-    if engine == FAST and notes.kind_of(name, data) == notes.MIDI:
+    is_fast = engine == FAST and ROLL_TASKS.keys().isdisjoint(task_names)
+    if is_fast and notes.kind_of(name, data) == notes.MIDI:
         # Loaded here: the other engine needs no compiler.
         from data_pipeline.fast import rows
 

@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 
+from data_pipeline.codecs import piano_roll
 from data_pipeline.codecs.codec import encode
 from data_pipeline.codecs.melody import WRONG_PROGRAMS
 from data_pipeline.extraction import extract
@@ -27,8 +28,8 @@ from data_pipeline.reading.segments import (
     split_segments,
 )
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Task, get_task
-from musicvae_jax.tokens import num_notes
+from musicvae_jax.tasks import NO_EVENT, NOTE_OFF, STEPS_PER_BAR, RollTask, Task, get_task
+from musicvae_jax.tokens import num_notes, roll_starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,24 @@ class Excerpt:
             if num
         )
         return f"{self.name}: bars {self.start_bar}-{last}{since}, {used}, {kept}{added}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RollExcerpt(Excerpt):
+    """A piano roll of a file; bars follow its time signatures, from its beginning.
+
+    Attributes:
+      num_bars: bars of the row.
+    """
+
+    num_bars: int = 16
+
+    def describe(self) -> str:
+        """Describe in one line the bars used, and the silence added."""
+        end = self.start_bar + self.num_bars - 1
+        silent = f", {self.silence[1]} of them silence after its end" if self.silence[1] else ""
+        used = f"{self.num_kept} note starts of all tracks but the drums"
+        return f"{self.name}: bars {self.start_bar}-{end}{silent}, {used}"
 
 
 def read_excerpt(
@@ -141,10 +160,13 @@ def _first_with_rows(
         arrays = notes.notes_from_sequence(unit.sequence)
         if track is not None:
             arrays = _one_track(unit.name, arrays, track)
-        segments = split_segments(arrays, meter)
-        found = [p for segment in segments for p in excerpts(segment, task)]
-        if not found and pad:
-            found = shorter_excerpts(segments, task, at_end=at_end)
+        if isinstance(task, RollTask):
+            found = roll_excerpts(arrays, task, pad=pad)
+        else:
+            segments = split_segments(arrays, meter)
+            found = [p for segment in segments for p in excerpts(segment, task)]
+            if not found and pad:
+                found = shorter_excerpts(segments, task, at_end=at_end)
         if found:
             return [dataclasses.replace(excerpt, name=unit.name) for excerpt in found]
         why_empty = extract.rows_from_notes(arrays, task.name, meter=meter).why_empty or ""
@@ -203,12 +225,35 @@ def file_excerpts(
             empty.append((unit.name, reason))
             continue
         arrays = notes.notes_from_sequence(unit.sequence)
-        own = [p for segment in split_segments(arrays, meter) for p in excerpts(segment, task)]
+        if isinstance(task, RollTask):
+            own = roll_excerpts(arrays, task)
+        else:
+            own = [p for part in split_segments(arrays, meter) for p in excerpts(part, task)]
         found += [dataclasses.replace(excerpt, name=unit.name) for excerpt in own]
         if not own:
             why = extract.rows_from_notes(arrays, task.name, meter=meter).why_empty
             empty.append((unit.name, why or NO_NOTES))
     return found, empty
+
+
+def roll_excerpts(arrays: NoteArrays, task: RollTask, *, pad: bool = False) -> list[Excerpt]:
+    """List the piano rolls of a unit in order of time; duplicates stay in, `name` is empty.
+
+    Args:
+      arrays: the unit.
+      task: the task.
+      pad: music shorter than a row gives one, with silence after it.
+    """
+    found = piano_roll.windows_of(arrays, task, pad=pad)
+    if isinstance(found, str):
+        return []
+    silence = (0, max(task.num_bars - found.num_bars, 0))
+    qpm = arrays.tempos[0][1] if arrays.tempos else DEFAULT_QPM
+    starts = [len(roll_starts(row[None])[1]) for row in found.rows]
+    return [
+        RollExcerpt("", row, bar + 1, 0.0, (), num, num, silence, qpm, task.num_bars)
+        for row, bar, num in zip(found.rows, found.bars.tolist(), starts, strict=True)
+    ]
 
 
 def shorter_excerpts(segments: list[Segment], task: Task, *, at_end: bool) -> list[Excerpt]:

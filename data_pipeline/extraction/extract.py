@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipeline.codecs import piano_roll
 from data_pipeline.codecs.codec import encode
 from data_pipeline.codecs.windows import Encoded
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT, Extraction
 from data_pipeline.reading.programs import tasks_with
 from data_pipeline.reading.segments import NoteArrays, Segment, split_segments
-from musicvae_jax.tasks import Task
+from musicvae_jax.tasks import RollTask, Task
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -37,7 +38,7 @@ def tasks_from_notes(
     Args:
       unit: notes in seconds, tempo and meter changes, from any reader.
       task_names: keys of `TASKS`.
-      meter: "4/4" as the reference; "any" ignores time signatures.
+      meter: "4/4" as the reference; "any" ignores time signatures. Piano rolls follow them.
       dedupe: remove duplicates within a segment, as the reference does (never for trios).
       programs: General MIDI programs of melodies, as 0-31,40 or "any"; None for each task's own.
 
@@ -46,7 +47,10 @@ def tasks_from_notes(
     """
     segments = split_segments(unit, meter)
     return {
-        task.name: _extract(segments, task, dedupe) for task in tasks_with(task_names, programs)
+        task.name: _extract_roll(unit, task, dedupe)
+        if isinstance(task, RollTask)
+        else _extract(segments, task, dedupe)
+        for task in tasks_with(task_names, programs)
     }
 
 
@@ -92,6 +96,20 @@ def _extract(segments: list[Segment], task: Task, dedupe: bool) -> Extraction:
     rows = np.concatenate(kept)
     why = None if len(rows) else why_empty
     return Extraction(rows, np.concatenate(bars), dict(reasons), why, found)
+
+
+def _extract_roll(unit: NoteArrays, task: RollTask, dedupe: bool) -> Extraction:
+    """Cut a unit as a whole into piano rolls, and count the windows left out."""
+    found = piano_roll.windows_of(unit, task) if len(unit.notes) else NO_NOTES
+    if isinstance(found, str):
+        return Extraction(no_rows(task), np.zeros(0, np.int64), {found: 1}, found, 0)
+    index = _unique(found.rows) if dedupe else np.arange(len(found.rows))
+    why = None
+    reasons = found.reasons
+    if not len(index):
+        why = max(reasons, key=lambda reason: reasons[reason]) if reasons else TOO_SHORT
+        reasons = reasons or {TOO_SHORT: 1}
+    return Extraction(found.rows[index], found.bars[index], reasons, why, len(found.rows))
 
 
 def _encode(segment: Segment, task: Task) -> Encoded | str:

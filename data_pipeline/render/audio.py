@@ -20,7 +20,6 @@ from data_pipeline.codecs import drums, trio
 from data_pipeline.reading.segments import DEFAULT_QPM
 from data_pipeline.render.sequences import check_sound, lay_out_rows
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import STEPS_PER_QUARTER
 
 SAMPLE_RATE = 44_100  # samples per second
 TAIL_SECONDS = 1.0  # after the last bar, for notes that still decay
@@ -69,7 +68,7 @@ def synthesise(
     """
     check_sound(qpm, program)
     layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
-    per_step = 60.0 / qpm / STEPS_PER_QUARTER
+    per_step = 60.0 / qpm / layout.steps_per_quarter
     seconds = layout.num_steps * per_step + TAIL_SECONDS
     _check_length(seconds)
     mix = np.zeros(round(seconds * SAMPLE_RATE), np.float32)

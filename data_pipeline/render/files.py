@@ -26,7 +26,6 @@ from data_pipeline.render.sequences import (
     lay_out_rows,
     row_to_sequence,
 )
-from musicvae_jax.tasks import STEPS_PER_QUARTER
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -87,6 +86,7 @@ def write_midi(
     qpm: float = DEFAULT_QPM,
     program: int | None = None,
     rest_bars: int = 1,
+    held: bool = True,
 ) -> None:
     """Write one row, or several with rests between them, as one MIDI file.
 
@@ -97,11 +97,14 @@ def write_midi(
       qpm: quarters per minute.
       program: General MIDI program of the melody; None takes 0.
       rest_bars: bars of silence between two rows.
+      held: notes of piano rolls last to the next start; otherwise one tick.
 
     Raises:
       InputError: a row does not fit the task, or `qpm` or `program` is out of range.
     """
-    sequence = concatenate(rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program)
+    sequence = concatenate(
+        rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program, held=held
+    )
     write_whole(path, midi_bytes(sequence))
 
 
@@ -169,7 +172,7 @@ def write_wav(
         sequence = concatenate(rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program)
         sound = audio.play_soundfont(midi_bytes(sequence), soundfont)
     if loop:
-        steps = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program).num_steps
-        seconds = steps * 60.0 / qpm / STEPS_PER_QUARTER
+        layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
+        seconds = layout.num_steps * 60.0 / qpm / layout.steps_per_quarter
         sound = audio.make_loop(sound, round(seconds * audio.SAMPLE_RATE))
     write_whole(path, audio.wav_bytes(sound))

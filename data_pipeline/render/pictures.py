@@ -13,7 +13,7 @@ from data_pipeline.codecs.codec import CODECS, Codec
 from data_pipeline.render import style
 from musicvae_jax import tokens
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import STEPS_PER_BAR, STEPS_PER_QUARTER, Task, get_task
+from musicvae_jax.tasks import STEPS_PER_BAR, RollTask, Task, get_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,10 +114,11 @@ class _Lane(NamedTuple):
 
 
 class _Panel(NamedTuple):
-    """What is drawn of one row: its lanes, the upper first, and its length in steps."""
+    """What is drawn of one row: its lanes, the upper first, and its length and bars in steps."""
 
     lanes: list[_Lane]
     num_steps: int
+    steps_per_bar: int
 
 
 def _panels(rows: Sequence[np.ndarray], task: Task) -> list[_Panel]:
@@ -125,7 +126,10 @@ def _panels(rows: Sequence[np.ndarray], task: Task) -> list[_Panel]:
 
     A kind has one range of lines for the whole group, so that panels can be compared.
     """
-    panels = [_Panel([], len(row)) for row in rows]
+    size = task.steps_per_bar
+    panels = [
+        _Panel([], task.num_ticks if isinstance(task, RollTask) else len(row), size) for row in rows
+    ]
     for name in dict.fromkeys(track.kind for track in task.tracks):
         codec = CODECS[name]
         notes = [
@@ -196,7 +200,7 @@ def _draw_group(
     rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: int, head: str
 ) -> _Canvas:
     """Draw a panel per row below a line of words."""
-    wide = max(len(row) for row in rows) > 4 * STEPS_PER_BAR
+    wide = task.num_bars > 4 or max(len(row) for row in rows) > 4 * STEPS_PER_BAR
     columns = 1 if wide else min(len(rows), columns)
     width, height = (1008 if wide else 331), (158 if len(task.tracks) == 1 else 288)
     canvas = _Canvas(width * columns, height * -(-len(rows) // columns) + _HEAD)
@@ -225,25 +229,29 @@ def _draw_panel(
     canvas.write(x[0], y + 6, title, size=9)
     for lane in panel.lanes:
         tall = inner * lane.codec.PANEL_SHARE / total
-        _draw_lane(canvas, lane, x, y - tall, tall)
+        _draw_lane(canvas, lane, x, y - tall, tall, panel.steps_per_bar)
         y -= tall + _BETWEEN
-    bars = range(0, panel.num_steps, STEPS_PER_BAR)
+    bars = range(0, panel.num_steps, panel.steps_per_bar)
     for number in range(0, len(bars), -(-len(bars) // MAX_NUMBERED_BARS)):
         canvas.write(x[bars[number]], y + _BETWEEN - 10, str(number + 1), ha="center")
     canvas.write((x[0] + x[-1]) / 2, y + _BETWEEN - 20, "bar", size=8, ha="center")
 
 
-def _draw_lane(canvas: _Canvas, lane: _Lane, x: np.ndarray, bottom: float, tall: float) -> None:
+def _draw_lane(
+    canvas: _Canvas, lane: _Lane, x: np.ndarray, bottom: float, tall: float, steps_per_bar: int
+) -> None:
     """Draw the notes of one lane over lines for beats and bars; x [T + 1] is where steps are."""
     low, high = lane.limits
     line = tall / (high - low + 1)
-    canvas.add_lines(x[::STEPS_PER_QUARTER], bottom, bottom + tall, style.BEAT)
-    canvas.add_lines(x[::STEPS_PER_BAR], bottom, bottom + tall, style.BAR)
+    canvas.add_lines(x[:: steps_per_bar // 4], bottom, bottom + tall, style.BEAT)
+    canvas.add_lines(x[::steps_per_bar], bottom, bottom + tall, style.BAR)
     for place, (name, notes) in enumerate(lane.notes.items()):
         colour = style.TRACK_COLOURS[name]
         start, length, height = notes.T
         # Notes end early, so that two of equal pitch in a row are told apart.
-        ends = np.stack([x[start], x[start + length] - 0.15 * (x[1] - x[0])], axis=1)
+        ends = np.stack(
+            [x[start], x[np.minimum(start + length, len(x) - 1)] - 0.15 * (x[1] - x[0])], axis=1
+        )
         middle = bottom + line * (height - low + 0.5)
         half = max(0.4 * line, 0.5)
         canvas.add_boxes(ends, middle[:, None] + np.array([[-half, half]]), colour)

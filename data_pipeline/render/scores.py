@@ -19,10 +19,12 @@ import numpy as np
 from data_pipeline.codecs import drums, trio
 from data_pipeline.reading.segments import DEFAULT_QPM
 from data_pipeline.render.sequences import check_sound, lay_out_rows
+from musicvae_jax.config import InputError
 from musicvae_jax.tasks import (
     DRUM_CLASS_NAMES,
     STEPS_PER_BAR,
     STEPS_PER_QUARTER,
+    RollTask,
     Track,
     get_task,
 )
@@ -110,6 +112,8 @@ def musicxml(
     """
     check_sound(qpm, program)
     task = get_task(task_name)
+    if isinstance(task, RollTask):
+        raise InputError(f"format: {task_name} has no note lengths, so no scores; use midi or png")
     layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
     num_bars = layout.num_steps // STEPS_PER_BAR
     pitched = layout.notes[~layout.notes["is_drum"]]

@@ -15,7 +15,7 @@ from data_pipeline.codecs.codec import decode
 from data_pipeline.reading.notes import import_note_seq
 from data_pipeline.reading.segments import DEFAULT_QPM, STEP_DTYPE
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import STEPS_PER_BAR, STEPS_PER_QUARTER, get_task
+from musicvae_jax.tasks import RollTask, get_task
 from musicvae_jax.tokens import check_row
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ class Layout(NamedTuple):
       notes: of all rows, of STEP_DTYPE, in steps from the start.
       num_steps: whole bars, up to the end of the last row.
       origins: first step of each row.
+      steps_per_quarter: of a bar of 4/4.
     """
 
     notes: np.ndarray
     num_steps: int
     origins: tuple[int, ...]
+    steps_per_quarter: int
 
 
 def row_to_sequence(
@@ -63,6 +65,7 @@ def concatenate(
     rest_bars: int = 1,
     qpm: float = DEFAULT_QPM,
     program: int | None = None,
+    held: bool = True,
 ) -> NoteSequence:
     """Concatenate rows with bars of rest between them, for A/B listening.
 
@@ -72,15 +75,16 @@ def concatenate(
       rest_bars: bars of silence between two rows.
       qpm: quarters per minute.
       program: General MIDI program of the melody; None takes 0.
+      held: see `lay_out_rows`.
 
     Raises:
       InputError: as `row_to_sequence`.
     """
     check_sound(qpm, program)
-    layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
+    layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program, held=held)
     sequence = import_note_seq().NoteSequence(ticks_per_quarter=TICKS_PER_QUARTER)
     sequence.tempos.add(qpm=qpm)
-    _add_notes(sequence, layout.notes, 60.0 / qpm / STEPS_PER_QUARTER)
+    _add_notes(sequence, layout.notes, 60.0 / qpm / layout.steps_per_quarter)
     return sequence
 
 
@@ -90,6 +94,7 @@ def lay_out_rows(
     *,
     rest_bars: int = 1,
     program: int | None = None,
+    held: bool = True,
 ) -> Layout:
     """Read the notes of rows in sequence, with bars of rest between them.
 
@@ -98,24 +103,29 @@ def lay_out_rows(
       task_name: key of `TASKS`.
       rest_bars: bars of silence between two rows.
       program: General MIDI program of the melody; None takes 0.
+      held: notes of piano rolls, which have no length, last to the next start; otherwise a tick.
 
     Raises:
       InputError: a row does not fit the task.
     """
     task = get_task(task_name)
+    size = task.steps_per_bar
     if isinstance(rows, np.ndarray) and rows.ndim == len(task.row_shape):
         rows = rows[None]
     parts = [np.zeros(0, STEP_DTYPE)]
     origins: list[int] = []
     end = 0
     for row in rows:
-        origins.append(end + rest_bars * STEPS_PER_BAR if origins else 0)
+        origins.append(end + rest_bars * size if origins else 0)
         notes = decode(check_row(row, task), task, program=program or 0)
+        if isinstance(task, RollTask) and not held:
+            notes["end_step"] = notes["start_step"] + 1
         notes["start_step"] += origins[-1]
         notes["end_step"] += origins[-1]
         parts.append(notes)
-        end = origins[-1] + -(-len(row) // STEPS_PER_BAR) * STEPS_PER_BAR
-    return Layout(np.concatenate(parts), end, tuple(origins))
+        length = task.num_ticks if isinstance(task, RollTask) else len(row)
+        end = origins[-1] + -(-length // size) * size
+    return Layout(np.concatenate(parts), end, tuple(origins), size // 4)
 
 
 def check_sound(qpm: float, program: int | None) -> None:

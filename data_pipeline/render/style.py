@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRACK_COLOURS = {"melody": "#1f6fb4", "bass": "#c8553d", "drums": "#3c3c3c"}
+TRACK_COLOURS = {"melody": "#1f6fb4", "bass": "#c8553d", "drums": "#3c3c3c", "notes": "#1f6fb4"}
 BLUE, BEAT, BAR, GRID, TEXT = "#1f6fb4", "#dddddd", "#888888", "#d8dce2", "#444444"
 # Of lines and sets of rows; the first is what others are compared with.
 COLOURS = (

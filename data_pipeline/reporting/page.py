@@ -19,9 +19,13 @@ from data_pipeline.selection.splits import SPLITS, Selection
 from musicvae_jax import tokens
 from musicvae_jax.tasks import (
     DRUM_CLASS_NAMES,
+    LOWEST_ROLL_PITCH,
     NO_EVENT,
+    ROLL_PITCHES,
+    ROLL_TICKS,
     STEPS_PER_BAR,
     STEPS_PER_QUARTER,
+    RollTask,
     Task,
     Track,
     get_task,
@@ -42,7 +46,8 @@ class TrackFigures:
       track: the track measured.
       positions: onsets by step of the bar, int64 [16].
       pitches: notes by MIDI pitch, int64 [128]; zeros for drums.
-      lengths: notes by length in steps, int64 [32], the last also for longer ones; zeros for drums.
+      lengths: notes by length in steps, int64 [32], the last also for longer ones; zeros for drums,
+        empty for piano rolls.
       classes: hits by drum class; empty for pitched tracks.
     """
 
@@ -82,6 +87,8 @@ def measure(task: Task, rows: np.ndarray, selection: Selection) -> Figures:
     sample = np.asarray(rows[np.sort(kept)])
     columns = sample.reshape(len(sample), task.num_steps, len(task.tracks))
     tracks = tuple(_measure_track(columns[:, :, k], track) for k, track in enumerate(task.tracks))
+    if isinstance(task, RollTask):
+        tracks = (_measure_rolls(sample, task.tracks[0]),)
     non_empty = [i for i in kept[:1000].tolist() if np.any(rows[i] != NO_EVENT)][:_NUM_ROLLS]
     return Figures(len(sample), tracks, np.asarray(rows[np.array(non_empty, np.int64)]))
 
@@ -102,6 +109,19 @@ def _measure_track(column: np.ndarray, track: Track) -> TrackFigures:
         pitches=np.bincount(pitches, minlength=_NUM_PITCHES),
         lengths=np.bincount(np.minimum(lengths, _MAX_LENGTH) - 1, minlength=_MAX_LENGTH),
         classes=classes,
+    )
+
+
+def _measure_rolls(rows: np.ndarray, track: Track) -> TrackFigures:
+    """Measure the note starts of piano rolls [N, T]; they have no lengths."""
+    ticks, pitches = np.divmod(tokens.roll_starts(rows)[1], ROLL_PITCHES)
+    places = ticks % ROLL_TICKS * STEPS_PER_BAR // ROLL_TICKS
+    return TrackFigures(
+        track=track,
+        positions=np.bincount(places, minlength=STEPS_PER_BAR),
+        pitches=np.bincount(pitches + LOWEST_ROLL_PITCH, minlength=_NUM_PITCHES),
+        lengths=np.zeros(0, np.int64),
+        classes={},
     )
 
 
@@ -153,5 +173,7 @@ def _charts(figures: TrackFigures) -> list[tuple[str, str]]:
     octaves = {pitch: pitch_name(pitch) for pitch in range(24, 109, 12)}
     steps = {i: str(i + 1) for i in (0, 3, 7, 15)} | {_MAX_LENGTH - 1: f"{_MAX_LENGTH}+"}
     pitches = histogram(figures.pitches, "notes by pitch", octaves, colour=colour)
+    if not len(figures.lengths):
+        return [(pitches, "notes by pitch"), *charts]
     lengths = histogram(figures.lengths, "notes by length", steps, colour=colour)
     return [(pitches, "notes by pitch"), (lengths, "notes by length in 16ths"), *charts]

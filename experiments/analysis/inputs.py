@@ -19,8 +19,8 @@ from musicvae_jax.analysis.sets import Analysis, Rows
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.batches import MAX_BATCH
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.tasks import STEPS_PER_BAR, Task
-from musicvae_jax.tokens import columns_of, onsets
+from musicvae_jax.tasks import RollTask, Task
+from musicvae_jax.tokens import columns_of, onsets, roll_bits
 
 SAMPLES, RECONSTRUCTIONS = "samples", "reconstructions"
 PROBED_UNITS = 32
@@ -146,7 +146,8 @@ def look_at_latents(vae: MusicVAE, material: Material, analysis: Analysis, seed:
     probes = latent.unit_probes(starts, probed, PROBE_AMOUNT)
     flat = probes.reshape(-1, mu.shape[1])
     tokens = decode(vae, flat, jax.random.key(0), 0.0, "units")
-    effects = latent.unit_effects(tokens.reshape(*probes.shape[:3], *material.task.row_shape))
+    steps = roll_bits(tokens, vae.task) if isinstance(vae.task, RollTask) else tokens
+    effects = latent.unit_effects(steps.reshape(*probes.shape[:3], *steps.shape[1:]))
     axes = latent.principal_components(mu, latent.COMPONENTS)
     encoded = {
         name: np.asarray(vae.encode(rows.tokens).mu) for name, rows in material.others.items()
@@ -171,5 +172,5 @@ def look_at_latents(vae: MusicVAE, material: Material, analysis: Analysis, seed:
         compared=comparison.summarise(drawn),
         places=axes.place(mu)[:_MAPPED, :2],
         variance_share=axes.variance_share[:2],
-        density=np.sum(density, axis=0)[:_MAPPED] / (material.real.tokens.shape[1] / STEPS_PER_BAR),
+        density=np.sum(density, axis=0)[:_MAPPED] / material.task.num_bars,
     )

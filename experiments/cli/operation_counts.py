@@ -32,7 +32,7 @@ from experiments.cli import config_flags, presets
 from experiments.cli.run_options import check_ranges
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import VAE, Forecaster, build_model, find_architecture
-from musicvae_jax.tasks import get_task
+from musicvae_jax.tasks import RollTask, get_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,9 @@ def _count_dense(config: Config, model: VAE, encoding: int, decoding: int) -> Co
         decoding=decoding,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes)),
         units=0,
-        logits=task.num_steps * sum(track.num_classes for track in task.tracks),
+        logits=task.num_cells
+        if isinstance(task, RollTask)
+        else task.num_steps * sum(track.num_classes for track in task.tracks),
         batch_size=config.train.batch_size,
     )
 

@@ -17,9 +17,14 @@ from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.storage import checkpoints
-from musicvae_jax.tasks import SoundTask, get_task
+from musicvae_jax.tasks import get_task
 
 LARGEST_SEED = 2**31 - 1
+# Models of other rows than tokens, by their content, and the commands that take them.
+_OTHER_MODELS = {
+    "sound": ("sound", "evaluate and generate"),
+    "note starts": ("piano rolls", "evaluate, generate, analyze, encode and export"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,20 +109,25 @@ def open_forecaster(options: Any) -> tuple[Trained, Forecaster] | None:
     return (open_trained(options), model) if isinstance(model, Forecaster) else None
 
 
-def open_model(options: Any, *, may_be_of_sound: bool = False) -> MusicVAE:
+def open_model(options: Any, *contents: str) -> MusicVAE:
     """Load the model that --run_dir or --model names; see `ModelOptions`.
+
+    Args:
+      options: with `ModelOptions`.
+      *contents: what else than tokens the model's rows may hold, see `Task.content`.
 
     Raises:
       InputError: not exactly one of the two is given, there is no such run, checkpoint or model,
-        or it is a model of sound and `may_be_of_sound` is not set.
+        or its rows hold something else.
     """
     check_model(options)
     if options.run_dir:
         task = get_task(checkpoints.restore_config(options.run_dir, options.checkpoint).task)
-        if isinstance(task, SoundTask) and not may_be_of_sound:
+        if task.content not in ("tokens", *contents):
+            what, takers = _OTHER_MODELS[task.content]
             raise InputError(
-                f"run_dir: {options.run_dir} is a model of sound, this command reads notes; "
-                "evaluate and generate take it"
+                f"run_dir: {options.run_dir} is a model of {what}, this command reads notes; "
+                f"{takers} take it"
             )
         return MusicVAE.restore(options.run_dir, options.checkpoint)
     return MusicVAE.from_pretrained(str(options.model))

@@ -92,7 +92,7 @@ def _write_music(
     """Write one row, or several with rests between them, in one format."""
     sound: dict[str, Any] = {"qpm": options.tempo, "program": options.program}
     if format_name == "midi":
-        files.write_midi(path, rows, task.name, **sound)
+        files.write_midi(path, rows, task.name, held=options.note_length == "held", **sound)
     elif format_name == "musicxml":
         files.write_musicxml(path, rows, task.name, **sound)
     elif format_name == "svg":

@@ -133,6 +133,19 @@ class Options(PriorOptions, ModelOptions):
     soundfont: str | None = option(
         None, help="SoundFont (.sf2) for --format=wav. Default: a built-in synthesiser."
     )
+    threshold: float | None = option(
+        None,
+        help="Piano rolls: probability from which on a cell is a note start. Default: the run's.",
+    )
+    melody: bool = option(
+        False, help="Piano rolls: keep the highest note of those that start together."
+    )
+    note_length: str = option(
+        "held",
+        choices=("held", "tick"),
+        is_enum=True,
+        help="Piano rolls: notes last to the next start (held), or one tick.",
+    )
     loop: bool = option(
         False, help="Write WAV files that are exactly as long as their bars, to be looped."
     )
@@ -170,6 +183,10 @@ class Options(PriorOptions, ModelOptions):
             check_ranges(self, temperature=(0, math.inf))
         if self.drift is not None:
             check_ranges(self, drift=(0, 1))
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise InputError(
+                f"threshold: {self.threshold!r} is out of range, it must be above 0 and below 1"
+            )
         low, high = (0.0, 1.0) if self.mode == "similar" else (-math.inf, math.inf)
         for amount in self.amounts:
             if not (math.isfinite(amount) and low <= amount <= high):

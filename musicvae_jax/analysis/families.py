@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from musicvae_jax.analysis import melody, originality, rhythm, structure
+from musicvae_jax.analysis import melody, originality, piano_rolls, rhythm, structure
 from musicvae_jax.analysis.measures import Measure
-from musicvae_jax.tasks import Task
+from musicvae_jax.tasks import RollTask, Task
 from musicvae_jax.tokens import columns_of
 
 FAMILIES = (rhythm.FAMILY, melody.FAMILY, structure.FAMILY, originality.FAMILY)
@@ -19,6 +19,8 @@ def measure_rows(tokens: np.ndarray, task: Task) -> list[Measure]:
       tokens: [N, T] or [N, T, K] integer.
       task: what they mean.
     """
+    if isinstance(task, RollTask):
+        return piano_rolls.measures(tokens, task) + structure.measures(tokens, task)
     found = []
     for column, track in zip(columns_of(tokens, task), task.tracks, strict=True):
         found += rhythm.measures(column, track)

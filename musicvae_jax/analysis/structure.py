@@ -2,8 +2,9 @@
 
 The distance of two bars is the share of their events that they do not have in common: for melodies,
 of the steps with an event (a note or a note off) in either bar, those where the events differ; for
-drums, of the hits in either bar, those that are in one only. Two empty bars have distance 0. Tracks
-are summed before the division. The distance of two rows is defined in the same way.
+drums and piano rolls, of the hits or note starts in either bar, those that are in one only. Two
+empty bars have distance 0. Tracks are summed before the division. The distance of two rows is
+defined in the same way.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from musicvae_jax.analysis.measures import Measure, of_values
-from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, Task, Track
-from musicvae_jax.tokens import columns_of
+from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, RollTask, Task, Track
+from musicvae_jax.tokens import columns_of, roll_bits
 
 FAMILY = "structure"
 LAGS = {1: "adjacent bars", 4: "bars four apart", 8: "bars eight apart"}
@@ -29,17 +30,27 @@ def bar_distances(tokens: np.ndarray, task: Task) -> np.ndarray:
       float32 [N, U, U], 0 on the diagonal.
     """
     num_rows = len(tokens)
-    num_bars = tokens.shape[1] // STEPS_PER_BAR
+    columns = _columns(tokens, task)
+    size = columns[0].shape[1] // task.num_bars if isinstance(task, RollTask) else STEPS_PER_BAR
+    num_bars = columns[0].shape[1] // size
     differ = np.zeros((num_rows, num_bars, num_bars), np.float32)
     either = np.zeros_like(differ)
-    for column, track in zip(columns_of(tokens, task), task.tracks, strict=True):
-        bars = column.reshape(num_rows, num_bars, STEPS_PER_BAR).astype(np.uint16)
+    for column, track in zip(columns, task.tracks, strict=True):
+        bars = column.reshape(num_rows, num_bars, size)
+        bars = bars if isinstance(task, RollTask) else bars.astype(np.uint16)
         for bar in range(num_bars):
             one, other = bars[:, bar : bar + 1], bars
             unshared, events = _count_events(one, other, track)
             differ[:, bar] += unshared
             either[:, bar] += events
     return np.divide(differ, either, out=np.zeros_like(differ), where=either > 0)
+
+
+def _columns(tokens: np.ndarray, task: Task) -> list[np.ndarray]:
+    """Split rows into tracks; of piano rolls take the bits of all ticks, uint64 [N, 2 * ticks]."""
+    if isinstance(task, RollTask):
+        return [roll_bits(tokens, task).reshape(len(tokens), -1)]
+    return columns_of(tokens, task)
 
 
 def _count_events(
@@ -65,7 +76,7 @@ def mean_row_distance(tokens: np.ndarray, task: Task) -> float:
       task: names the tracks.
     """
     num_rows = len(tokens)
-    columns = columns_of(tokens, task)
+    columns = _columns(tokens, task)
     found = []
     for apart in sorted({max(num_rows // part, 1) for part in (2, 3, 5)}):
         differ, either = np.zeros(num_rows), np.zeros(num_rows)
@@ -86,10 +97,10 @@ def mean_bar_distance(tokens: np.ndarray, task: Task) -> float:
 
 def measures(tokens: np.ndarray, task: Task) -> list[Measure]:
     """Measure rows of more than two bars; shorter rows have no measures of structure."""
-    num_bars = tokens.shape[1] // STEPS_PER_BAR
+    distances = bar_distances(tokens, task)
+    num_bars = distances.shape[1]
     if num_bars <= 2:
         return []
-    distances = bar_distances(tokens, task)
     first, second = np.triu_indices(num_bars, 1)
     pairs = distances[:, first, second].astype(np.float64)
     found = {f"distance of {name}": pairs[:, second - first == lag].mean(axis=1)

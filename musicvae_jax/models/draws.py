@@ -42,6 +42,11 @@ def best(logits: Columns) -> Columns:
     return tuple(_first_largest(x) for x in logits)
 
 
+def best_tokens(logits: Sequence[jax.Array]) -> jax.Array:
+    """Return the most likely token of each step: K arrays [B, T, V_k] -> int32 [B, T, K]."""
+    return jnp.stack(best(tuple(logits)), axis=-1)
+
+
 def _first_largest(x: jax.Array) -> jax.Array:
     # XLA's CPU back end computes argmax one element at a time; these two reductions are vectorised.
     last = x.shape[-1] - 1

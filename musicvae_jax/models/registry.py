@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
-from musicvae_jax.models import cudnn, lstm_models, native
+from musicvae_jax.models import cudnn, draws, lstm_models, native
 from musicvae_jax.models.decoders import Dropout, Sampling
 from musicvae_jax.models.dense import dense_vae, stacked_vae
 from musicvae_jax.models.dense.cells import CellVAE
@@ -36,7 +36,7 @@ from musicvae_jax.models.hierarchical import HierarchicalDecoder
 from musicvae_jax.models.lstm_models import Backend
 from musicvae_jax.models.variational_autoencoder import VariationalAutoencoder
 from musicvae_jax.models.waveform import waveform_vae
-from musicvae_jax.tasks import SoundTask, get_task
+from musicvae_jax.tasks import get_task
 
 Params = dict[str, Any]
 
@@ -64,9 +64,12 @@ class VAE(NamedTuple):
         track. By default a token is a draw from the softmax of its logits.
       scores: `scores(logits, tokens) -> {name: [B]}`, how well the tokens are reconstructed; None
         for the accuracy of the most likely tokens.
+      best: `best(logits) -> tokens` [B, T] or [B, T, K] int32, the most likely row of each z. By
+        default the most likely token of each step.
 
     Models of sound take samples [B, T] as tokens; their logits are the mean and the log scale of
-    each sample, [B, T, 2].
+    each sample, [B, T, 2]. Models of piano rolls take lists of note starts [B, T]; their logits are
+    those of the cells, [B, ticks, pitches].
 
     An architecture that uses the field `dropout` also takes `dropout`, a probability, and
     `dropout_key` in `encode` and `logits`.
@@ -79,6 +82,7 @@ class VAE(NamedTuple):
     conductor: Callable[..., jax.Array] | None = None
     nats: Callable[..., jax.Array] = objectives.reconstruction_nats_per_track
     scores: Callable[..., dict[str, jax.Array]] | None = None
+    best: Callable[[Columns], jax.Array] = draws.best_tokens
 
 
 class Forecaster(NamedTuple):
@@ -114,7 +118,7 @@ class Architecture(NamedTuple):
       operations: counts the operations of encoding and of decoding one row; None for LSTMs, which
         are counted layer by layer (`experiments/cli/operation_counts.py`).
       in_magenta: Magenta has models of this architecture, so its formats can hold one.
-      of_sound: rows are samples of sound, not tokens.
+      reads: the contents of rows that it models: "tokens", "sound" or "note starts".
     """
 
     build: Callable[[Config], Model]
@@ -122,7 +126,7 @@ class Architecture(NamedTuple):
     encodes_bars: bool = False
     operations: Callable[[Config], tuple[int, int]] | None = None
     in_magenta: bool = False
-    of_sound: bool = False
+    reads: tuple[str, ...] = ("tokens",)
 
 
 def build_model(config: Config) -> Model:
@@ -142,10 +146,9 @@ def build_model(config: Config) -> Model:
         raise InputError(f"lstm_backend: {name} has no LSTM; use auto")
     fitting = architectures_of(config.task)
     if name not in fitting:
-        models = "sound" if found.of_sound else "tokens"
         raise InputError(
-            f"architecture: {name} models {models}, the task is {config.task}; use one of "
-            f"{', '.join(fitting)}"
+            f"architecture: {name} models {' and '.join(found.reads)}, the task is {config.task}; "
+            f"use one of {', '.join(fitting)}"
         )
     return found.build(config)
 
@@ -183,8 +186,8 @@ def architectures_with(field: str) -> tuple[str, ...]:
 
 def architectures_of(task_name: str) -> tuple[str, ...]:
     """List the architectures that model rows of a task."""
-    of_sound = isinstance(get_task(task_name), SoundTask)
-    return tuple(name for name, entry in ARCHITECTURES.items() if entry.of_sound == of_sound)
+    content = get_task(task_name).content
+    return tuple(name for name, entry in ARCHITECTURES.items() if content in entry.reads)
 
 
 def _functions(module: nn.Module) -> tuple[Callable[[jax.Array], Params], Callable[..., Any]]:
@@ -330,6 +333,23 @@ def _unit_dropout(probability: float, key: jax.Array | None) -> UnitDropout | No
     return UnitDropout(probability, key)
 
 
+def _stacked(config: Config) -> VAE:
+    """Build a model of bars; of piano rolls with the likelihood of their cells."""
+    module = stacked_vae.build(config, compute_dtype(config.train.dtype))
+    model = dense_functions(module)
+    likelihood = stacked_vae.likelihood(config)
+    if likelihood is None:
+        return model
+    return model._replace(
+        nats=likelihood.nats,
+        scores=likelihood.scores,
+        best=likelihood.best,
+        generate=lambda params, z, key, temperature: likelihood.drawn(
+            model.logits(params, z, None), key, temperature
+        ),
+    )
+
+
 def _waveform(config: Config) -> VAE:
     """Build a model of rows of samples; a sample's noise is not drawn."""
     init, apply = _functions(waveform_vae.build(config, compute_dtype(config.train.dtype)))
@@ -383,9 +403,10 @@ ARCHITECTURES = {
         operations=dense_vae.operations,
     ),
     "stacked_vae": Architecture(
-        _dense(stacked_vae.build),
+        _stacked,
         (*fields.RECURRENT, *fields.FORECASTER),
         operations=stacked_vae.operations,
+        reads=("tokens", "note starts"),
     ),
     "waveform_vae": Architecture(
         _waveform,
@@ -397,7 +418,7 @@ ARCHITECTURES = {
             "transpose",
         ),
         operations=waveform_vae.operations,
-        of_sound=True,
+        reads=("sound",),
     ),
     "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),
     "conv_forecaster": _forecaster(

@@ -8,14 +8,18 @@ What a cell is and how a row is drawn from the probabilities of its cells: `cell
 Reference: a Matura thesis of 2020: bars of 9,216 cells through 2,000 and 200 units, 16 bars joined
 to 3,200, 1,600 units, z of 120, and the same sizes back.
 
-Differences from the reference: bars are those of the task, 16 steps of one-hot tokens, instead of
-96 x 96 note starts; ReLU between the layers and the Bernoulli likelihood are not stated there. With
-init=default a cell starts at the probability 1 / V instead of one half.
+Differences from the reference: bars are those of the task, 96 x 96 note starts as there
+(`rolls.py`) or 16 steps of one-hot tokens; ReLU between the layers and the Bernoulli likelihood are
+not stated there. With init=default a cell starts at the probability 1 / V instead of one half, of
+piano rolls at 1 / 300.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,8 +27,10 @@ import jax.numpy as jnp
 
 from musicvae_jax.config import Config
 from musicvae_jax.models import products
+from musicvae_jax.models.dense import rolls
 from musicvae_jax.models.dense.cells import CellVAE, as_columns, cell_bias, read_cells
 from musicvae_jax.models.dense.layers import (
+    SMALL_BIAS,
     DenseStack,
     PosteriorLayer,
     UnitDropout,
@@ -34,14 +40,54 @@ from musicvae_jax.models.dense.layers import (
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.initialisation import Initializer
-from musicvae_jax.tasks import STEPS_PER_BAR, Track, get_task
+from musicvae_jax.tasks import ROLL_PITCHES, STEPS_PER_BAR, RollTask, Task, get_task
+
+# About the share of cells in which a note starts: 30 of the 9,216 of a bar.
+_ROLL_SHARE = 1 / 300
+
+
+class Cells(NamedTuple):
+    """The cells of the rows of a task.
+
+    Attributes:
+      read: `read(tokens, lengths) -> cells` [B, ...] float32, bar after bar.
+      inputs: cells of a bar that are read.
+      outputs: cells of a bar that have a logit.
+      as_columns: divides the logits of a row, [B, U * outputs], into K arrays [B, T, V_k].
+      bias_init: initial biases of the logits of a bar.
+    """
+
+    read: Callable[[jax.Array, jax.Array | None], jax.Array]
+    inputs: int
+    outputs: int
+    as_columns: Callable[[jax.Array], Columns]
+    bias_init: Initializer
+
+
+def cells_of(config: Config) -> Cells:
+    """Return how the rows of a configuration's task are read and written."""
+    task = get_task(config.task)
+    if isinstance(task, RollTask):
+        size = task.steps_per_bar * ROLL_PITCHES
+        start = nn.initializers.constant(math.log(_ROLL_SHARE / (1 - _ROLL_SHARE)))
+        bias = SMALL_BIAS if config.model.init == "reference" else start
+        return Cells(lambda rows, _: rolls.dense(rows, task), size, size, rolls.as_ticks, bias)
+    depths = tuple(track.num_classes for track in task.tracks)
+    return Cells(
+        read=functools.partial(read_cells, task.tracks),
+        inputs=STEPS_PER_BAR * task.encoder_depth,
+        outputs=STEPS_PER_BAR * sum(depths),
+        as_columns=lambda logits: as_columns(logits, depths),
+        bias_init=cell_bias(config, STEPS_PER_BAR),
+    )
 
 
 class StackedEncoder(nn.Module):
     """q(z | tokens) from bars.
 
     Attributes:
-      tracks: the K columns of a row.
+      read: returns the cells [B, ...] of tokens and lengths, bar after bar.
+      inputs: cells of a bar.
       num_bars: U.
       bar_sizes: units of each layer of a bar; the last is H.
       sizes: units of each layer of the joined bars.
@@ -49,7 +95,8 @@ class StackedEncoder(nn.Module):
       dtype: type of the products.
     """
 
-    tracks: tuple[Track, ...]
+    read: Callable[[jax.Array, jax.Array | None], jax.Array]
+    inputs: int
     num_bars: int
     bar_sizes: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -58,8 +105,7 @@ class StackedEncoder(nn.Module):
 
     def setup(self) -> None:
         """Declare the layers."""
-        width = STEPS_PER_BAR * sum(track.encoder_depth for track in self.tracks)
-        self.bars = DenseStack(width, self.bar_sizes, self.dtype)
+        self.bars = DenseStack(self.inputs, self.bar_sizes, self.dtype)
         self.rows = DenseStack(self.num_bars * self.bar_sizes[-1], self.sizes, self.dtype)
         self.posterior = PosteriorLayer(self.sizes[-1], self.z_size, self.dtype)
 
@@ -73,7 +119,7 @@ class StackedEncoder(nn.Module):
         self, tokens: jax.Array, lengths: jax.Array | None, dropout: UnitDropout | None
     ) -> Posterior:
         """Encode the first `lengths` [B] steps of tokens [B, T] or [B, T, K]; None: all."""
-        cells = read_cells(self.tracks, tokens, lengths)
+        cells = self.read(tokens, lengths)
         B = len(cells)
         bars = self.bars(cells.reshape(B * self.num_bars, -1), dropout)
         rows_dropout = None if dropout is None else dropout.of_part(1)
@@ -84,7 +130,8 @@ class StackedDecoder(nn.Module):
     """A logit for each cell of a row, from z alone.
 
     Attributes:
-      depths: V of each of the K columns.
+      outputs: cells of a bar.
+      as_columns: divides the logits of a row into K arrays [B, T, V_k].
       num_bars: U.
       bar_sizes: units of each layer of a bar, in the encoder's order.
       sizes: units of each layer before the bars are divided.
@@ -93,7 +140,8 @@ class StackedDecoder(nn.Module):
       dtype: type of the products.
     """
 
-    depths: tuple[int, ...]
+    outputs: int
+    as_columns: Callable[[jax.Array], Columns]
     num_bars: int
     bar_sizes: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -106,7 +154,7 @@ class StackedDecoder(nn.Module):
         *upper, H = self.bar_sizes
         self.rows = DenseStack(self.z_size, (*self.sizes, self.num_bars * H), self.dtype)
         self.bars = DenseStack(H, tuple(reversed(upper)), self.dtype)
-        self.output = affine(self.bar_sizes[0], STEPS_PER_BAR * sum(self.depths), self.bias_init)
+        self.output = affine(self.bar_sizes[0], self.outputs, self.bias_init)
 
     def declare(self) -> None:
         """Create all parameters."""
@@ -119,28 +167,41 @@ class StackedDecoder(nn.Module):
         rows_dropout = None if dropout is None else dropout.of_part(1)
         bars = self.rows(z, rows_dropout).reshape(len(z) * self.num_bars, -1)
         cells = self.output(self.bars(bars, dropout), self.dtype)
-        return as_columns(cells.reshape(len(z), -1), self.depths)
+        return self.as_columns(cells.reshape(len(z), -1))
 
 
 def build(config: Config, dtype: jax.typing.DTypeLike) -> CellVAE:
     """Build the module of a configuration."""
     task, model = get_task(config.task), config.model
-    U, Z, bar_sizes = task.num_bars, model.z_size, model.bar_sizes
-    depths = tuple(track.num_classes for track in task.tracks)
-    bias = cell_bias(config, STEPS_PER_BAR)
-    return CellVAE(
-        StackedEncoder(task.tracks, U, bar_sizes, model.encoder_sizes, Z, dtype),
-        StackedDecoder(depths, U, bar_sizes, model.decoder_sizes, Z, bias, dtype),
+    U, Z, bar_sizes, cells = task.num_bars, model.z_size, model.bar_sizes, cells_of(config)
+    encoder = StackedEncoder(cells.read, cells.inputs, U, bar_sizes, model.encoder_sizes, Z, dtype)
+    decoder = StackedDecoder(
+        cells.outputs,
+        cells.as_columns,
+        U,
+        bar_sizes,
+        model.decoder_sizes,
+        Z,
+        cells.bias_init,
+        dtype,
     )
+    return CellVAE(encoder, decoder)
+
+
+def likelihood(config: Config) -> rolls.Likelihood | None:
+    """Return the likelihood of the cells of piano rolls; None for rows of tokens."""
+    task: Task = get_task(config.task)
+    return rolls.Likelihood(task, config.run.threshold) if isinstance(task, RollTask) else None
 
 
 def operations(config: Config) -> tuple[int, int]:
     """Count the operations of encoding and of decoding one row."""
     task, model = get_task(config.task), config.model
     U, bar_sizes = task.num_bars, model.bar_sizes
-    cells = STEPS_PER_BAR * sum(track.num_classes for track in task.tracks)
+    cells = cells_of(config)
     joined = U * bar_sizes[-1]
-    encoding = U * products_of(STEPS_PER_BAR * task.encoder_depth, bar_sizes)
+    encoding = U * products_of(cells.inputs, bar_sizes)
     encoding += products_of(joined, [*model.encoder_sizes, 2 * model.z_size])
     decoding = products_of(model.z_size, [*model.decoder_sizes, joined])
-    return encoding, decoding + U * products_of(bar_sizes[-1], [*reversed(bar_sizes[:-1]), cells])
+    widths = [*reversed(bar_sizes[:-1]), cells.outputs]
+    return encoding, decoding + U * products_of(bar_sizes[-1], widths)

@@ -20,7 +20,7 @@ RECURRENT = (
     "lstm_backend",
     "remat",
 )
-STACKED = ("bar_sizes",)
+STACKED = ("bar_sizes", "threshold")
 DENSE = ("dropout", *STACKED)
 VAE = (
     *DENSE,
