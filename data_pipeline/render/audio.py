@@ -25,6 +25,7 @@ SAMPLE_RATE = 44_100  # samples per second
 TAIL_SECONDS = 1.0  # after the last bar, for notes that still decay
 MAX_SECONDS = 3600.0
 PEAK = 0.9  # greatest absolute sample; 1 is full scale
+LONGEST_KEPT = SAMPLE_RATE  # samples of a note; 128 of them are at most 24 MB
 
 _ATTACK_SECONDS, _RELEASE_SECONDS = 0.005, 0.06
 # For each drum class: first and last frequency of the tone (Hz), its share (the rest is noise),
@@ -112,8 +113,13 @@ def _check_length(seconds: float) -> None:
         )
 
 
-@functools.lru_cache(maxsize=512)
 def _tone(pitch: int, num_samples: int, is_bass: bool) -> np.ndarray:
+    """Return one note of a melody or bass; keep it, if it is short, for when it comes again."""
+    make = _kept_tone if num_samples <= LONGEST_KEPT else _make_tone
+    return make(pitch, num_samples, is_bass)
+
+
+def _make_tone(pitch: int, num_samples: int, is_bass: bool) -> np.ndarray:
     """Synthesise one note of a melody or bass, with a short release after its end."""
     release = round(_RELEASE_SECONDS * SAMPLE_RATE)
     time = np.arange(num_samples + release) / SAMPLE_RATE
@@ -128,6 +134,9 @@ def _tone(pitch: int, num_samples: int, is_bass: bool) -> np.ndarray:
     held = np.clip((num_samples + release - np.arange(len(time))) / release, 0.0, 1.0)
     # Low notes sound softer than high notes of the same amplitude.
     return (sound * attack * held * (0.55 if is_bass else 0.35)).astype(np.float32)
+
+
+_kept_tone = functools.lru_cache(maxsize=128)(_make_tone)
 
 
 @functools.lru_cache(maxsize=16)

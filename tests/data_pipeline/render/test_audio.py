@@ -116,3 +116,12 @@ def test_unplayable_input_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["a.sf2"]
     with pytest.raises(InputError, match="soundfont: there is no file nowhere"):
         files.check_formats(("wav",), "nowhere")
+
+
+def test_only_short_notes_are_kept() -> None:
+    audio._kept_tone.cache_clear()
+    held = np.array(row(32, s0=A4))
+    audio.synthesise(held, "mel_2bar", qpm=30.0)  # a note of 16 seconds
+    assert audio._kept_tone.cache_info().currsize == 0
+    audio.synthesise(held, "mel_2bar", qpm=600.0)
+    assert audio._kept_tone.cache_info().currsize == 1
