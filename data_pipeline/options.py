@@ -63,7 +63,7 @@ class Options:
     programs: str | None = option(
         None,
         help="General MIDI programs of melodies, from 0: any, or a list such as 0-31,40. "
-        "Default: as the reference, 0-31 for mel_2bar, any for mel_16bar.",
+        "Default: as in the reference, 0-31 for mel_2bar, any for mel_16bar.",
     )
     engine: str = option(
         FAST, choices=ENGINES, help="MIDI reader: fast, or note_seq (slower, same rows)."
@@ -118,7 +118,7 @@ class Options:
         if not self.inputs and not self.corpora:
             raise InputError("input: nothing to read, give --input=PATH or --corpus=folk")
         if self.output is None and not self.dry_run:
-            raise InputError("output: say where to put the rows, --output=DIR")
+            raise InputError("output: --output=DIR is needed, the folder for the rows")
 
     @property
     def workers(self) -> int:
@@ -166,9 +166,10 @@ def read_split_file(path: str) -> dict[str, str]:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"split_file: {path} cannot be read: {reason}") from error
     except ValueError as error:
-        raise InputError(f"split_file: {path} is no JSON: {error}") from error
+        raise InputError(f"split_file: {path} is not JSON: {error}") from error
     if not isinstance(value, dict) or not all(name in SPLITS for name in value.values()):
         raise InputError(
-            f"split_file: {path} must map the md5 of files to {', '.join(SPLITS)}, as split.json"
+            f"split_file: {path} must map the md5 of files to {', '.join(SPLITS)}, as split.json "
+            "does"
         )
     return value

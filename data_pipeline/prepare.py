@@ -287,7 +287,7 @@ def _say_what_was_found(journal: Journal) -> None:
     if journal.num_found:
         print(f"resuming: {journal.num_found:,} files are already converted", file=sys.stderr)
     elif journal.discarded:
-        print("starting over: the interrupted run had other options", file=sys.stderr)
+        print("starting over: the interrupted run had different options", file=sys.stderr)
 
 
 def _run_facts(options: Options, journal: Journal, start: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Example:
   python -m data_pipeline.prepare_audio --input=clips --output=data/clips --rate=3000 --seconds=30
 
 Files (WAV, FLAC, OGG, MP3, AIFF) are mixed to one channel, resampled, and cut into rows of
---seconds. A last part of at least half a row is filled up with silence, a shorter one is left
+--seconds. A last part of at least half a row is padded with silence, a shorter one is left
 out. The label of a file is the folder below --input that holds it, so that a folder per
 genre or source labels its files. All rows of a file go to the same split. What is left out is
 counted with its reason. The store appears when it is complete.

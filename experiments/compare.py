@@ -91,7 +91,7 @@ def read(folders: Sequence[str]) -> Comparison:
       InputError: fewer than two folders, or one that is no run folder.
     """
     if len(folders) < 2:
-        raise InputError("compare: name two run folders or more")
+        raise InputError("compare: give two or more run folders")
     paths = [pathlib.Path(folder) for folder in folders]
     configs = [run_folder.read_config(path).flat() for path in paths]
     facts = [_facts(path) for path in paths]

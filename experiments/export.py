@@ -79,11 +79,11 @@ class Options:
         cli.check_choices(self)
         if self.format != "magentajs":
             if self.page:
-                raise InputError("page: only the format magentajs has one")
+                raise InputError("page: only with --format=magentajs")
             if self.quantize != "none":
-                raise InputError("quantize: only the format magentajs has it")
+                raise InputError("quantize: only with --format=magentajs")
         if self.format != "safetensors" and self.dtype != "float32":
-            raise InputError("dtype: only the format safetensors has it")
+            raise InputError("dtype: only with --format=safetensors")
 
 
 class Trained(NamedTuple):

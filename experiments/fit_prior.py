@@ -33,7 +33,7 @@ class Options(CheckpointOptions):
 
     run_dir: str = option(help="Run folder of the model.")
     data_dir: str | None = option(None, help="Token store. Default: the run's own.")
-    rows: int = option(prior.MOST_ROWS, help="Training rows to encode at most.")
+    rows: int = option(prior.MOST_ROWS, help="Largest number of training rows to encode.")
     seed: int = option(0, help="Random seed.")
 
     def __post_init__(self) -> None:

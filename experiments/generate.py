@@ -12,8 +12,8 @@ Modes:
   similar      --num variations of each input, --amount=0 (reconstruction) to 1 (unrelated)
   attribute    each input plus --amount times the vector of --attribute=NAME, which
                python -m experiments.attributes computes
-  continue     --bars more bars after each input. A forecaster goes on step by step. Of a VAE,
-               windows are chained: the z of each is the encoding of the window before it, moved by
+  continue     --bars more bars after each input. A forecaster continues step by step. A VAE chains
+               windows: the z of each is the encoding of the window before it, moved by
                --drift towards a sample from the prior. The continuation keeps the style but does
                not complete the phrase
   long         --windows windows as one piece; z walks through the inputs or, without any, through
@@ -23,9 +23,9 @@ Inputs are files (MIDI, MusicXML, ABC), --input=a.mid --input=b.mid --start_bar=
 folders of them, rows of a token store, --input=data/mel_2bar:test:17, or rows drawn from a store,
 --data_dir=data/mel_2bar. The command prints which part of a file it used. A beginning to continue
 can be written as text, --notes="60 _ 62 _ 64 65 67 69" or, for drums, --notes="K . H . SH . H .".
-A forecaster has the modes continue and sample. A model of sound has sample, reconstruct,
-interpolate, grid and similar; it reads sound files and writes WAV files and waveforms. A model of
-piano rolls has the same modes; see --threshold, --melody and --note_length.
+Forecasters support the modes continue and sample. Sound models support sample, reconstruct,
+interpolate, grid and similar; they read sound files and write WAV files and waveforms. Models of
+piano rolls support the same modes; see --threshold, --melody and --note_length.
 
 The command writes to --output: a file per row and --format, one of up to 64 samples together, a
 picture of all rows, and an .npz with tokens and z. The same seed gives the same bytes.
@@ -96,7 +96,7 @@ def generate(options: Options) -> list[pathlib.Path]:
     forecaster = open_forecaster(options)
     written = _decode(options) if forecaster is None else _forecast(options, *forecaster)
     if replaced:
-        print(f"replaced {len(replaced)} files of an earlier --mode={options.mode}")
+        print(f"replaced {len(replaced)} files from an earlier --mode={options.mode}")
     return written
 
 

@@ -122,7 +122,7 @@ def text_to_row(text: str, task_name: str) -> np.ndarray:
         names = [track.name for track in task.tracks]
         if [name for name, _ in texts] != names:
             wanted = "; ".join(f"{name}: ..." for name in names)
-            raise InputError(f"a seed of {task_name} has {len(names)} parts: {wanted!r}")
+            raise InputError(f"a seed of {task_name} needs {len(names)} parts: {wanted!r}")
     columns = []
     for track, (name, part) in zip(task.tracks, texts, strict=True):
         try:

@@ -29,7 +29,7 @@ from musicvae_jax.tasks import get_task
 
 # Imported once, for all children: they take more than a second each.
 _PRELOAD = ("note_seq", "data_pipeline.fast.rows")
-SILENT_SECONDS = 3.0  # without a converted file, until the user is told why
+SILENT_SECONDS = 3.0  # without a converted file before a message says why
 _NOBODY = -1  # a record whose file is no longer in the inputs
 
 

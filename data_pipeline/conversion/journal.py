@@ -199,7 +199,7 @@ class Journal:
 
 
 def _texts(stream: IO[bytes]) -> Iterator[tuple[Any, int]]:
-    """Yield each whole record and the position behind it, up to the first damaged one."""
+    """Yield each whole record and the position after it, up to the first damaged one."""
     position = 0
     while len(head := stream.read(_HEAD.size)) == _HEAD.size:
         length, checksum = _HEAD.unpack(head)

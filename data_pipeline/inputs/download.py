@@ -129,8 +129,8 @@ def _download(remote: Remote, part: BinaryIO) -> None:
         left = _ATTEMPTS if part.seek(0, os.SEEK_END) > before else left - 1
         time.sleep(_PAUSE_SECONDS if left else 0)
     raise InputError(
-        f"corpus: {remote.url} cannot be downloaded: {problem}; the same command resumes, or get "
-        f"{remote.name} another way and give it as --input"
+        f"corpus: {remote.url} cannot be downloaded: {problem}; run the same command "
+        f"again to resume, or get {remote.name} in another way and pass it with --input"
     )
 
 
@@ -217,9 +217,9 @@ def _check(remote: Remote, part: BinaryIO, path: pathlib.Path) -> dict[str, Any]
         part.truncate(0)
         raise InputError(
             f"corpus: {remote.url} has the wrong checksum: sha256 {found} ({size:,} bytes), "
-            f"expected {expected} ({by}); what came is deleted"
+            f"expected {expected} ({by}); the download was deleted"
         )
     if remote.sha256 is None:
-        print(f"{remote.name}: nobody states a checksum, sha256 {found}", file=sys.stderr)
+        print(f"{remote.name}: no checksum is published; its sha256 is {found}", file=sys.stderr)
     _tag_path(part).unlink(missing_ok=True)
     return {"url": remote.url, "size": size, "sha256": found, "checksum": by}

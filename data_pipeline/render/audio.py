@@ -57,7 +57,7 @@ def synthesise(
       rows: one row, or a list or array of rows.
       task_name: key of `TASKS`.
       qpm: quarters per minute.
-      program: checked as in `files.write_midi`, but all programs sound alike.
+      program: checked as in `files.write_midi`, but all programs sound the same.
       rest_bars: bars of silence between two rows.
 
     Returns:

@@ -248,7 +248,7 @@ def _draw_lane(
     for place, (name, notes) in enumerate(lane.notes.items()):
         colour = style.TRACK_COLOURS[name]
         start, length, height = notes.T
-        # Notes end early, so that two of equal pitch in a row are told apart.
+        # Notes end early, so that two of equal pitch in a row can be distinguished.
         ends = np.stack(
             [x[start], x[np.minimum(start + length, len(x) - 1)] - 0.15 * (x[1] - x[0])], axis=1
         )

@@ -59,7 +59,7 @@ class Kill(NamedTuple):
 
     Attributes:
       kind: one of KINDS, or "" for the last process, which ended by itself.
-      first_step: step it went on from.
+      first_step: step it resumed from.
       last_step: last step it said it had made.
     """
 
@@ -244,7 +244,7 @@ def main(argv: Sequence[str]) -> None:
             model.append("--bar_sizes=8")
         trial = kill_often(folder / "rows", folder, kinds, seed, model)
     print(machine.describe("orbax-checkpoint"))
-    print(f"{'killed':24}{'went on from':>14}{'steps made':>12}{'rows of its epoch seen':>25}")
+    print(f"{'killed':24}{'resumed from':>14}{'steps made':>12}{'rows of its epoch seen':>25}")
     for one in trial.processes:
         made, seen = one.last_step - one.first_step, one.last_step * 16 % 70
         print(f"{one.kind or 'not':24}{one.first_step:14}{made:12}{seen:>18} of 70")

@@ -106,9 +106,9 @@ def measure(
     """Time one configuration at `num` samples per call.
 
     Raises:
-      InputError: the sides do not decode alike.
+      InputError: the sides do not decode the same tokens.
     """
-    # Parameters of the scale of trained models: the reference's start decodes every z alike.
+    # With the reference's initial parameters z would hardly matter, unlike in trained models.
     model = build_vae(config.replace(init="default"))
     params = model.init(jax.random.key(0))
     variables = {k: np.asarray(v) for k, v in variables_from_params(params).items()}

@@ -22,8 +22,8 @@ from musicvae_jax.tasks import get_task
 LARGEST_SEED = 2**31 - 1
 # Models of other rows than tokens, by their content, and the commands that take them.
 _OTHER_MODELS = {
-    "sound": ("sound", "evaluate and generate"),
-    "note starts": ("piano rolls", "evaluate, generate, analyze, encode and export"),
+    "sound": ("sound", "evaluate or generate"),
+    "note starts": ("piano rolls", "evaluate, generate, analyze, encode or export"),
 }
 
 
@@ -126,8 +126,8 @@ def open_model(options: Any, *contents: str) -> MusicVAE:
         if task.content not in ("tokens", *contents):
             what, takers = _OTHER_MODELS[task.content]
             raise InputError(
-                f"run_dir: {options.run_dir} is a model of {what}, this command reads notes; "
-                f"{takers} take it"
+                f"run_dir: {options.run_dir} is a model of {what}, but this command needs notes; "
+                f"use {takers}"
             )
         return MusicVAE.restore(options.run_dir, options.checkpoint)
     return MusicVAE.from_pretrained(str(options.model))
@@ -141,9 +141,9 @@ def check_model(options: Any) -> str:
     """
     if bool(options.run_dir) == bool(options.model):
         given = "both" if options.model else "neither"
-        raise InputError(f"run_dir: give --run_dir or --model, one of the two; {given} given")
+        raise InputError(f"run_dir: give either --run_dir or --model; {given} given")
     if options.model and options.checkpoint != "best":
-        raise InputError("checkpoint: a model of the package has one only; give --run_dir with it")
+        raise InputError("checkpoint: a packaged model has only one; use it with --run_dir")
     return str(options.run_dir or options.model)
 
 
@@ -181,7 +181,10 @@ def choose_prior(options: Any, vae: MusicVAE) -> str:
         raise InputError(f"prior: {where} has no fitted prior of step {vae.step}{hint}")
     other = fitted_prior.load(options.run_dir) if options.run_dir else None
     if other is not None:
-        print(f"the fitted prior is of step {other.step}, so N(0, I) is used; new: {advice}")
+        print(
+            f"the fitted prior is of step {other.step}, so N(0, I) is used; "
+            f"fit one for step {vae.step} with {advice}"
+        )
     return STANDARD
 
 

@@ -115,7 +115,7 @@ def open_output(folder: pathlib.Path, identity: dict[str, Any]) -> bool:
             )
         return bool(record.get("done"))
     if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"output: {folder} holds something else than latents; name another folder")
+        raise InputError(f"output: {folder} holds files that are not latents; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.write_text(path, json.dumps(identity | {"done": False}, indent=1) + "\n")
     return False

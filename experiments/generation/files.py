@@ -37,7 +37,7 @@ def earlier_files(options: Options) -> list[pathlib.Path]:
     found = [folder / name for name in sorted(names) if ours.fullmatch(name)]
     if found and not options.overwrite:
         raise InputError(
-            f"output: {folder} holds music of an earlier --mode={options.mode} ({len(found)} "
+            f"output: {folder} holds music from an earlier --mode={options.mode} ({len(found)} "
             "files); give --overwrite to replace it, or another --output"
         )
     return found

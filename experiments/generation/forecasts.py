@@ -28,7 +28,7 @@ def check_options(options: Options, architecture: str) -> None:
         )
     for name in ("prior", "drift"):
         if getattr(options, name) is not None:
-            raise InputError(f"{name}: {architecture} has no latent space and takes none")
+            raise InputError(f"{name}: not used by {architecture}, which has no latent space")
 
 
 def make(trained: Trained, model: Forecaster, options: Options, rows: np.ndarray | None) -> Music:

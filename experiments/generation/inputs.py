@@ -105,6 +105,6 @@ def _draw(options: Options, task: Task) -> tuple[np.ndarray, list[str]]:
     store = open_checked(str(options.data_dir), task, "data_dir", options.allow_changed_data)
     rows, num = store.splits[options.split], options.num_drawn
     if len(rows) < num:
-        raise InputError(f"num: {num} rows wanted, split {options.split} has {len(rows)}")
+        raise InputError(f"num: {num} rows requested, but split {options.split} has {len(rows)}")
     chosen = np.random.default_rng(options.seed).choice(len(rows), num, replace=False)
     return rows[chosen], [f"{options.split} row {row}" for row in chosen]

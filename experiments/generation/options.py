@@ -90,7 +90,7 @@ class Options(PriorOptions, ModelOptions):
     )
     data_dir: str | None = option(None, help="Token store to draw rows from, instead of --input.")
     split: str = option("test", choices=data.SPLITS, is_enum=True, help="Split of the token store.")
-    num: int = option(4, help="Samples, rows to draw, or variations of each input.")
+    num: int = option(4, help="Number of samples, of rows to draw, or of variations of each input.")
     steps: int = option(9, help="Points of an interpolation, including both ends.")
     rows: int = option(5, help="Rows of a grid.")
     columns: int = option(5, help="Columns of a grid.")
@@ -100,19 +100,24 @@ class Options(PriorOptions, ModelOptions):
     amounts: tuple[float, ...] = option(
         (),
         flag="amount",
-        help="May be repeated. Default: similar 0.3, attribute -1.5 to 1.5 by 0.5.",
+        help="Amount of change; may be repeated. Default: 0.3 for similar, -1.5 to 1.5 in steps of "
+        "0.5 for attribute.",
     )
     attribute: str | None = option(None, help="Attribute to change.")
     bars: int = option(8, help="Bars of a continuation.")
     drift: float | None = option(
         None,
         help="Change per window of a continuation, 0 (none) to 1 (unrelated). Default: "
-        f"{DEFAULT_DRIFT}; a forecaster takes none.",
+        f"{DEFAULT_DRIFT}; not used by forecasters.",
     )
     windows: int = option(8, help="Windows of a long piece.")
-    waypoints: int = option(3, help="Samples that a long piece without inputs visits.")
+    waypoints: int = option(
+        3, help="Number of samples that a long piece without inputs passes through."
+    )
     temperature: float | None = option(
-        None, help="0 is greedy. Default: 0.5 for sample, continue and long, else 0."
+        None,
+        help="Sampling temperature; 0 is greedy. Default: 0.5 for sample, continue and long, "
+        "else 0.",
     )
     seed: int = option(0, help="Random seed for sampling.")
     formats: tuple[str, ...] = option(
@@ -158,13 +163,13 @@ class Options(PriorOptions, ModelOptions):
         check_sound(self.tempo, self.program)
         self._check_inputs()
         if self.mode == "attribute" and not self.attribute:
-            raise InputError("attribute: --mode=attribute needs the name of one, --attribute=NAME")
+            raise InputError("attribute: --mode=attribute needs --attribute=NAME")
         if self.mode != "attribute" and self.attribute:
-            raise InputError(f"attribute: --mode={self.mode} changes none; use --mode=attribute")
+            raise InputError(f"attribute: not used by --mode={self.mode}; use --mode=attribute")
         if self.prior and self.mode not in PRIOR_MODES:
-            raise InputError(f"prior: --mode={self.mode} does not draw from one")
+            raise InputError(f"prior: --mode={self.mode} does not draw from the prior")
         if self.amounts and self.mode not in DEFAULT_AMOUNTS:
-            raise InputError(f"amount: --mode={self.mode} takes none")
+            raise InputError(f"amount: not used by --mode={self.mode}")
 
     def _check_numbers(self) -> None:
         """Check that numbers are in range."""
@@ -208,9 +213,9 @@ class Options(PriorOptions, ModelOptions):
         if self.inputs and self.data_dir:
             raise InputError("input: give --input or --data_dir, not both")
         if self.notes is not None and self.mode != "continue":
-            raise InputError(f"notes: --mode={self.mode} takes none; use --mode=continue")
+            raise InputError(f"notes: not used by --mode={self.mode}; use --mode=continue")
         if self.notes is not None and (self.inputs or self.data_dir):
-            raise InputError("notes: give --notes, --input or --data_dir, one of them")
+            raise InputError("notes: give only one of --notes, --input and --data_dir")
         has_none = not self.inputs and not self.data_dir and self.notes is None
         if self.mode not in ("sample", "long") and has_none:
             notes = ", --notes" if self.mode == "continue" else ""
@@ -218,7 +223,7 @@ class Options(PriorOptions, ModelOptions):
                 f"input: --mode={self.mode} needs --input files{notes} or a --data_dir"
             )
         if self.mode == "sample" and not has_none:
-            raise InputError("input: --mode=sample draws from the prior and takes none")
+            raise InputError("input: --mode=sample needs none, it draws from the prior")
         wanted, word = NUM_INPUTS.get(self.mode, (len(self.files), ""))
         if self.inputs and len(self.files) != wanted:
             raise InputError(

@@ -27,16 +27,16 @@ def check_options(options: Options) -> None:
       InputError: the mode, a format or a setting does.
     """
     if options.mode not in MODES:
-        raise InputError(f"mode: a model of sound has the modes {', '.join(MODES)}")
+        raise InputError(f"mode: a sound model supports the modes {', '.join(MODES)}")
     wrong = [name for name in options.formats if name not in _FORMATS]
     if wrong:
-        raise InputError(f"format: {', '.join(wrong)} needs notes; sound is written as wav and png")
+        raise InputError(f"format: {', '.join(wrong)} needs notes; sound models write wav and png")
     for name in ("temperature", "qpm", "program", "soundfont", "track"):
         if getattr(options, name) is not None:
-            raise InputError(f"{name}: not for a model of sound")
+            raise InputError(f"{name}: not available for sound models")
     for flag, given in (("start_bar", options.start_bars), ("loop", options.loop)):
         if given:
-            raise InputError(f"{flag}: not for a model of sound")
+            raise InputError(f"{flag}: not available for sound models")
 
 
 def read_file(path: str, task: SoundTask) -> np.ndarray:

@@ -27,7 +27,7 @@ class Fields:
         """Parse the body of a request.
 
         Raises:
-          RefusedError: it is no JSON object, or holds NaN, Infinity or numbers out of range.
+          RefusedError: it is not a JSON object, or holds NaN, Infinity or numbers out of range.
         """
         try:
             values = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)

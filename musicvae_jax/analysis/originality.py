@@ -201,7 +201,7 @@ def _moves(column: np.ndarray, track: Track) -> _Moves:
 def _longer(
     moves: _Moves, at: np.ndarray, hashes: np.ndarray, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make the runs of `length` moves that begin at `at` one longer, where their row goes on."""
+    """Make the runs of `length` moves that begin at `at` one longer, where their row continues."""
     goes_on = ~moves.last[at + length - 1]
     at, hashes = at[goes_on], hashes[goes_on]
     return at, (hashes * _FACTOR) ^ moves.code[at + length]

@@ -243,7 +243,7 @@ class MusicVAE:
         rows = self._rows(tokens)
         points, is_single = self._points(z)
         if is_single != rows.is_single or len(points) != len(rows.tokens):
-            raise InputError(f"z: {np.shape(z)} holds not one z for each of the rows")
+            raise InputError(f"z: {np.shape(z)} must have one z per row")
         tracks = in_parts(lambda part: self._logits(self.params, *part), (points, rows.tokens))
         is_list = isinstance(self.task, RollTask)  # its logits are those of all cells
         steps = None if is_list else int(rows.lengths.max())

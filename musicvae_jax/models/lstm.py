@@ -320,7 +320,7 @@ def _backward(
 
     def step(k: jax.Array, carry: Any) -> Any:
         # Each step's gate gradients take the place of its activations. The next step's are
-        # read behind the write, or XLA copies the whole buffer to keep the old values.
+        # read after the write, or XLA copies the whole buffer to keep the old values.
         t = static.num_steps - 1 - k
         dstate, gates, active, dconstant = carry
         if static.keep_sequence:

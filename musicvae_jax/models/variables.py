@@ -50,7 +50,7 @@ def params_from_variables(variables: Mapping[str, Any], task: str) -> tuple[Mode
     unknown = sorted(set(arrays) - set(names.values()))
     if unknown:
         raise InputError(
-            f"variables: {unknown[0]!r} is no variable of a {model.architecture} model for "
+            f"variables: {unknown[0]!r} is not a variable of a {model.architecture} model for "
             f"{task} ({len(unknown)} unknown in all)"
         )
     params: Params = {}

@@ -126,7 +126,7 @@ class Checkpoints:
         if not good and any(fault.startswith("damaged") for fault in faults.values()):
             raise InputError(
                 f"run_dir: {_listed(faults)}: no checkpoint of {self.run_dir} is good; train into "
-                f"another folder, or remove {self.run_dir / FOLDER} to start anew"
+                f"another folder, or remove {self.run_dir / FOLDER} to start from scratch"
             )
         for step in faults:
             aside = self.run_dir / ASIDE / str(step)
@@ -134,7 +134,7 @@ class Checkpoints:
             aside.parent.mkdir(exist_ok=True)
             os.replace(self._folder(step), aside)
         if faults:
-            then = f"going on from step {max(good)}" if good else "starting anew"
+            then = f"resuming from step {max(good)}" if good else "starting from scratch"
             warnings.warn(f"{_listed(faults)}: moved to {ASIDE}; {then}", stacklevel=2)
         return max(good, default=None)
 
@@ -333,7 +333,7 @@ class Checkpoints:
             others = [str(s) for s in steps if s != int(which) and not self._fault(s, "state")]
             raise InputError(
                 f"checkpoint: {which} of {self.run_dir} is {fault}; "
-                f"good ones: {', '.join(others) or 'none'}"
+                f"undamaged ones: {', '.join(others) or 'none'}"
             )
         return int(which)
 
@@ -349,7 +349,7 @@ class Checkpoints:
             raise InputError(f"run_dir: {_listed(faults)}: no checkpoint of {self.run_dir} is good")
         if faults:
             warnings.warn(
-                f"{_listed(faults)}: skipped; step {step} of {self.run_dir} is taken", stacklevel=4
+                f"{_listed(faults)}: skipped; step {step} of {self.run_dir} is used", stacklevel=4
             )
         return step
 

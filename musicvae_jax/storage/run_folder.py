@@ -43,7 +43,9 @@ def open_run_folder(run_dir: str | pathlib.Path, config: Config, store: Store) -
     if (folder / CONFIG).is_file():
         _check_same_run(folder, config, store)
     elif folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"run_dir: {folder} holds something else than a run; name another folder")
+        raise InputError(
+            f"run_dir: {folder} holds files that are not of a run; name another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     data = {"path": str(store.path), "fingerprint": store.fingerprint}
     write_text(folder / DATA, json.dumps(data, indent=1) + "\n")

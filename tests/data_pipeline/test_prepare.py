@@ -302,7 +302,7 @@ def test_meter_any_keeps_tunes_of_other_meters(collection: pathlib.Path) -> None
         ({"split": (90, 5, 4)}, r"split: \(90, 5, 4\) must be percentages"),
         ({"split": (0, 50, 50)}, r"must be percentages for train \(above 0\)"),
         ({"split": (120, -10, -10)}, "must be percentages"),
-        ({"output": None}, "output: say where to put the rows, --output=DIR"),
+        ({"output": None}, "output: --output=DIR is needed, the folder for the rows"),
         (
             {"inputs": (), "output": None},
             "input: nothing to read, give --input=PATH",

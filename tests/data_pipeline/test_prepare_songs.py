@@ -95,7 +95,7 @@ def test_pins_of_files_that_are_not_there_are_not_kept(
     ("text", "message"),
     [
         (None, "split_file: .* cannot be read: No such file"),
-        ("{", "split_file: .* is no JSON: "),
+        ("{", "split_file: .* is not JSON: "),
         ('{"0": "training"}', "must map the md5 of files to train, validation, test"),
         ("[]", "must map the md5 of files to train, validation, test"),
     ],
@@ -170,6 +170,6 @@ def test_other_options_begin_anew(
 ) -> None:
     stop_at_the_end(monkeypatch, versions_of_songs, tmp_path / "out")
     run(versions_of_songs, tmp_path / "out", meter="any", split_by="file")
-    assert "starting over: the interrupted run had other options" in capsys.readouterr().err
+    assert "starting over: the interrupted run had different options" in capsys.readouterr().err
     run(versions_of_songs, tmp_path / "direct", meter="any", split_by="file")
     assert content(tmp_path / "out") == content(tmp_path / "direct")

@@ -168,7 +168,7 @@ def test_equal_runs_differ_in_nothing(store: data.Store, tmp_path: pathlib.Path)
 
 
 def test_what_is_no_run_is_refused(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="name two run folders or more"):
+    with pytest.raises(InputError, match="give two or more run folders"):
         compare.compare(["one"])
     with pytest.raises(InputError, match="is not a run folder"):
         compare.compare([str(tmp_path), str(tmp_path)])

@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused(
         encode.run(options(run_dir, songs, out, shard_rows=3, batch_size=4))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "song.txt").write_text("la")
-    with pytest.raises(InputError, match="holds something else than latents"):
+    with pytest.raises(InputError, match="holds files that are not latents"):
         encode.run(options(run_dir, store, tmp_path / "mine"))
     with pytest.raises(InputError, match=r"output: .*song.txt is a file"):
         encode.run(options(run_dir, store, tmp_path / "mine" / "song.txt"))

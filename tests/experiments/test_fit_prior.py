@@ -133,7 +133,7 @@ def test_only_modes_that_draw_take_a_prior() -> None:
     given: dict[str, Any] = {"run_dir": "run", "output": "-", "mode": "long"}
     assert Options(**given).draws_from_prior
     assert not Options(**given, data_dir="store").draws_from_prior  # through its rows
-    with pytest.raises(InputError, match="--mode=reconstruct does not draw from one"):
+    with pytest.raises(InputError, match="--mode=reconstruct does not draw from the prior"):
         Options(**given | {"mode": "reconstruct"}, prior="fitted", data_dir="-")
 
 

@@ -137,7 +137,7 @@ def test_earlier_music_is_replaced_only_when_asked_and_nothing_stale_stays(
     assert files(tmp_path) == before
     written = generate.generate(dataclasses.replace(second, overwrite=True))
     assert set(tmp_path.iterdir()) == {*written, *mine}
-    assert "replaced 19 files of an earlier --mode=sample" in capsys.readouterr().out
+    assert "replaced 19 files from an earlier --mode=sample" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_what_does_not_fit_the_model_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="holds rows of mel_2bar, the model is of drums_2bar"):
         generate.read_inputs(options(mode="reconstruct", data_dir=store), TASKS["drums_2bar"])
-    with pytest.raises(InputError, match="num: 25 rows wanted, split test has 24"):
+    with pytest.raises(InputError, match="num: 25 rows requested, but split test has 24"):
         generate.read_inputs(options(mode="reconstruct", data_dir=store, num=25), TASK)
     with pytest.raises(InputError, match="holds no checkpoints; train first"):
         generate.generate(options(str(tmp_path), tmp_path / "music"))

@@ -235,7 +235,7 @@ def test_what_was_lost_after_the_last_save_is_made_again(
     store: data.Store,
     tmp_path: pathlib.Path,
 ) -> None:
-    # As after a kill at step 9: the checkpoint is of step 6, the records go on to step 8.
+    # As after a kill at step 9: the checkpoint is of step 6, the records continue to step 8.
     short = config.replace(train_steps=6, log_every=6)
     _fit(short, store, tmp_path / "run")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as lines:
@@ -405,7 +405,7 @@ def test_a_run_folder_belongs_to_one_configuration_and_data(
             run_folder.open_run_folder(folder, longer, store)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="holds something else than a run"):
+    with pytest.raises(InputError, match="holds files that are not of a run"):
         run_folder.open_run_folder(tmp_path / "other", config, store)
     with pytest.raises(InputError, match="is a file; name a folder"):
         run_folder.open_run_folder(tmp_path / "other" / "letter.txt", config, store)

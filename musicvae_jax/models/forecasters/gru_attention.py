@@ -5,7 +5,7 @@ softmax(v . tanh(Q h_t + K h_s)) over s <= t.
 
 Reference: a melody generator of 2024 that names the layers but not their sizes; Bahdanau et al.
 2015, "Neural Machine Translation by Jointly Learning to Align and Translate", for the attention;
-Cho et al. 2014 for the GRU, with the reset gate behind the product as in cuDNN.
+Cho et al. 2014 for the GRU, with the reset gate after the product, as in cuDNN.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def test_an_unstated_checksum_is_that_of_the_first_download(
 ) -> None:
     url, how = server
     path = fetch(remote(url, None, None), tmp_path)
-    assert f"music.zip: nobody states a checksum, sha256 {SHA256}" in capsys.readouterr().err
+    assert f"music.zip: no checksum is published; its sha256 is {SHA256}" in capsys.readouterr().err
     path.unlink()
     how.content = CONTENT + b"more"
     with pytest.raises(InputError, match=r"wrong checksum: .* \(first download\)"):

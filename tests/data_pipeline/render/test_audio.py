@@ -53,7 +53,7 @@ def test_a_loop_adds_what_rings_on_to_its_beginning() -> None:
 
 
 def test_a_looped_file_is_exactly_as_long_as_its_bars(tmp_path: pathlib.Path) -> None:
-    tokens = np.array(row(16, s14=1 << 7))  # a crash that rings on behind the bar
+    tokens = np.array(row(16, s14=1 << 7))  # a crash that rings on after the bar
     lengths = {}
     for loop in (False, True):
         path = tmp_path / f"{loop}.wav"

@@ -1,4 +1,4 @@
-"""Training killed at any moment goes on and ends in the same bits; a full disk costs nothing saved.
+"""Training killed at any moment resumes to the same bits; a full disk costs nothing saved.
 
 `experiments.benchmarks.kill_train` does it more often.
 """
@@ -34,7 +34,7 @@ def _assert_kills_change_nothing(folder: pathlib.Path) -> None:
     assert {kill.kind for kill in kills} == set(KINDS)
     assert kills[0].kind == KINDS[0]
     assert kills[0].first_step == kills[1].first_step == 0
-    # Steps were made before and after each kill, and later ones go on from what was saved.
+    # Steps were made before and after each kill, and later ones resume from what was saved.
     assert all(process.last_step > process.first_step for process in trial.processes)
     assert last.first_step > 0
     assert all(kill.last_step * 16 % 70 for kill in kills)  # in the middle of an epoch

@@ -90,10 +90,13 @@ def test_without_a_seed_a_forecaster_samples_rows(forecaster: str, tmp_path: pat
             {"mode": "reconstruct", "inputs": ("a.mid",)},
             "mode: lstm_forecaster has no latent space: use --mode=continue or --mode=sample",
         ),
-        ({"mode": "sample", "prior": "standard"}, "prior: lstm_forecaster has no latent space"),
+        (
+            {"mode": "sample", "prior": "standard"},
+            "prior: not used by lstm_forecaster, which has no latent space",
+        ),
         (
             {"mode": "continue", "notes": NOTES, "drift": 0.1},
-            "drift: lstm_forecaster has no latent space and takes none",
+            "drift: not used by lstm_forecaster, which has no latent space",
         ),
         ({"mode": "continue", "notes": "60 x"}, "notes: word 2, 'x', must be a pitch"),
     ],
@@ -107,7 +110,7 @@ def test_what_a_forecaster_cannot_do_is_refused(
 
 
 def test_notes_are_only_continued() -> None:
-    with pytest.raises(InputError, match="notes: --mode=sample takes none"):
+    with pytest.raises(InputError, match="notes: not used by --mode=sample"):
         _options("run", mode="sample", notes=NOTES)
-    with pytest.raises(InputError, match="notes: give --notes, --input or --data_dir, one of them"):
+    with pytest.raises(InputError, match="notes: give only one of --notes, --input and --data_dir"):
         _options("run", mode="continue", notes=NOTES, inputs=("a.mid",))

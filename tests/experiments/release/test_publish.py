@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_refused(folder: pathlib.Path) -> None:
         MusicVAE.from_pretrained("drum")
     both, neither = {"run_dir": run, "model": NAME}, {"run_dir": None}
     for given, word in ((both, "both"), (neither, "neither")):
-        with pytest.raises(InputError, match=f"give --run_dir or --model, one of the two; {word}"):
+        with pytest.raises(InputError, match=f"give either --run_dir or --model; {word}"):
             evaluate.evaluate(evaluate.Options(**given))
     with pytest.raises(InputError, match="checkpoint: a model of the package has one only"):
         evaluate.evaluate(evaluate.Options(model=NAME, checkpoint="latest"))

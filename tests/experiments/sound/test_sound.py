@@ -193,16 +193,16 @@ def test_what_needs_notes_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Pa
             Options(run_dir=str(run_dir), output=str(tmp_path), **{"mode": "sample"} | given)
         )
 
-    with pytest.raises(InputError, match="mode: a model of sound has the modes sample, reconstr"):
+    with pytest.raises(InputError, match="mode: a sound model supports the modes sample, reconstr"):
         make(mode="long")
     with pytest.raises(InputError, match="format: musicxml needs notes"):
         make(formats=("musicxml",))
-    with pytest.raises(InputError, match="temperature: not for a model of sound"):
+    with pytest.raises(InputError, match="temperature: not available for sound models"):
         make(temperature=1.0)
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(InputError, match=r"text.wav: one of the damaged files"):
         make(mode="reconstruct", inputs=(str(tmp_path / "text.wav"),))
     with pytest.raises(InputError, match="is a model of sound, the studio plays notes"):
         list(loading.load((), (str(run_dir),), worker.Worker()))
-    with pytest.raises(InputError, match="is a model of sound, this command reads notes"):
+    with pytest.raises(InputError, match="is a model of sound, but this command needs notes"):
         analyze.analyze(analyze.Options(run_dir=str(run_dir)))

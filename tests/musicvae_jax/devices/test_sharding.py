@@ -46,7 +46,7 @@ def test_where_an_array_is_cut(
     assert sharding.spec(mesh, shape, how) == PartitionSpec(*expected)
 
 
-# One run on all meshes and shardings in turn, each going on from the checkpoint of the one before,
+# One run on all meshes and shardings in turn, each resuming from the checkpoint of the one before,
 # and a run on one device: the losses of each step, and how often each program was compiled.
 PROGRAM = textwrap.dedent("""
     import collections

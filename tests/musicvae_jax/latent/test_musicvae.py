@@ -168,7 +168,10 @@ def test_wrong_rows_are_named(melody: MusicVAE, tokens: Any, message: str) -> No
         (lambda vae: vae.sample(1, key=None), "key: None; drawing from the prior"),
         (lambda vae: vae.interpolate(np.zeros(4), np.ones(4), 1), "steps: 1 is out of range"),
         (lambda vae: vae.interpolate(np.zeros((2, 4)), np.ones(4), 3), "a: shape .* one row or"),
-        (lambda vae: vae.logits(np.zeros((3, 4)), np.zeros((2, 32), int)), "not one z for each"),
+        (
+            lambda vae: vae.logits(np.zeros((3, 4)), np.zeros((2, 32), int)),
+            "must have one z per row",
+        ),
         (lambda vae: vae.log_likelihood(np.zeros(32, int), 0, 0), "num_samples: 0 is out of range"),
         (lambda vae: vae.conductor(np.zeros(4)), "conductor: the architecture 'flat' has none"),
     ],

@@ -108,7 +108,7 @@ def test_a_missing_variable_is_named(variables: dict[str, Any], name: str) -> No
 
 def test_an_unknown_variable_is_named(variables: dict[str, Any]) -> None:
     variables["decoder/nade/w_enc"] = np.zeros(3)
-    with pytest.raises(InputError, match="'decoder/nade/w_enc' is no variable of a flat model"):
+    with pytest.raises(InputError, match="'decoder/nade/w_enc' is not a variable of a flat model"):
         params_from_variables(variables, "mel_2bar")
 
 

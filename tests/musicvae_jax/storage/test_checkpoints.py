@@ -159,10 +159,10 @@ def test_another_checkpoint_takes_the_place_of_a_damaged_one(
     asked = {"best": 2, "latest": 5}[which]
     expected = (
         f"checkpoint {damaged} is damaged, params/manifest.ocdbt is not what was written: "
-        f"skipped; step {taken} of {tmp_path} is taken"
+        f"skipped; step {taken} of {tmp_path} is used"
     )
     assert [str(one.message) for one in caught] == ([expected] if asked == damaged else [])
-    with pytest.raises(InputError, match=rf"checkpoint: {damaged} of .* good ones: {taken}"):
+    with pytest.raises(InputError, match=rf"checkpoint: {damaged} of .* undamaged ones: {taken}"):
         checkpoints.restore_params(tmp_path, damaged)
 
 
@@ -171,7 +171,7 @@ def test_training_goes_on_from_the_last_good_one(tmp_path: pathlib.Path) -> None
     (tmp_path / "checkpoints" / "5" / "checksums.json").unlink()  # killed just before it
     with Checkpoints(tmp_path, create=True) as saved:
         match = (
-            "checkpoint 5 is half-written, .* moved to damaged_checkpoints; going on from step 2"
+            "checkpoint 5 is half-written, .* moved to damaged_checkpoints; resuming from step 2"
         )
         with pytest.warns(UserWarning, match=match):
             assert saved.last_good_step() == 2
@@ -189,14 +189,14 @@ def test_where_none_is_good_training_starts_anew_only_if_none_was(tmp_path: path
     (tmp_path / "checkpoints" / "2" / "checksums.json").unlink()
     with (
         Checkpoints(tmp_path, create=True) as saved,
-        pytest.warns(UserWarning, match="starting anew"),
+        pytest.warns(UserWarning, match="starting from scratch"),
     ):
         assert saved.last_good_step() is None
     _save(tmp_path, {3: 1.0})
     _damage(tmp_path, 3, "params/manifest.ocdbt")
     with (
         Checkpoints(tmp_path, create=True) as saved,
-        pytest.raises(InputError, match=r"is damaged, .* to start anew"),
+        pytest.raises(InputError, match=r"is damaged, .* to start from scratch"),
     ):
         saved.last_good_step()
     assert _files(tmp_path, 3)

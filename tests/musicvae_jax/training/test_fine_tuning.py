@@ -122,7 +122,7 @@ def test_a_run_begins_with_the_parameters_of_another(
     # Stopped before its first checkpoint, it must not begin elsewhere.
     with pytest.raises(InputError, match=r"started from .*checkpoints/3; give that again"):
         train.first_params(wider, folder, None)
-    # Behind its first checkpoint, that one is what it goes on from.
+    # After its first checkpoint, it resumes from that one.
     (folder / "checkpoints" / "1").mkdir(parents=True)
     assert train.first_params(wider, folder, str(old_run / "checkpoints" / "3")) is None
     other = run_folder.open_run_folder(tmp_path / "other", wider, store)

@@ -134,7 +134,7 @@ def test_a_large_norm_zeroes_the_gradient_and_adam_still_steps(
     assert float(measured["gradient_norm"]) > 1e-6
     before, now = good.optimiser[1], after.optimiser[1]
     assert int(now.updates) == int(before.updates) + 1
-    # A gradient of 0: moments decay, momentum goes on.
+    # A gradient of 0: moments decay, momentum continues.
     expected = jax.tree.map(lambda m: np.float32(0.9) * m, before.first_moment)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     jax.tree.map(close, now.first_moment, expected)
