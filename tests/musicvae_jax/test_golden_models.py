@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import fnmatch
 import functools
-import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +32,18 @@ GOLDEN = {
     "hierdec": ("model_hierdec-mel_16bar_seed12.npz", "mel_16bar"),
     "hier": ("model_hier-mel_16bar_seed31.npz", "mel_16bar"),
     "hier-trio": ("model_hier-trio_16bar_seed31.npz", "trio_16bar"),
+}
+
+# Recordings of models that this project does not have, and why; `from_checkpoint` refuses them.
+UNSUPPORTED = {
+    "model_cat-mel_2bar_med_chords_seed31.npz": "conditioned on chords",
+    "model_groovae_2bar_hits_control_tfds_seed31.npz": "drums with velocities and offsets",
+    "model_groovae_2bar_humanize_seed31.npz": "drums with velocities and offsets",
+    "model_groovae_2bar_tap_fixed_velocity_seed31.npz": "drums with velocities and offsets",
+    "model_groovae_4bar_seed31.npz": "drums with velocities and offsets",
+    "model_hier-multiperf_vel_1bar_med_chords_seed32.npz": "multitrack, conditioned on chords",
+    "model_hier-multiperf_vel_1bar_med_seed32.npz": "multitrack",
+    "model_nade-drums_2bar_reduced_seed31.npz": "a decoder that is a NADE",
 }
 
 
@@ -399,9 +410,35 @@ def test_numpy_oracle(golden: Golden) -> None:
         assert_near(numpy_oracle.conductor(variables, z, 16), golden["conductor"])
 
 
+def unchecked(name: str, keys: Iterable[str]) -> list[str]:
+    """Return the keys that no test reads of this model: only tests that run with it count."""
+    patterns = [*SETUP]
+    for test, checked in CHECKED.items():
+        marks = [m.args for m in getattr(globals()[test], "pytestmark", []) if m.args[:1]]
+        models = next((values for label, values in marks if label == "golden"), GOLDEN)
+        patterns += checked if name in models else ()
+    return [key for key in keys if not matches(key, patterns)]
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_every_key_is_checked(name: str, shared: pathlib.Path) -> None:
-    file, task = GOLDEN[name]
-    golden = load(shared / "golden" / file, task)
-    patterns = [*SETUP, *itertools.chain.from_iterable(CHECKED.values())]
-    assert [key for key in golden.arrays if not matches(key, patterns)] == []
+    with np.load(shared / "golden" / GOLDEN[name][0]) as arrays:
+        assert unchecked(name, arrays.files) == []
+
+
+def test_a_key_that_no_test_reads_is_found() -> None:
+    assert unchecked("hier", ["mu", "seg_mu", "new"]) == ["new"]
+    assert unchecked("hier-trio", ["seg_mu", "valclip_after/x"]) == ["seg_mu", "valclip_after/x"]
+    golden = Golden.__new__(Golden)
+    golden.arrays = {"mu": np.zeros(1), "new": np.zeros(1), "tokens": np.zeros(1)}
+    with golden.watch(("mu",)):
+        assert golden["mu"] == golden["tokens"] == 0
+        with pytest.raises(AssertionError, match="new is not declared"):
+            golden["new"]
+    with pytest.raises(AssertionError), golden.watch(("mu", "new")):
+        assert golden["mu"] == 0
+
+
+def test_every_shared_model_is_checked_or_not_supported(shared: pathlib.Path) -> None:
+    found = {path.name for path in (shared / "golden").glob("model_*.npz")}
+    assert found == {file for file, _ in GOLDEN.values()} | set(UNSUPPORTED)
