@@ -8,12 +8,16 @@ hierarchical one makes S steps for all bars side by side, and then one step per 
 table has the seconds of a training step and the processor's seconds in it (of all cores), the least
 of several rounds in which the two take turns: other programs on the machine only add to them. With
 --data_dir, the second has the scores on validation rows after equal examples, and those of `hier`
-after the processor time that `hierdec` needed for them. The third is what `evaluate` prints for
-that last `hier` model on test rows.
+after the minutes that `hierdec` needed for them, by the seconds per step of these two trainings
+without their first dispatch, which compiles. The third is what `evaluate` prints for that last
+`hier` model on test rows. Progress goes to standard error.
 """
 
 from __future__ import annotations
 
+import math
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,13 +28,14 @@ from absl import flags
 
 from data_pipeline import cli
 from experiments.benchmarks.support import machine
-from experiments.benchmarks.time_to_accuracy import train
+from experiments.benchmarks.time_to_accuracy import Curve
 from experiments.benchmarks.train_step import random_batch
 from experiments.evaluate import table
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import build_vae
 from musicvae_jax.tasks import get_task
+from musicvae_jax.training import callbacks, loop
 from musicvae_jax.training.step import init_state, make_train_step
 
 Tree = Any
@@ -56,6 +61,37 @@ def stepper(config: Config) -> Callable[[], object]:
     step = jax.jit(make_train_step(model, config))
     state, batch = init_state(model, config), random_batch(config)
     return lambda: jax.block_until_ready(step(state, batch))
+
+
+class Clock(Curve):
+    """A callback of the training loop that times its steps and prints progress.
+
+    Args:
+      name: of what is trained.
+      steps: how many will be made.
+    """
+
+    def __init__(self, name: str, steps: int) -> None:
+        super().__init__()
+        self.name, self.steps = name, steps
+        self.times: list[tuple[int, float, float]] = []
+
+    def trained(self, progress: callbacks.Progress) -> None:
+        """Keep step, seconds and CPU seconds, and print every tenth of the steps."""
+        self.times.append((progress.step, time.perf_counter(), time.process_time()))
+        if progress.is_record:
+            left = f"about {progress.seconds_left:.0f} s left"
+            print(f"{self.name}: step {progress.step} of {self.steps}, {left}", file=sys.stderr)
+
+    def per_step(self) -> tuple[float, float]:
+        """Return seconds and CPU seconds per step after the first dispatch; nan if there is one."""
+        (first, *starts), (last, *ends) = self.times[0], self.times[-1]
+        if first == last:
+            return math.nan, math.nan
+        wall, busy = (
+            (end - start) / (last - first) for start, end in zip(starts, ends, strict=True)
+        )
+        return wall, busy
 
 
 def show_speed(chosen: dict[str, Config], rounds: int) -> float:
@@ -84,26 +120,39 @@ def show_scores(
 ) -> tuple[int, Tree]:
     """Train for equal examples and equal time, and print scores of validation rows.
 
+    `ratio` of processor time decides if a training has one dispatch only, and so no time.
+
     Returns:
       steps and parameters of the last `hier` model.
     """
-    rows = spread(store, "validation")
-    print(f"{len(store.splits['train']):,} training rows, {len(rows)} validation rows")
-    print(f"{'architecture':14}{'steps':>7}{'examples':>10}{'ELBO nats':>11}{'KL bits':>9}"
-          f"{'forced':>8}{'greedy':>8}")  # fmt: skip
-    for name, num in (("hierdec", steps), ("hier", steps), ("hier", round(steps * ratio))):
-        config = chosen[name].replace(
-            train_steps=num, save_every=num, eval_every=num, log_every=num, eval_examples=64
-        )
-        _, outcome = train(config, store)
-        scores = evaluation.evaluate(config, outcome.state.params, rows)
-        forced, greedy = (
-            figures["accuracy"]["overall"] for figures in (scores.teacher_forced, scores.greedy)
-        )
-        examples = num * config.train.batch_size
-        print(f"{name:14}{num:7}{examples:10,}{scores.elbo_nats:11.2f}{scores.kl_bits:9.1f}"
-              f"{forced:8.4f}{greedy:8.4f}", flush=True)  # fmt: skip
-    return num, outcome.state.params
+    size = len(spread(store, "validation"))
+    print(f"{len(store.splits['train']):,} training rows, {size} validation rows")
+    print(f"{'architecture':14}{'steps':>7}{'examples':>10}{'minutes':>9}{'CPU min':>9}"
+          f"{'ELBO nats':>11}{'KL bits':>9}{'forced':>8}{'greedy':>8}")  # fmt: skip
+    seconds = {name: train_and_score(chosen[name], store, steps)[0] for name in NAMES}
+    faster = seconds["hierdec"] / seconds["hier"]
+    equal_minutes = max(round(steps * (faster if faster > 0 else ratio)), 1)
+    return equal_minutes, train_and_score(chosen["hier"], store, equal_minutes)[1]
+
+
+def train_and_score(config: Config, store: data.Store, num: int) -> tuple[float, Tree]:
+    """Train, print a line of the table, and return seconds per step and parameters."""
+    name = config.model.architecture
+    every = {"save_every": num, "eval_every": num, "log_every": max(num // 10, 1)}
+    config = config.replace(train_steps=num, eval_examples=64, **every)
+    clock = Clock(name, num)
+    with tempfile.TemporaryDirectory() as folder:
+        params = loop.fit(config, store, folder, clock).state.params
+    wall, busy = clock.per_step()
+    scores = evaluation.evaluate(config, params, spread(store, "validation"))
+    forced, greedy = (
+        figures["accuracy"]["overall"] for figures in (scores.teacher_forced, scores.greedy)
+    )
+    print(f"{name:14}{num:7}{num * config.train.batch_size:10,}"
+          f"{wall * num / 60:9.2f}{busy * num / 60:9.2f}"
+          f"{scores.elbo_nats:11.2f}{scores.kl_bits:9.1f}{forced:8.4f}{greedy:8.4f}",
+          flush=True)  # fmt: skip
+    return wall, params
 
 
 def show_evaluation(config: Config, store: data.Store, step: int, params: Tree) -> None:
