@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pathlib
 import textwrap
 
@@ -154,7 +155,7 @@ def test_every_mesh_and_sharding_gives_the_losses_of_one_device(
     store = write_store(tmp_path / "store", "mel_2bar", counts)
     arguments = (str(store), str(tmp_path / "runs"), architecture)
     devices = "--xla_force_host_platform_device_count=8"
-    env = {"XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"}
+    env = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {devices}", "JAX_PLATFORMS": "cpu"}
     done = run_python("-c", PROGRAM, *arguments, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("fsdp") == 3
