@@ -4,7 +4,8 @@ JAX stores compiled programs in a folder by a hash of program, options and versi
 in the user's cache, one per processor model: home folders are shared between machines, and a
 program compiled for one processor may use instructions that another lacks. Damaged entries are
 compiled again. JAX's environment variables take precedence: JAX_COMPILATION_CACHE_DIR names
-another folder, JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
+another folder, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS the shortest compilation that is kept,
+JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import jax
 
 # Programs that compile faster than this are not worth a file, in seconds.
 SHORTEST_COMPILATION = 0.3
-# JAX reads this variable itself.
+# JAX reads these variables itself.
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+SHORTEST_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 def switch_on() -> None:
@@ -34,7 +36,8 @@ def switch_on() -> None:
         except OSError:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST_COMPILATION)
+    if not os.environ.get(SHORTEST_VARIABLE):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST_COMPILATION)
 
 
 def default_folder() -> pathlib.Path:

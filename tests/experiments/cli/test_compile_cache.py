@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from experiments.cli import compile_cache
+
 PROGRAM = """
 import jax, jax.numpy as jnp
 from experiments.cli import compile_cache
@@ -22,6 +24,7 @@ print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).sum())
 def run(**variables: str) -> list[str]:
     """Run the program in a process of its own and return its lines."""
     unset = {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", "XDG_CACHE_HOME"}
+    unset.add(compile_cache.SHORTEST_VARIABLE)
     kept = {name: value for name, value in os.environ.items() if name not in unset}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=kept | variables, capture_output=True, text=True
@@ -47,6 +50,11 @@ def test_cache_is_made_in_the_users_cache_folder_found_again_and_repaired(
     for path in written:
         pathlib.Path(path).write_bytes(b"cut")
     assert run(XDG_CACHE_HOME=str(tmp_path)) == [folder, value]
+
+
+def test_the_user_says_how_long_a_compilation_must_be_to_be_kept(tmp_path: pathlib.Path) -> None:
+    run(XDG_CACHE_HOME=str(tmp_path), **{compile_cache.SHORTEST_VARIABLE: "1000000"})
+    assert not entries(tmp_path)
 
 
 @pytest.mark.parametrize(
