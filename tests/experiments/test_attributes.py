@@ -113,7 +113,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     store = data.open_store(write_store(folder / "tokens", "drums_2bar"))
     config = TASK.config.replace(**SIZES, init="default")
     run = run_folder.open_run_folder(folder / "run", config, store)
-    params = jax.tree.map(lambda leaf: 3.0 * leaf, build_model(config).init(jax.random.key(0)))
+    params = jax.tree.map(
+        lambda leaf: 3.0 * leaf, jax.jit(build_model(config).init)(jax.random.key(0))
+    )
     with Checkpoints(run, create=True) as checkpoints:
         checkpoints.save(5, params, {"count": np.zeros(1)}, config)
     return run

@@ -35,7 +35,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("run")
     sizes = {"z_size": 4, "encoder_sizes": (8,), "decoder_sizes": (8,)}
     config = TASK.config.replace(**sizes, init="default")
-    params = build_model(config).init(jax.random.key(0))
+    params = jax.jit(build_model(config).init)(jax.random.key(0))
     with Checkpoints(folder, create=True) as checkpoints:
         checkpoints.save(1, params, {"count": np.zeros(1)}, config)
     return str(folder)

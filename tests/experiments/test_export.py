@@ -15,10 +15,11 @@ from experiments.export import FORMATS, Options, export
 from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError
 from musicvae_jax.interop.tensor_bundle import TensorBundle
-from musicvae_jax.models.registry import build_model
+from musicvae_jax.models.registry import build_vae
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training.step import init_state
+from tests.support.model_cases import compiled
 from tests.support.untrained_run import make_run
 
 
@@ -35,7 +36,7 @@ def test_moments_of_another_adam_are_left_out(tmp_path: pathlib.Path) -> None:
     config = get_task("mel_2bar").config.replace(
         encoder_sizes=(8,), decoder_sizes=(8,), z_size=4, adam_b2=0.99
     )
-    state = init_state(build_model(config), config)
+    state = init_state(compiled(build_vae(config)), config)
     rest = {name: value for name, value in vars(state).items() if name != "params"}
     with Checkpoints(tmp_path / "run", create=True) as saved:
         saved.save(3, state.params, rest, config)

@@ -33,7 +33,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("run")
     sizes = {"z_size": 4, "encoder_sizes": (8,), "decoder_sizes": (8,)}
     config = TASK.config.replace(**sizes, init="default")
-    params = build_model(config).init(jax.random.key(0))
+    params = jax.jit(build_model(config).init)(jax.random.key(0))
     # So large that tokens depend on z.
     params = jax.tree.map(lambda leaf: 3.0 * leaf, params)
     with Checkpoints(folder, create=True) as checkpoints:

@@ -40,7 +40,7 @@ def test_the_python_example_runs(
     write_store(tmp_path / "demo" / "tokens", "mel_2bar")
     sizes = {"z_size": 4, "encoder_sizes": (8,), "decoder_sizes": (8,)}
     config = TASKS["mel_2bar"].config.replace(**sizes)
-    params = build_model(config).init(jax.random.key(0))
+    params = jax.jit(build_model(config).init)(jax.random.key(0))
     with Checkpoints(tmp_path / "demo" / "run", create=True) as checkpoints:
         checkpoints.save(1, params, {"count": np.zeros(1)}, config)
 

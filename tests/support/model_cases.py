@@ -61,6 +61,13 @@ def random_tokens(task: Task, rng: np.random.Generator, num: int = BATCH) -> np.
     return rows.reshape(num, *task.row_shape).astype(task.token_dtype)
 
 
+def compiled(model: VAE) -> VAE:
+    """Compile the functions of a model's parameters: not each operation by itself."""
+    names = ("init", "encode", "logits", "generate")
+    functions: dict[str, Any] = {name: jax.jit(getattr(model, name)) for name in names}
+    return model._replace(**functions)
+
+
 @functools.cache
 def case(task_name: str, architecture: str) -> Case:
     return _case(tiny_config(task_name, architecture))

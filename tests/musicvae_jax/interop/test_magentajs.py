@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_values_that_a_type_cannot_hold_are_refused(quantize: str, tmp_path: pat
 
 def _with_sizes(known: Case, **sizes: tuple[int, ...]) -> tuple:
     config = known.config.replace(**{"encoder_sizes": (6,), "decoder_sizes": (5,), **sizes})
-    return config, build_model(config).init(jnp.zeros(2, jnp.uint32))
+    return config, jax.jit(build_model(config).init)(jnp.zeros(2, jnp.uint32))
 
 
 def test_what_the_player_cannot_load_is_refused(tmp_path: pathlib.Path) -> None:

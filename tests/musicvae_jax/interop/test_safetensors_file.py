@@ -169,7 +169,7 @@ def test_wrong_files_are_refused(tmp_path: pathlib.Path) -> None:
 
 def test_a_file_has_the_permissions_of_any_other(tmp_path: pathlib.Path) -> None:
     config = get_task("mel_2bar").config.replace(encoder_sizes=(4,), decoder_sizes=(4,), z_size=2)
-    params = build_model(config).init(jax.random.key(0))
+    params = jax.jit(build_model(config).init)(jax.random.key(0))
     safetensors_file.write(tmp_path / "model.safetensors", config, params)
     (tmp_path / "other").touch()
     modes = [(tmp_path / name).stat().st_mode for name in ("model.safetensors", "other")]

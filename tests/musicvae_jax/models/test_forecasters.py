@@ -58,10 +58,19 @@ def build_forecaster(config: Config) -> Forecaster:
     return model
 
 
+def compiled(model: Forecaster) -> Forecaster:
+    """Compile the functions of a model's parameters: not each operation by itself."""
+    return Forecaster(
+        init=jax.jit(model.init),
+        next_logits=jax.jit(model.next_logits),
+        continuation=jax.jit(model.continuation, static_argnums=2),
+    )
+
+
 @functools.cache
 def case(name: str, task_name: str) -> Case:
     task, rng = get_task(task_name), np.random.default_rng(0)
-    model = build_forecaster(task.config.replace(architecture=name, **SIZES))
+    model = compiled(build_forecaster(task.config.replace(architecture=name, **SIZES)))
     tokens = jnp.asarray(random_tokens(task, rng)[:, :STEPS], jnp.int32)
     return Case(model, random_params(model, rng), tokens)
 
@@ -77,10 +86,9 @@ def test_every_forecaster_is_tested() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_changed_token_changes_no_logit_up_to_its_step(name: str, task_name: str) -> None:
     model, params, tokens = case(name, task_name)
-    run = jax.jit(model.next_logits)
     changed_at = 13
-    before = run(params, tokens)
-    after = run(params, tokens.at[:, changed_at].add(1))
+    before = model.next_logits(params, tokens)
+    after = model.next_logits(params, tokens.at[:, changed_at].add(1))
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old[:, : changed_at + 1], new[:, : changed_at + 1])
         assert np.abs(old[:, changed_at + 1] - new[:, changed_at + 1]).max() > 1e-3
@@ -93,7 +101,7 @@ def test_a_greedy_continuation_takes_the_best_of_the_logits_of_one_pass(
 ) -> None:
     model, params, tokens = case(name, task_name)
     seed = tokens[:, :10]
-    made = jax.jit(model.continuation, static_argnums=(2, 4))(params, seed, 9, key, 0.0)
+    made = model.continuation(params, seed, 9, key, 0.0)
     assert made.dtype == jnp.int32
     whole = jnp.concatenate([seed, made], axis=1)
     logits = model.next_logits(params, whole)
@@ -113,8 +121,8 @@ def test_continuations_in_parts_equal_one(name: str, key: jax.Array) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_follow_their_key(name: str) -> None:
     model, params, tokens = case(name, "mel_2bar")
-    run = jax.jit(model.continuation, static_argnums=2)
-    made = [run(params, tokens, 16, jax.random.key(seed), 1.0) for seed in (1, 1, 2)]
+    keys = [jax.random.key(seed) for seed in (1, 1, 2)]
+    made = [model.continuation(params, tokens, 16, key, 1.0) for key in keys]
     np.testing.assert_array_equal(made[0], made[1])
     assert np.any(made[0] != made[2])
     assert int(made[0].max()) < get_task("mel_2bar").tracks[0].num_classes
@@ -156,16 +164,15 @@ def test_sixteen_rows_are_memorised(name: str, key: jax.Array) -> None:
     )
     rows = jnp.asarray(random_rows(np.random.default_rng(0), task, 16))
     assert len(np.unique(rows[:, :16], axis=0)) == 16
-    model = build_forecaster(config)
+    model = compiled(build_forecaster(config))
     state: TrainState = init_state(model, config)
     chunk = jnp.tile(jnp.arange(16, dtype=jnp.int32)[None], (100, 1))
     run = jax.jit(make_run_steps(make_train_step(model, config), take_from_device))
-    greedy = jax.jit(model.continuation, static_argnums=(2, 4))
     accuracy, parts = 0.0, 0
     while accuracy < 0.99 and parts < 8:
         state, _ = run(state, rows, chunk, jnp.int32(100))
         # The first bar tells the rows apart.
-        made = greedy(state.params, rows[:, :16], 16, key, 0.0)
+        made = model.continuation(state.params, rows[:, :16], 16, key, 0.0)
         accuracy, parts = float(np.mean(made == rows[:, 16:])), parts + 1
     assert accuracy >= 0.99
 

@@ -24,7 +24,7 @@ def drawn(task: str, architecture: str, init: str) -> tuple[Any, Any]:
     """Return a model and its first parameters."""
     config = get_task(task).config.replace(architecture=architecture, init=init, **SIZES)
     model = build_model(config)
-    return model, model.init(jax.random.key(3))
+    return model, jax.jit(model.init)(jax.random.key(3))
 
 
 def test_default_spreads_mu_and_lets_z_move_the_logits() -> None:

@@ -92,7 +92,7 @@ def test_a_frozen_part_stays_bit_equal(config: Config, part: str, other: str) ->
 @pytest.fixture(scope="module")
 def old_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("old") / "run"
-    params = build_model(config).init(jax.random.key(7))
+    params = jax.jit(build_model(config).init)(jax.random.key(7))
     with Checkpoints(folder, create=True) as checkpoints:
         checkpoints.save(3, params, {"count": np.zeros(1)}, config)
     return folder

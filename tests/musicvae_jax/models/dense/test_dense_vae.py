@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from musicvae_jax.training.step import (
     make_train_step,
     take_from_device,
 )
-from tests.support.model_cases import random_params, random_tokens
+from tests.support.model_cases import compiled, random_params, random_tokens
 from tests.support.synthetic_store import random_rows
 
 SIZES: dict[str, Any] = {
@@ -46,9 +47,10 @@ class Case(NamedTuple):
     tokens: jax.Array
 
 
+@functools.cache
 def case(task_name: str) -> Case:
     task, rng = get_task(task_name), np.random.default_rng(0)
-    model = build_vae(task.config.replace(**SIZES))
+    model = compiled(build_vae(task.config.replace(**SIZES)))
     return Case(model, random_params(model, rng), jnp.asarray(random_tokens(task, rng)))
 
 
@@ -224,7 +226,7 @@ def test_sixteen_rows_are_memorised(task_name: str, key: jax.Array) -> None:
         dtype="float32",
     )
     rows = jnp.asarray(random_rows(np.random.default_rng(0), task, 16))
-    model = build_vae(config)
+    model = compiled(build_vae(config))
     state: TrainState = init_state(model, config)
     chunk = jnp.tile(jnp.arange(16, dtype=jnp.int32)[None], (100, 1))
     run = jax.jit(make_run_steps(make_train_step(model, config), take_from_device))
@@ -239,11 +241,11 @@ def test_sixteen_rows_are_memorised(task_name: str, key: jax.Array) -> None:
 
 def test_the_output_starts_at_the_frequency_of_a_one_hot(key: jax.Array) -> None:
     config = get_task("trio_16bar").config.replace(**SIZES)
-    bias = build_model(config).init(key)["decoder"]["output"]["bias"].reshape(256, -1)
+    bias = jax.jit(build_model(config).init)(key)["decoder"]["output"]["bias"].reshape(256, -1)
     on = jax.nn.sigmoid(bias)
     np.testing.assert_allclose(on[:, :90].sum(axis=1), 1, rtol=1e-4)
     np.testing.assert_allclose(on[:, 180:].sum(axis=1), 1, rtol=1e-4)
-    params = build_model(config.replace(init="reference")).init(key)
+    params = jax.jit(build_model(config.replace(init="reference")).init)(key)
     biases = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 1]
     assert all(np.all(leaf == np.float32(0.01)) for leaf in biases)
 

@@ -21,7 +21,7 @@ from musicvae_jax.training.step import (
     take_from_device,
 )
 from tests.musicvae_jax.models.dense.test_dense_vae import SIZES, affine, cells, dense
-from tests.support.model_cases import random_params, random_tokens
+from tests.support.model_cases import compiled, random_params, random_tokens
 from tests.support.synthetic_store import random_rows
 
 STACKED = SIZES | {"architecture": "stacked_vae"}
@@ -31,7 +31,7 @@ STACKED = SIZES | {"architecture": "stacked_vae"}
 @pytest.mark.parametrize("task_name", ["mel_2bar", "trio_16bar"])
 def test_the_layers_equal_numpy(task_name: str, bar_sizes: tuple[int, ...]) -> None:
     task, rng = get_task(task_name), np.random.default_rng(0)
-    model = build_vae(task.config.replace(**(STACKED | {"bar_sizes": bar_sizes})))
+    model = compiled(build_vae(task.config.replace(**(STACKED | {"bar_sizes": bar_sizes}))))
     params = random_params(model, rng)
     tokens = jnp.asarray(random_tokens(task, rng))
     encoder, decoder = params["encoder"], params["decoder"]
@@ -62,7 +62,7 @@ def test_the_layers_equal_numpy(task_name: str, bar_sizes: tuple[int, ...]) -> N
 
 def test_gradients_are_those_of_finite_differences() -> None:
     task, rng = get_task("mel_2bar"), np.random.default_rng(1)
-    model = build_vae(task.config.replace(**STACKED))
+    model = compiled(build_vae(task.config.replace(**STACKED)))
     params = model.init(jax.random.key(1))
     tokens = jnp.asarray(random_tokens(task, rng))
 
@@ -99,7 +99,7 @@ def test_sixteen_rows_are_memorised(key: jax.Array) -> None:
         dtype="float32",
     )
     rows = jnp.asarray(random_rows(np.random.default_rng(0), task, 16))
-    model = build_vae(config)
+    model = compiled(build_vae(config))
     state: TrainState = init_state(model, config)
     chunk = jnp.tile(jnp.arange(16, dtype=jnp.int32)[None], (100, 1))
     run = jax.jit(make_run_steps(make_train_step(model, config), take_from_device))

@@ -15,6 +15,7 @@ from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.waveform import waveform_vae
 from musicvae_jax.tasks import get_task, sound_task
 from musicvae_jax.training.step import Batch, example_values, init_state, make_train_step
+from tests.support.model_cases import compiled
 
 SIZES: dict[str, Any] = {
     "encoder_sizes": (4, 8, 8),
@@ -31,12 +32,12 @@ def _config(**fields: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def model() -> VAE:
-    return build_vae(_config())
+    return compiled(build_vae(_config()))
 
 
 @pytest.fixture(scope="module")
 def params(model: VAE) -> Any:
-    return jax.jit(model.init)(jax.random.key(0))
+    return model.init(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
