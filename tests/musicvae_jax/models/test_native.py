@@ -29,11 +29,16 @@ def kernel() -> None:
 
 
 def arguments(N: int, T: int, B: int, H: int, has_inputs: bool, per_example: bool) -> Any:
-    keys = jax.random.split(jax.random.key(N * T * B * H), 5)
-    inputs = jax.random.normal(keys[0], (N, T, B, 4 * H)) if has_inputs else None
-    constant = jax.random.normal(keys[1], (N, B if per_example else 1, 4 * H))
-    kernel = jax.random.normal(keys[2], (N, H, 4 * H)) / np.sqrt(H)
-    c, h = (jax.random.normal(k, (N, B, H)) for k in keys[3:])
+    # Drawn by NumPy: JAX would compile a draw of each shape.
+    rng = np.random.default_rng(N * T * B * H)
+
+    def draw(*shape: int, scale: float = 1.0) -> jax.Array:
+        return jnp.asarray((scale * rng.normal(size=shape)).astype(np.float32))
+
+    inputs = draw(N, T, B, 4 * H) if has_inputs else None
+    constant = draw(N, B if per_example else 1, 4 * H)
+    kernel = draw(N, H, 4 * H, scale=H**-0.5)
+    c, h = draw(N, B, H), draw(N, B, H)
     return inputs, constant, kernel, lstm.State(c, h)
 
 
@@ -68,7 +73,8 @@ def test_equals_the_loops(
 ) -> None:
     N, T, B, H = shape
     args = arguments(N, T, B, H, has_inputs, per_example)
-    grad = jax.random.normal(jax.random.key(1), (N, T, B, H) if keep_sequence else (N, B, H))
+    shape_of_h = (N, T, B, H) if keep_sequence else (N, B, H)
+    grad = np.random.default_rng(1).normal(size=shape_of_h).astype(np.float32)
     results = []
     for use_native in (False, True):
 
@@ -76,8 +82,9 @@ def test_equals_the_loops(
             value, pull = jax.vjp(lambda a: run(a, T, keep_sequence, use_native), args)
             return value, pull(grad)
 
-        alone = run(args, T, keep_sequence, use_native)  # another program: no gradient is kept
-        stacked = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), args)
+        # Another program: no gradient is kept.
+        alone = jax.jit(run, static_argnums=(1, 2, 3))(args, T, keep_sequence, use_native)
+        stacked = jax.tree.map(lambda a: np.stack([a, 0.5 * np.asarray(a)]), args)
         results.append((alone, jax.jit(jax.vmap(value_and_gradients))(stacked)))
     assert_close(results[1], results[0])
 
