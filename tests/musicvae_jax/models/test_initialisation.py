@@ -40,8 +40,9 @@ def test_default_spreads_mu_and_lets_z_move_the_logits() -> None:
             float(logits.std(axis=0).mean()),
         )
     mu, sigma, moved = spreads["default"]
-    assert 0.2 < mu < 1.5
+    assert 0.4 < mu < 2.5
     assert sigma == pytest.approx(math.log1p(math.exp(-1.0)), rel=0.2)
+    assert sigma < mu
     assert moved > 100 * spreads["reference"][2]
     assert spreads["reference"][0] < 0.01
 
@@ -56,11 +57,14 @@ def test_rows_for_the_context_have_their_own_size_and_the_rest_is_glorots() -> N
     assert np.abs(rest).max() <= limit < float(jnp.abs(kernel[90:122]).max())
 
 
-def test_cells_of_the_default_remember_up_to_the_length_and_then_take_in_less() -> None:
-    H, T = 50, 256
+@pytest.mark.parametrize(("T", "share"), [(16, 0.0), (32, 0.0), (64, 0.75), (256, 63 / 64)])
+def test_cells_remember_up_to_the_length_and_take_in_less_beyond_two_bars(
+    T: int, share: float
+) -> None:
+    H = 50
     bias = np.asarray(initialisation.DEFAULT.cell_bias(T)(jax.random.key(0), (4 * H,)))
     inputs, candidates, forget, outputs = bias.reshape(4, H)
-    np.testing.assert_array_equal(inputs, -forget)
+    np.testing.assert_allclose(inputs, -share * forget, rtol=1e-6)
     assert not candidates.any()
     assert not outputs.any()
     # A gate that stays at s loses a share e of what it holds in about 1 / (1 - s) steps.
@@ -75,12 +79,20 @@ def test_gains_fall_with_the_square_root_of_the_units(
     key: jax.Array, units: int, share: float
 ) -> None:
     default, Z = initialisation.DEFAULT, 400
-    mu = default.mu(256)(key, (2 * units, Z))
+    mu = default.mu(32)(key, (2 * units, Z))
     state = default.state(key, (Z, 2 * units))
     context = default.context_kernel(3, Z)(key, (3 + Z + units, 4 * units))[3 : 3 + Z]
     assert float(jnp.std(mu)) * math.sqrt(2 * units) == pytest.approx(6.0 * share, rel=0.03)
     assert float(jnp.std(state)) * math.sqrt(Z) == pytest.approx(2.0 * share, rel=0.03)
     assert float(jnp.std(context)) * math.sqrt(Z) == pytest.approx(1.5 * share, rel=0.03)
+
+
+@pytest.mark.parametrize(("num_tokens", "gain"), [(16, 6.0), (32, 6.0), (512, 1.5)])
+def test_the_gain_of_mu_falls_with_the_square_root_of_the_tokens_beyond_32(
+    key: jax.Array, num_tokens: int, gain: float
+) -> None:
+    mu = initialisation.DEFAULT.mu(num_tokens)(key, (128, 400))
+    assert float(jnp.std(mu)) * math.sqrt(128) == pytest.approx(gain, rel=0.03)
 
 
 def trained(task: str, units: int, num_steps: int) -> tuple[step.TrainState, list[step.Metrics]]:
