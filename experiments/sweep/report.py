@@ -207,7 +207,8 @@ def _curves(tasks: Sequence[PointRun]) -> list[str]:
     ):
         lines = {}
         for point, all_records in records.items():
-            of_split = [record for record in all_records if record["split"] == split]
+            # Forecasters have no KL.
+            of_split = [r for r in all_records if r["split"] == split and figure in r]
             steps, values = ([r[key] for r in of_split] for key in ("step", figure))
             # None, which JSON has in place of NaN, becomes NaN again.
             lines[point] = Line(steps, np.array(values, np.float64))

@@ -20,11 +20,14 @@ from musicvae_jax.tokens import roll_row, roll_starts
 TASK = ROLL_TASKS["pianoroll_16bar"]
 
 
-def unit(notes: list[tuple[float, int]], **changes: object) -> NoteArrays:
+def unit(
+    notes: list[tuple[float, int]],
+    tempos: tuple[tuple[float, float], ...] = (),
+    meters: tuple[tuple[float, int, int], ...] = (),
+) -> NoteArrays:
     """Make music of (start in seconds, pitch), half a second each."""
     array = np.array([(s, s + 0.5, p, 0, 0, False) for s, p in notes], NOTE_DTYPE)
-    end = max(s for s, _ in notes) + 0.5
-    return NoteArrays(array, total_seconds=end, **changes)  # type: ignore[arg-type]
+    return NoteArrays(array, tempos, meters, max(s for s, _ in notes) + 0.5)
 
 
 def starts(row: np.ndarray) -> list[tuple[int, int, int]]:

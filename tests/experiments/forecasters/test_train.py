@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from experiments import evaluate
+from experiments.cli.progress import METRICS
+from experiments.sweep import axes, report
+from experiments.sweep.points import PointRun
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import run_folder
@@ -81,6 +84,17 @@ def test_a_sweep_equals_single_runs(store: data.Store, tmp_path: pathlib.Path) -
         single.state.params,
     )
     assert [outcome.step for outcome in found] == [7] * 4
+
+
+def test_the_page_of_a_sweep_has_no_curve_of_a_kl_that_there_is_not(tmp_path: pathlib.Path) -> None:
+    points = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        record = {"split": "validation", "step": 4, "loss": 3.0, "accuracy": 0.5}
+        (tmp_path / name / METRICS).write_text(json.dumps(record) + "\n")
+        points.append(PointRun(axes.Point(name, {}, _config("lstm_forecaster")), tmp_path / name))
+    curves = report._curves(points)
+    assert [name in "".join(curves) for name in ("validation loss", "KL")] == [True, False]
 
 
 def test_only_the_steps_after_the_seed_are_scored(store: data.Store) -> None:

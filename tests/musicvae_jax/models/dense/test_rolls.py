@@ -138,4 +138,3 @@ def test_measures_of_bars_by_hand() -> None:
     assert measured["note starts per bar"].values is not None
     assert measured["note starts per bar"].values.tolist() == [1.0]
     assert measured["pitch class"].counts[0].tolist() == [0] * 5 + [16] + [0] * 6
-    assert dataclasses.is_dataclass(TASK)
