@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
+from collections.abc import Mapping
+
+import numpy as np
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -22,3 +26,14 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name as an .npz file.
+
+    Raises:
+      OSError: see `write_whole`.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_whole(path, buffer.getvalue())

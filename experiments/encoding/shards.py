@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipeline.atomic_write import write_arrays
 from experiments.encoding.inputs import Block, Place
 from musicvae_jax.config import InputError
 from musicvae_jax.storage import run_folder
@@ -138,22 +138,21 @@ def next_place(folder: pathlib.Path) -> tuple[int, int, Place]:
 
 
 def write_shard(path: pathlib.Path, shard: Shard, latents: Latents) -> None:
-    """Write a shard, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(
-            temporary,
-            mu=latents.mu,
-            sigma=latents.sigma,
-            file_name=np.array(shard.files, np.str_),
-            bar=shard.bars,
-            row=shard.numbers,
-            after=np.array(shard.after, np.int64),
-            skipped=np.array(shard.skipped, np.str_).reshape(-1, 2),
-        )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a shard, whole or not at all.
+
+    Raises:
+      OSError: the file cannot be written; it names the file.
+    """
+    arrays = {
+        "mu": latents.mu,
+        "sigma": latents.sigma,
+        "file_name": np.array(shard.files, np.str_),
+        "bar": shard.bars,
+        "row": shard.numbers,
+        "after": np.array(shard.after, np.int64),
+        "skipped": np.array(shard.skipped, np.str_).reshape(-1, 2),
+    }
+    write_arrays(path, arrays)
 
 
 def discard(folder: pathlib.Path) -> None:

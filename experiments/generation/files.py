@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.atomic_write import write_arrays
 from data_pipeline.render import files
 from experiments.cli.outputs import check_writable
 from experiments.generation.modes import Music
@@ -110,12 +111,7 @@ def _write_arrays(path: pathlib.Path, music: Music) -> pathlib.Path:
         arrays["z"] = music.z
     if music.inputs is not None:
         arrays["inputs"] = music.inputs
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(temporary, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_arrays(path, arrays)
     return path
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
+from data_pipeline.atomic_write import write_arrays
 from data_pipeline.inputs import sound_files
 from data_pipeline.render import waveforms
 from experiments.generation.files import earlier_files
@@ -57,13 +57,8 @@ def write(music: Music, task: SoundTask, options: Options) -> list[pathlib.Path]
     folder, earlier = pathlib.Path(options.output), earlier_files(options)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{options.mode}.npz"]
-    temporary = folder / f".{options.mode}.{os.getpid()}.npz"
     inputs: dict[str, Any] = {} if music.inputs is None else {"inputs": music.inputs}
-    try:
-        np.savez(temporary, samples=music.tokens, z=music.z, **inputs)
-        temporary.replace(written[0])
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_arrays(written[0], {"samples": music.tokens, "z": music.z, **inputs})
     for name, row in zip(music.names, music.tokens, strict=True):
         written.append(folder / f"{name}.wav")
         waveforms.write_wav(written[-1], row, task.sample_rate)

@@ -129,10 +129,17 @@ def _read(folder: pathlib.Path, name: str) -> str:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a file atomically."""
+    """Write a file atomically.
+
+    Raises:
+      OSError: the file cannot be written; it names the file.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text)
         os.replace(partial, path)
+    except OSError as error:
+        # Errors of a full disk come without the file's name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
