@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +57,8 @@ from musicvae_jax.latent.musicvae import MusicVAE
 
 MATRIX = "attribute_matrix"
 SIGNS = {"subtracted": -1.0, "added": 1.0}
+# The table fits this many columns; a change takes at least `_CELL` of them.
+_COLUMNS, _CELL = 100, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,27 +176,47 @@ def largest_on_diagonal(percent: np.ndarray) -> list[bool]:
 
 def table(matrix: Matrix, options: Options) -> str:
     """Format both matrices; a star marks the largest change of each row."""
-    width = max(map(len, matrix.names)) + 2
     source = name_prior(str(options.prior))
     lines = [f"{options.num} samples from {source}, temperature {options.temperature:g}"]
-    means = "".join(f"{matrix.before[name]:>20.3f}" for name in matrix.names)
     for sign in SIGNS:
-        lines += ["", f"{'vector ' + sign:{width}}" + "".join(f"{n:>20}" for n in matrix.names)]
+        rows = {}
         for row, name in enumerate(matrix.names):
             sizes = np.abs(matrix.percent[sign][row])
             best = int(np.nanargmax(sizes)) if np.isfinite(sizes).any() else -1
-            cells = [
+            rows[name] = [
                 f"{_cell(matrix.percent[sign][row, c], matrix.error[sign][row, c])}"
                 f"{'*' if c == best else ' '}"
                 for c in range(len(matrix.names))
             ]
-            lines.append(f"{name:{width}}" + "".join(f"{cell:>20}" for cell in cells))
+        lines += _blocks(f"vector {sign}", matrix.names, rows)
         hits = largest_on_diagonal(matrix.percent[sign])
         lines.append(f"largest change on the diagonal in {sum(hits)} of {len(hits)} rows")
-    lines += ["", f"{'mean before':{width}}{means}"]
+    means = [f"{matrix.before[name]:.3f} " for name in matrix.names]
+    lines += _blocks("", matrix.names, {"mean before": means})
     lines.append("per cent of the mean before, ± standard error; * largest change of its row;")
     lines.append('"-": the mean before is 0, or fewer than a tenth of the rows have such notes')
     return "\n".join(lines)
+
+
+def _blocks(title: str, names: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """Format rows of a cell per name; what is too wide for a terminal continues below."""
+    first = max(len("vector subtracted"), *map(len, (title, *rows, *names))) + 1
+    # A name takes two lines: its last word below the others.
+    heads = [name.rpartition("_")[::2] for name in names]
+    width = max(_CELL, *(len(line) + 2 for lines in heads for line in lines))
+    at_once = max(1, (_COLUMNS - first) // width)
+    found = []
+    for start in range(0, len(names), at_once):
+        part = slice(start, start + at_once)
+        above, below = (
+            "".join(f"{line:>{width - 1}} " for line in lines)
+            for lines in zip(*heads[part], strict=True)
+        )
+        found += ["", *([" " * first + above] if above.strip() else []), f"{title:{first}}{below}"]
+        for label, cells in rows.items():
+            shown = "".join(f"{cell:>{width}}" for cell in cells[part])
+            found.append(f"{label:{first}}{shown}")
+    return [line.rstrip() for line in found]
 
 
 def _cell(percent: float, error: float) -> str:

@@ -94,7 +94,7 @@ def table(about: dict[str, Any], analysis: Analysis, latents: Latents) -> str:
 
 def _line(label: str, *cells: str) -> str:
     """Write a line of a table."""
-    return f"{label:28}" + "".join(f"{text:>24}" for text in cells)
+    return f"{label:28}" + "".join(f" {text:>23}" for text in cells)
 
 
 def _latent_lines(latents: Latents) -> str:

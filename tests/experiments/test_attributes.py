@@ -106,6 +106,22 @@ def test_the_table_marks_the_largest_change_of_a_row() -> None:
     assert lines[5] == "largest change on the diagonal in 1 of 2 rows"
 
 
+@pytest.mark.parametrize("task_name", TASKS)
+def test_the_table_fits_100_columns(task_name: str) -> None:
+    names = list(attributes.names(TASKS[task_name]))
+    size = (len(names), len(names))
+    matrix = Matrix(
+        names,
+        dict.fromkeys(names, 0.125),
+        {sign: np.full(size, -1234.5) for sign in experiment.SIGNS},
+        {sign: np.full(size, 10.5) for sign in experiment.SIGNS},
+    )
+    text = experiment.table(matrix, Options("run"))
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("-1234.5 ± 10.5") == 2 * len(names) ** 2
+    assert text.count("0.125") == len(names)
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run folder of a tiny untrained model with its data."""
