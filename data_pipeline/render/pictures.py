@@ -25,6 +25,8 @@ MAX_NUMBERED_BARS = 32
 # In points: above all panels; inside a panel above its lanes (title), below them (bar numbers),
 # right of them, between two lanes, and a letter of the names on their left.
 _HEAD, _TITLE, _BELOW, _RIGHT, _BETWEEN, _LETTER = 29.0, 22.0, 32.0, 11.0, 7.0, 4.5
+# Between two lines. Where bars are narrower, only numbered ones have a line; likewise quarters.
+_NARROWEST = 6.0
 
 
 @style.applied()
@@ -96,7 +98,8 @@ def piano_roll_svg(
 
 
 def _tempo(qpm: float) -> str:
-    return f"{qpm:g} quarters per minute"
+    # MIDI files have whole microseconds per quarter: 90.00009, where 90 was meant.
+    return f"{round(qpm, 2):g} quarters per minute"
 
 
 class _Lane(NamedTuple):
@@ -232,9 +235,14 @@ def _draw_panel(
         _draw_lane(canvas, lane, x, y - tall, tall, panel.steps_per_bar)
         y -= tall + _BETWEEN
     bars = range(0, panel.num_steps, panel.steps_per_bar)
-    for number in range(0, len(bars), -(-len(bars) // MAX_NUMBERED_BARS)):
+    for number in range(0, len(bars), _numbered_every(len(bars))):
         canvas.write(x[bars[number]], y + _BETWEEN - 10, str(number + 1), ha="center")
     canvas.write((x[0] + x[-1]) / 2, y + _BETWEEN - 20, "bar", size=8, ha="center")
+
+
+def _numbered_every(num_bars: int) -> int:
+    """Return from how many bars one has its number written."""
+    return -(-num_bars // MAX_NUMBERED_BARS)
 
 
 def _draw_lane(
@@ -243,8 +251,11 @@ def _draw_lane(
     """Draw the notes of one lane over lines for beats and bars; x [T + 1] is where steps are."""
     low, high = lane.limits
     line = tall / (high - low + 1)
-    canvas.add_lines(x[:: steps_per_bar // 4], bottom, bottom + tall, style.BEAT)
-    canvas.add_lines(x[::steps_per_bar], bottom, bottom + tall, style.BAR)
+    wide = steps_per_bar * (x[1] - x[0])
+    if wide >= 4 * _NARROWEST:
+        canvas.add_lines(x[:: steps_per_bar // 4], bottom, bottom + tall, style.BEAT)
+    every = 1 if wide >= _NARROWEST else _numbered_every(len(x) // steps_per_bar)
+    canvas.add_lines(x[:: every * steps_per_bar], bottom, bottom + tall, style.BAR)
     for place, (name, notes) in enumerate(lane.notes.items()):
         colour = style.TRACK_COLOURS[name]
         start, length, height = notes.T

@@ -71,7 +71,7 @@ def test_every_note_is_a_box(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_row_for_a_page_names_bars_lines_and_tempo(task: str) -> None:
     row = np.asarray(EXAMPLES[task])
-    drawn = pictures.piano_roll_svg(row, TASKS[task], qpm=96)
+    drawn = pictures.piano_roll_svg(row, TASKS[task], qpm=96.0001)
     assert drawn == pictures.piano_roll_svg(row, TASKS[task], qpm=96)
     root = ElementTree.fromstring(drawn)
     assert root.attrib["aria-label"] == f"piano roll, {task}"
@@ -144,3 +144,6 @@ def test_bar_numbers_are_thinned_out(bars: int, every: int) -> None:
     canvas = draw([np.zeros(16 * bars, int)], "mel_2bar")
     numbers = [name for _, _, name, _ in canvas.words if name.isdigit()]
     assert numbers == [str(n + 1) for n in range(0, bars, every)]
+    lines = {colour: np.concatenate(parts)[:, 0, 0] for colour, parts in canvas.lines.items()}
+    assert (style.BEAT in lines) == (bars <= 33)
+    assert min(np.diff(places).min() for places in lines.values()) >= 6
