@@ -140,7 +140,8 @@ def _inputs(options: Options, task: Task) -> tuple[Options, np.ndarray | None]:
     print(*origins, sep="\n")
     if options.qpm is None and qpm is not None:
         options = dataclasses.replace(options, qpm=qpm)
-        print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the input")
+        which = "first input" if len(set(options.files)) > 1 else "input"
+        print(f"tempo: {round(qpm, 2):g} quarter notes per minute, as in the {which}")
     return options, rows
 
 
