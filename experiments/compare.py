@@ -251,7 +251,9 @@ def _figures(folder: pathlib.Path) -> dict[str, Any]:
         path = folder / f"evaluation_{split}.json"
         if path.is_file():
             scores = json.loads(path.read_text())
-            found |= {f"{split}: {label}": _at(scores, at) for label, at in _SCORES.items()}
+            # Those of other kinds of models are not there, or null.
+            values = {f"{split}: {label}": _at(scores, at) for label, at in _SCORES.items()}
+            found |= {name: value for name, value in values.items() if value is not None}
     path = folder / SCORES
     if path.is_file():  # a point of a sweep
         scores = json.loads(path.read_text())

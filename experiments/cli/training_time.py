@@ -45,7 +45,8 @@ def warning(config: Config, rate: float) -> str | None:
     hours = examples * operation_counts.count(config).operations / (EFFICIENCY * rate) / 3600
     if hours <= LONG_HOURS:
         return None
-    long = f"{hours:,.0f} hours" if hours < 24 * 365 else f"{hours / (24 * 365):,.0f} years"
+    years = hours / (24 * 365)
+    long = f"{hours:,.0f} hours" if years < 1.5 else f"{years:,.0f} years"
     quick = presets.quick_preset(config.task)
     if quick:
         advice = f"--preset={quick} needs {presets.header(quick)['Two CPU cores']}"

@@ -26,6 +26,9 @@ def test_a_run_of_more_than_a_day_names_its_time_and_the_smaller_preset() -> Non
     assert hours == pytest.approx(452, rel=0.02)
     assert text.startswith("200,000 steps of 512 rows take about ")
     assert text.endswith("; --preset=demo needs three minutes (measured)")
+    slower = training_time.warning(config, 8.9e10 * 452 / 10_000)
+    assert slower is not None
+    assert " hours on this CPU" in slower  # not 1 years
 
 
 def test_a_task_without_a_quick_preset_is_told_what_to_reduce() -> None:
