@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,9 +64,14 @@ def random_tokens(task: Task, rng: np.random.Generator, num: int = BATCH) -> np.
 
 def compiled(model: VAE) -> VAE:
     """Compile the functions of a model's parameters: not each operation by itself."""
+
+    def jitted(function: Callable[..., Any]) -> Any:
+        # A model without dropout leaves it out; for the others it is a number of Python.
+        static = {"dropout"} & set(inspect.signature(function).parameters)
+        return jax.jit(function, static_argnames=tuple(static))
+
     names = ("init", "encode", "logits", "generate")
-    functions: dict[str, Any] = {name: jax.jit(getattr(model, name)) for name in names}
-    return model._replace(**functions)
+    return model._replace(**{name: jitted(getattr(model, name)) for name in names})
 
 
 @functools.cache
