@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_refused(folder: pathlib.Path) -> None:
     for given, word in ((both, "both"), (neither, "neither")):
         with pytest.raises(InputError, match=f"give either --run_dir or --model; {word}"):
             evaluate.evaluate(evaluate.Options(**given))
-    with pytest.raises(InputError, match="checkpoint: a model of the package has one only"):
+    with pytest.raises(InputError, match="checkpoint: a packaged model has only one"):
         evaluate.evaluate(evaluate.Options(model=NAME, checkpoint="latest"))
     with pytest.raises(InputError, match="a model of the package comes without its data"):
         evaluate.evaluate(evaluate.Options(model=NAME))
