@@ -1,0 +1,133 @@
+"""Time training steps with the native LSTM kernel and with XLA's loop, in turn.
+
+Example:
+  python -m experiments.benchmarks.lstm_backends --only=demo
+
+Each way runs in a process of its own, because the number of devices is fixed when JAX starts: the
+native kernel, XLA's loop on one device, and XLA's loop on one device per core. All wait while one
+makes calls of the program of `train` (`train_step.OurSteps`) for at least a second. `ratio` is the
+time of XLA's faster way divided by the kernel's, the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from data_pipeline import cli
+from experiments.benchmarks import train_step
+from experiments.benchmarks.support import machine
+from musicvae_jax.config import InputError
+from musicvae_jax.models.registry import build_vae
+
+
+class Way:
+    """A process that makes training steps when it is asked to.
+
+    Args:
+      name: configuration, of `train_step.all_configs`.
+      backend: LSTM implementation.
+      devices: number of devices that the CPU is divided into.
+      min_seconds: shortest time of a round.
+    """
+
+    def __init__(self, name: str, backend: str, devices: int, min_seconds: float) -> None:
+        command = [sys.executable, "-m", "experiments.benchmarks.lstm_backends"]
+        options = [f"--serve={name}", f"--lstm_backend={backend}", f"--cpu_devices={devices}"]
+        self._process = subprocess.Popen(
+            [*command, *options, f"--min_seconds={min_seconds}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._read()  # built, and called once
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise InputError(f"a process of the benchmark ended, code {self._process.wait()}")
+        return line
+
+    def seconds_per_step(self) -> float:
+        """Run a round and return its seconds per training step."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("round\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def serve(name: str, backend: str, devices: int, min_seconds: float) -> None:
+    """Build the program; for every line of standard input run a round and print its time."""
+    jax.config.update("jax_num_cpu_devices", devices)
+    config = train_step.all_configs()[name].replace(dtype="float32", lstm_backend=backend)
+    steps = train_step.OurSteps(build_vae(config), config, train_step.random_batch(config))
+    steps()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        once = machine.in_turns({name: steps}, 1, min_seconds)
+        print(once[name][0] / steps.steps, flush=True)
+
+
+def table_row(name: str, rounds: int, min_seconds: float) -> str:
+    """Time the three ways of a configuration in turn; return a line of the table."""
+    cores = len(os.sched_getaffinity(0))
+    how = {"native": ("native", 1), "xla": ("xla", 1), "divided": ("xla", cores)}
+    ways: dict[str, Way] = {}
+    try:
+        for way, (backend, devices) in how.items():
+            ways[way] = Way(name, backend, devices, min_seconds)
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way, process in ways.items():
+                times[way].append(process.seconds_per_step())
+    finally:
+        for process in ways.values():
+            process.end()
+    batch_size = train_step.all_configs()[name].train.batch_size
+    rates = [batch_size / statistics.median(times[way]) for way in how]
+    best = machine.fastest(times, ["xla", "divided"])
+    ratio = machine.median_ratio(times[best], times["native"])
+    return f"{name:20}{batch_size:6}" + "".join(f"{rate:10.1f}" for rate in rates) + f"{ratio:8.2f}"
+
+
+def define_flags() -> None:
+    """Define this benchmark's flags."""
+    flags.DEFINE_list("only", [*train_step.small_configs(), "demo"], "Configurations, by name.")
+    flags.DEFINE_integer("rounds", 5, "Rounds in which every way is timed in turn.", 1)
+    flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a way in a round.", 0.0)
+    flags.DEFINE_string("serve", None, "Used by the benchmark itself: the configuration to run.")
+    flags.DEFINE_string("lstm_backend", "auto", "Used by the benchmark itself.")
+    flags.DEFINE_integer("cpu_devices", 1, "Used by the benchmark itself.", 1)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Time the chosen configurations and print the table."""
+    del argv
+    values = flags.FLAGS
+    if values.serve:
+        serve(values.serve, values.lstm_backend, values.cpu_devices, values.min_seconds)
+        return
+    for name in values.only:
+        if name not in train_step.all_configs():
+            raise InputError(f"--only: {name!r} is not a configuration of train_step")
+    print(machine.describe("jaxlib"))
+    print(f"float32, rows/s; {values.rounds} rounds of at least {values.min_seconds:g} s")
+    print(f"{'configuration':20}{'batch':>6}{'native':>10}{'XLA':>10}{'divided':>10}{'ratio':>8}")
+    for name in values.only:
+        print(table_row(name, values.rounds, values.min_seconds), flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
