@@ -17,7 +17,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -75,8 +75,8 @@ class Options(FolderOptions, MachineOptions):
     init_from: str | None = option(
         None,
         help="Start from the parameters of this run folder (its best checkpoint), checkpoint "
-        "(RUN/checkpoints/STEP) or model of this package (which also gives the sizes), as far as "
-        "they fit; see also --freeze.",
+        "(RUN/checkpoints/STEP), safetensors file or model of this package (which also give the "
+        "sizes), as far as they fit; see also --freeze.",
     )
     note: str = option("", help="A sentence about the run, kept in its record for compare.")
     fit_prior: bool = option(
@@ -87,12 +87,29 @@ class Options(FolderOptions, MachineOptions):
     cpu_devices: str = option(cpu_devices.AUTO, help=cpu_devices.HELP)
 
 
-def first_params(config: Config, folder: pathlib.Path, init_from: str | None) -> Any:
-    """Return the initial parameters of a new run, None for random ones; print where they come from.
+class Start(NamedTuple):
+    """Initial parameters that are not random.
+
+    Attributes:
+      place: run folder, checkpoint, safetensors file or model of the package.
+      step: how many steps they were trained.
+      params: parameters of the new model, on the host.
+      report: which were taken over.
+    """
+
+    place: str
+    step: int
+    params: Any
+    report: fine_tuning.Report
+
+
+def read_start(config: Config, run_dir: str, init_from: str | None) -> Start | None:
+    """Read the initial parameters of a new run, None for random ones; write nothing.
 
     Raises:
       InputError: there is no such checkpoint, nothing of it fits, or the run began elsewhere.
     """
+    folder = pathlib.Path(run_dir)
     path = folder / run_folder.INIT_FROM
     known = json.loads(path.read_text())["init_from"] if path.is_file() else None
     has_steps = (folder / checkpoints.FOLDER).is_dir() and any(
@@ -103,18 +120,28 @@ def first_params(config: Config, folder: pathlib.Path, init_from: str | None) ->
         place = str(pathlib.Path(init_from).resolve())
     if (has_steps or known) and place != known:
         began = f"started from {known}" if known else "started from random parameters"
-        raise InputError(f"init_from: {folder} {began}; give that again, or another run_dir")
+        raise InputError(
+            f"init_from: {folder.resolve()} {began}; give that again, or another run_dir"
+        )
     if place is None or has_steps:
         return None
-    old, step = _read_start(place)
+    file = _file_of(place)
+    if file:
+        saved = safetensors_file.read(file)
+        old, step = saved.params, saved.step
+    else:
+        _, old, step = fine_tuning.read_start(place)
     drawn = init_state(build_model(config), config).params
     params, report = fine_tuning.take_over(drawn, old)
-    if processes.is_first():
-        print(f"parameters of {place}, step {step:,}:", *report.lines(), sep="\n", flush=True)
-        about = {"init_from": place, "step": step} | report._asdict()
-        run_folder.write_text(path, json.dumps(about, indent=1) + "\n")
     # On the host: each process puts them on its own devices.
-    return jax.device_get(params)
+    return Start(place, step, jax.device_get(params), report)
+
+
+def record_start(folder: pathlib.Path, start: Start) -> None:
+    """Print where the initial parameters come from, and write it to the run folder."""
+    print(f"parameters of {start.place}, step {start.step:,}:", *start.report.lines(), sep="\n")
+    about = {"init_from": start.place, "step": start.step} | start.report._asdict()
+    run_folder.write_text(folder / run_folder.INIT_FROM, json.dumps(about, indent=1) + "\n")
 
 
 def _is_packaged(init_from: str) -> bool:
@@ -122,13 +149,11 @@ def _is_packaged(init_from: str) -> bool:
     return init_from in packaged.names() and not pathlib.Path(init_from).exists()
 
 
-def _read_start(place: str) -> tuple[Any, int]:
-    """Read the parameters to start from, and their step."""
-    if _is_packaged(place):
-        saved = safetensors_file.read(packaged.path_of(place))
-        return saved.params, saved.step
-    _, params, step = fine_tuning.read_start(place)
-    return params, step
+def _file_of(init_from: str) -> pathlib.Path | None:
+    """Return the safetensors file that is meant, None for a run folder or checkpoint."""
+    if _is_packaged(init_from):
+        return packaged.path_of(init_from)
+    return pathlib.Path(init_from) if init_from.endswith(".safetensors") else None
 
 
 def checked_inputs(
@@ -136,8 +161,8 @@ def checked_inputs(
 ) -> tuple[data.Store, Config]:
     """Open the data, build the configuration from its flags and check that they fit.
 
-    Architecture and sizes that no flag gives are those of the model of the package that
-    `init_from` names, if it does.
+    Architecture and sizes that no flag gives are those of the safetensors file or model of the
+    package that `init_from` names, if it does.
 
     Raises:
       InputError: a flag is out of range, or the data is no store, of another task, too small for
@@ -146,8 +171,9 @@ def checked_inputs(
     store = data.open_store(data_dir)
     task = config_flags.task_name(values) or store.task.name
     config = config_flags.config_for(task, values)
-    if init_from and _is_packaged(init_from):
-        sizes = vars(safetensors_file.read(packaged.path_of(init_from)).config.model)
+    file = _file_of(init_from) if init_from else None
+    if file:
+        sizes = vars(safetensors_file.read(file).config.model)
         own = config_flags.given(values)
         config = config.replace(**{name: v for name, v in sizes.items() if name not in own})
     if task != store.task.name:
@@ -211,9 +237,11 @@ def train(options: Options, values: flags.FlagValues) -> None:
         cpu_devices.divide(options.cpu_devices, config, pathlib.Path(options.run_dir))
     config = lstm_backend.resolved(config, pathlib.Path(options.run_dir))
     loop.check_fits(config, store)  # with the devices, before anything is written
+    start = read_start(config, options.run_dir, options.init_from)
     folder = open_folder(options.run_dir, config, store)
-    params = first_params(config, folder, options.init_from)
     if processes.is_first():
+        if start:
+            record_start(folder, start)
         about = {"init_from": options.init_from, "note": options.note}
         about |= {lstm_backend.KEY: config.run.lstm_backend}
         run_record.write_start(folder, store, **about)
@@ -226,7 +254,7 @@ def train(options: Options, values: flags.FlagValues) -> None:
             str(folder),
             recorder,
             should_stop=lambda: signal.received is not None,
-            params=params,
+            params=start.params if start else None,
         )
         recorder.close()
     has_prior = options.fit_prior and isinstance(build_model(config), VAE)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,12 +14,14 @@ from experiments import grid_search, train
 from experiments.cli import config_flags
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
+from musicvae_jax.interop import safetensors_file
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage import run_folder
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import fine_tuning
 from musicvae_jax.training.step import Batch, init_state, make_train_step
+from tests.support.commands import run_command
 from tests.support.synthetic_store import random_rows, write_store
 
 
@@ -113,28 +114,67 @@ def test_a_run_begins_with_the_parameters_of_another(
     _, old, _ = fine_tuning.read_start(old_run)
     wider = config.replace(encoder_sizes=(9,))
     folder = run_folder.open_run_folder(tmp_path / "run", wider, store)
-    params: Any = train.first_params(wider, folder, str(old_run / "checkpoints" / "3"))
-    jax.tree.map(np.testing.assert_array_equal, params["decoder"], old["decoder"])
+    place = str(old_run / "checkpoints" / "3")
+    start = train.read_start(wider, str(folder), place)
+    assert start is not None
+    train.record_start(folder, start)
+    jax.tree.map(np.testing.assert_array_equal, start.params["decoder"], old["decoder"])
     text = capsys.readouterr().out
     assert "step 3:" in text
     assert "new encoder/cell_0/fw/kernel: of another shape, (98, 32) -> (99, 36)" in text
     assert json.loads((folder / run_folder.INIT_FROM).read_text())["left"] == []
     # Stopped before its first checkpoint, it must not begin elsewhere.
     with pytest.raises(InputError, match=r"started from .*checkpoints/3; give that again"):
-        train.first_params(wider, folder, None)
+        train.read_start(wider, str(folder), None)
     # After its first checkpoint, it resumes from that one.
     (folder / "checkpoints" / "1").mkdir(parents=True)
-    assert train.first_params(wider, folder, str(old_run / "checkpoints" / "3")) is None
+    assert train.read_start(wider, str(folder), place) is None
     other = run_folder.open_run_folder(tmp_path / "other", wider, store)
     (other / "checkpoints" / "1").mkdir(parents=True)
     with pytest.raises(InputError, match="started from random parameters"):
-        train.first_params(wider, other, str(old_run))
-    assert train.first_params(wider, other, None) is None
+        train.read_start(wider, str(other), str(old_run))
+    assert train.read_start(wider, str(other), None) is None
 
 
 def test_a_start_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"init_from: .*nowhere: run_dir: .* no checkpoints"):
         fine_tuning.read_start(tmp_path / "nowhere")
+
+
+def test_a_run_begins_with_the_parameters_of_a_safetensors_file(
+    config: Config, old_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    _, old, _ = fine_tuning.read_start(old_run)
+    file = tmp_path / "old.safetensors"
+    safetensors_file.write(file, config, old, step=3)
+    start = train.read_start(config, str(tmp_path / "run"), str(file))
+    assert start is not None
+    assert (start.place, start.step) == (str(file.resolve()), 3)
+    jax.tree.map(np.testing.assert_array_equal, start.params, old)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", ["run", "file"])
+def test_a_damaged_start_is_refused_before_anything_is_written(
+    damage: str, store: data.Store, tmp_path: pathlib.Path
+) -> None:
+    start = tmp_path / ("start.safetensors" if damage == "file" else "start")
+    if damage == "file":
+        start.write_bytes(b"no tensors")
+    else:
+        (start / "checkpoints" / "3").mkdir(parents=True)
+        (start / "checkpoints" / "3" / "config.json").write_text("{")
+    new = tmp_path / "new"
+    ended = run_command(
+        "experiments.train",
+        f"--data_dir={store.path}",
+        f"--run_dir={new}",
+        f"--init_from={start}",
+        "--batch_size=8",
+    )
+    assert ended.returncode == 2, ended
+    assert ended.stderr.count("\n") == 1
+    assert not new.exists()
 
 
 def test_freeze_is_a_flag_and_init_from_one_of_training_alone() -> None:
