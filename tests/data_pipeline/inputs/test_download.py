@@ -202,7 +202,7 @@ def test_a_missing_file_is_reported(
 
 
 def test_a_server_that_does_not_answer_is_reported(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be downloaded: .*refused.*; the same command"):
+    with pytest.raises(InputError, match=r"downloaded: .*refused.*; run the same command"):
         fetch(remote("http://127.0.0.1:1/music.zip"), tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 import wave
 from typing import Any
 
@@ -113,11 +114,13 @@ def test_a_sweep_of_two_by_two_equals_single_runs(
             points.append(Point(own, str(run), Listener()))
     found = fit_points(points, store)
     assert [outcome.step for outcome in found] == [6] * 4
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        found[0].state.params,
-        jax.device_get(trained.state.params),
-    )
+    alone = dict(jax.tree.leaves_with_path(jax.device_get(trained.state.params)))
+    for path, value in jax.tree.leaves_with_path(found[0].state.params):
+        name = jax.tree_util.keystr(path)
+        # The encoder's normalisation removes these biases: their gradients are rounding alone,
+        # which Adam scales to steps of full size.
+        if not re.search(r"encoder.*conv_[01].*bias", name):
+            np.testing.assert_allclose(value, alone[path], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_evaluate_scores_and_draws_the_map(run_dir: pathlib.Path, store: data.Store) -> None:

