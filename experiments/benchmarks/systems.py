@@ -1,21 +1,24 @@
 """Train every model of rows of tokens with equal budgets, and print two tables.
 
   python -m experiments.benchmarks.systems --data_dir=data/groove/drums_2bar \
-    --data_dir=data/groove/drums_16bar --data_dir=data/mel_2bar --output=runs/systems --minutes=15
+    --data_dir=data/mel_2bar --output=runs/systems --minutes=3 --examples=100000
 
-Each model is trained twice on each store: for --minutes, and on --examples. The first table has
-accuracy, the second says how alike rows from the model and held-out rows are. Everything of a run
-is in a folder of its own below --output; the same command continues where it was ended. Minutes
-count from the first steps on, so compilation takes none, and validation counts.
+Each model is trained once on each store and scored twice: after --examples, and after --minutes of
+processor time on all cores, so that other programs do not count. The first table has accuracy, the
+second says how alike rows from the model and held-out rows are. Everything of a training is in a
+folder of its own below --output; the same command continues where it was ended. Compilation takes
+none of the minutes, validation does.
 
 A forecaster is given the first bars of a row, the seed, and continues them; a VAE encodes the whole
 row, and is scored on the same steps. So a forecaster is asked how music goes on, a VAE how well z
-keeps it. MusicVAE has sizes that train on two cores; the sizes of other models are their sources'.
+keeps it. A VAE samples from a prior that is fitted to training rows, as after `train`. MusicVAE has
+sizes that train on two cores; the sizes of other models are their sources'.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -29,12 +32,12 @@ import numpy as np
 from data_pipeline import cli
 from data_pipeline.cli import option
 from data_pipeline.reporting import charts
-from experiments.benchmarks.support import machine
+from experiments.benchmarks.support import budgets, machine
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
 from experiments.cli.outputs import check_writable
-from experiments.cli.progress import Silent
 from experiments.cli.run_options import Trained, check_ranges
+from experiments.encoding import prior
 from experiments.generation import forecasts
 from experiments.generation.options import Options as GenerateOptions
 from musicvae_jax import data, evaluation
@@ -43,7 +46,6 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster, build_model
 from musicvae_jax.storage import checkpoints, run_folder
-from musicvae_jax.training import callbacks, loop
 
 RATE: dict[str, Any] = {"learning_rate": 1e-3, "min_learning_rate": 1e-5, "decay_rate": 0.9999}
 FORECASTER = RATE | {"warmup_steps": 0, "adam_b2": 0.999}
@@ -83,7 +85,6 @@ PRINTED = (
     "sampled 2 bars 0.834, 0.924, 16 bars 0.392, 0.893; how a simple model was sampled is not said",
 )
 FAMILIES = ("rhythm", "melody", "structure")
-MINUTES, EXAMPLES = "minutes", "examples"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +96,8 @@ class Options:
     systems: tuple[str, ...] = option(
         tuple(SYSTEMS), flag="system", comma=True, help="Models, comma separated."
     )
-    minutes: float = option(15.0, help="Minutes of training of each model.")
-    examples: int = option(200_000, help="Training examples of each model.")
+    minutes: float = option(3.0, help="Minutes of training of each model, on all cores.")
+    examples: int = option(100_000, help="Training examples of each model.")
     batch_size: int = option(128, help="Rows per step.")
     rows: int = option(1000, help="Held-out rows that are scored, and samples.")
     width: int = option(0, help="Units of all layers, to try the script; 0: the sizes above.")
@@ -116,39 +117,11 @@ class Options:
 
 
 class Job(NamedTuple):
-    """One training: a store, a model, a budget, and the folder of it all."""
+    """One training: a store, a model, and the folder of it all."""
 
     store: data.Store
     system: str
-    budget: str
     folder: pathlib.Path
-
-
-class Clock(Silent):
-    """Counts the seconds of a training from its first steps on, over several processes."""
-
-    def __init__(self, path: pathlib.Path, limit: float) -> None:
-        self._path, self._limit = path, limit
-        self._before = float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
-        self._start: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far."""
-        own = 0.0 if self._start is None else time.monotonic() - self._start
-        return self._before + own
-
-    def trained(self, progress: callbacks.Progress) -> None:
-        """Start with the first steps, which have been compiled."""
-        self._start = time.monotonic() if self._start is None else self._start
-
-    def saved(self, step: int) -> None:
-        """Keep the time that belongs to the checkpoint."""
-        write_json(self._path, {"seconds": self.seconds, "step": step})
-
-    def is_over(self) -> bool:
-        """Tell whether the time is used up."""
-        return self.seconds >= self._limit
 
 
 def config_of(job: Job, options: Options) -> Config:
@@ -159,44 +132,22 @@ def config_of(job: Job, options: Options) -> Config:
         fields = fields | {
             name: (options.width,) * len(fields[name]) for name in sizes if name in fields
         }
-    steps = -(-options.examples // options.batch_size)
-    if job.budget == MINUTES:
-        steps = 10_000_000  # the clock ends it
     every = 10 if options.width else 500
     return job.store.task.config.replace(
         architecture=job.system,
         **fields,
         batch_size=options.batch_size,
-        train_steps=steps,
         eval_every=every,
         save_every=every,
-        log_every=100,
+        log_every=50,
         eval_examples=1024,
         seed=options.seed,
     )
 
 
-def train(job: Job, options: Options) -> None:
-    """Train a model, from where an earlier process ended."""
-    done = job.folder / "trained.json"
-    if done.is_file():
-        return
-    config = config_of(job, options)
-    folder = run_folder.open_run_folder(job.folder / "run", config, job.store)
-    is_timed = job.budget == MINUTES
-    clock = Clock(job.folder / "clock.json", 60 * options.minutes if is_timed else float("inf"))
-    outcome = loop.fit(config, job.store, str(folder), clock, should_stop=clock.is_over)
-    examples = outcome.step * options.batch_size
-    write_json(done, {"steps": outcome.step, "examples": examples, "seconds": clock.seconds})
-
-
-def score(job: Job, options: Options) -> dict[str, Any]:
-    """Score a trained model, or read its scores."""
-    path = job.folder / "scores.json"
-    if path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    trained = Trained(*checkpoints.restore_params(job.folder / "run"))
+def score(job: Job, run_dir: pathlib.Path, options: Options) -> budgets.Scores:
+    """Score the latest checkpoint of a run on test rows."""
+    trained = Trained(*checkpoints.restore_params(run_dir, "latest"))
     split = job.store.splits["test"]
     chosen = data.spread_rows(len(split), options.rows)
     rows = np.asarray(split[chosen])
@@ -210,19 +161,16 @@ def score(job: Job, options: Options) -> dict[str, Any]:
             "sampled": scored.sampled["accuracy"]["overall"],
             "greedy": scored.greedy["accuracy"]["overall"],
         }
-    found = {
-        "step": trained.step,
+    return {
         "teacher_forced": scored.teacher_forced["accuracy"]["overall"],
         "after_seed": accuracies,
-        **compare_samples(job, trained, sets.Rows(rows, chosen), options),
+        **compare_samples(job, run_dir, trained, sets.Rows(rows, chosen), options),
     }
-    write_json(path, found)
-    return found
 
 
 def compare_samples(
-    job: Job, trained: Trained, real: sets.Rows, options: Options
-) -> dict[str, Any]:
+    job: Job, run_dir: pathlib.Path, trained: Trained, real: sets.Rows, options: Options
+) -> budgets.Scores:
     """Compare rows that a model samples with held-out rows."""
     task, num = job.store.task, len(real.tokens)
     model = build_model(trained.config)
@@ -233,6 +181,8 @@ def compare_samples(
         samples = forecasts.make(trained, model, how, None).tokens
     else:
         vae = MusicVAE(trained.config, trained.params)
+        fitted = prior.fit_run(run_dir, vae, trained.step, job.store, options.seed).prior
+        vae = MusicVAE(trained.config, trained.params, prior=fitted)
         samples = vae.sample(num, jax.random.key(options.seed)).astype(task.token_dtype)
     known = originality.know(np.asarray(job.store.splits["train"]), task)
     analysis = sets.analyse(real, {"samples": sets.Rows(samples)}, known, task, options.seed)
@@ -251,7 +201,7 @@ def compare_samples(
     }
 
 
-def accuracy_table(task: str, found: dict[tuple[str, str], dict[str, Any]]) -> list[list[str]]:
+def accuracy_table(task: str, found: dict[tuple[str, str], budgets.Scores]) -> list[list[str]]:
     """Return the lines of the first table of a task: heads, then a line for each training."""
     seeds = list(next(iter(found.values()))["after_seed"])
     heads = [task, "budget", "examples", "minutes", "teacher forced"]
@@ -274,7 +224,7 @@ def accuracy_table(task: str, found: dict[tuple[str, str], dict[str, Any]]) -> l
     return lines
 
 
-def sample_table(task: str, found: dict[tuple[str, str], dict[str, Any]]) -> list[list[str]]:
+def sample_table(task: str, found: dict[tuple[str, str], budgets.Scores]) -> list[list[str]]:
     """Return the lines of the second table of a task; the last is of the held-out rows."""
     first = next(iter(found.values()))
     families = [name for name in FAMILIES if name in first["overlap"]]
@@ -308,7 +258,7 @@ def as_markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
 
 
-def picture(task: str, found: dict[tuple[str, str], dict[str, Any]]) -> str:
+def picture(task: str, found: dict[tuple[str, str], budgets.Scores]) -> str:
     """Draw the accuracies of a task as SVG."""
     seeds = list(next(iter(found.values()))["after_seed"])
     values = [
@@ -321,7 +271,7 @@ def picture(task: str, found: dict[tuple[str, str], dict[str, Any]]) -> str:
 
 
 def write_tables(
-    folder: pathlib.Path, options: Options, found: dict[str, dict[tuple[str, str], dict[str, Any]]]
+    folder: pathlib.Path, options: Options, found: dict[str, dict[tuple[str, str], budgets.Scores]]
 ) -> str:
     """Write the tables as text and Markdown, and a picture of each task; return the text."""
     tables = [
@@ -346,9 +296,8 @@ def run(options: Options) -> str:
     folder = check_writable(options.output, "output")
     stores = [data.open_store(path) for path in options.data_dirs]
     jobs = [
-        Job(store, system, budget, folder / store.task.name / system / budget)
+        Job(store, system, folder / store.task.name / system)
         for store in stores
-        for budget in (MINUTES, EXAMPLES)
         for system in options.systems
     ]
     settings = dataclasses.asdict(options) | {"systems": None, "data_dirs": None, "output": None}
@@ -357,19 +306,25 @@ def run(options: Options) -> str:
         raise InputError(f"output: {folder} was made with other settings; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, settings)
-    found: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    # First the lines of equal minutes, then those of equal examples.
+    lines = [(name, budget) for budget in budgets.BUDGETS for name in options.systems]
+    found: dict[str, dict[tuple[str, str], budgets.Scores]] = {
+        store.task.name: {key: {} for key in lines} for store in stores
+    }
     start, made = time.monotonic(), 0
+    limits = budgets.Budgets(options.minutes, options.examples)
     for number, job in enumerate(jobs, start=1):
-        job.folder.mkdir(parents=True, exist_ok=True)
-        is_done = (job.folder / "scores.json").is_file()
-        train(job, options)
-        budget = json.loads((job.folder / "trained.json").read_text())
-        scores = score(job, options) | budget
-        found.setdefault(job.store.task.name, {})[job.system, job.budget] = scores
-        made += not is_done
+        was_done = budgets.is_done(job.folder)
+        scorer = functools.partial(score, job, options=options)
+        scores = budgets.train_and_score(
+            config_of(job, options), job.store, job.folder, limits, scorer
+        )
+        for budget, scored in scores.items():
+            found[job.store.task.name][job.system, budget] = scored
+        made += not was_done
         left = (time.monotonic() - start) / max(made, 1) * (len(jobs) - number)
-        state = "done before" if is_done else f"about {left / 60:.0f} minutes left"
-        name = f"{job.store.task.name}, {job.system}, equal {job.budget}"
+        state = "done before" if was_done else f"about {left / 60:.0f} minutes left"
+        name = f"{job.store.task.name}, {job.system}"
         print(f"{number}/{len(jobs)} {name}: {state}", file=sys.stderr, flush=True)
     return write_tables(folder, options, found)
 
