@@ -21,7 +21,7 @@ from experiments.cli.progress import Recorder
 from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import run_folder
-from musicvae_jax.training import loop
+from musicvae_jax.training import callbacks, loop
 
 BUDGETS = MINUTES, EXAMPLES = "minutes", "examples"
 # More than any budget of minutes reaches.
@@ -63,6 +63,11 @@ class Clock(Recorder):
     def seconds(self) -> float:
         """Seconds of training so far."""
         return self._before + (0.0 if self._start is None else _machine_seconds() - self._start)
+
+    def trained(self, progress: callbacks.Progress) -> None:
+        """Print progress, with the time left until the first of the two budgets is used up."""
+        left = min(progress.seconds_left, self._limit - self.seconds)
+        super().trained(progress._replace(seconds_left=left))
 
     def saved(self, step: int) -> None:
         """Keep the time that belongs to the checkpoint."""
