@@ -7,7 +7,7 @@ A command states each of its options once, as a field of a frozen dataclass:
         run_dir: str = option(help="Folder of the run.")
         seed: int = option(0, help="Random seed for sampling.")
 
-`define_flags(Options)` makes the flags, `options_from_flags(Options)` reads them.
+`run(main, Options)` makes the flags, reads them and calls `main` with the options.
 
 Exit codes: 0 success; 2 wrong input (one line on standard error says what); 3 training ended
 because its steps changed no parameter (likewise); 130 interrupted; 141 the reader of the
@@ -42,6 +42,7 @@ class _FlagSpec:
     choices: tuple[str, ...]
     is_enum: bool
     comma: bool
+    low: float | None
     convert: Callable[[Any], Any] | None
 
 
@@ -53,6 +54,7 @@ def option(
     choices: Sequence[str] = (),
     is_enum: bool = False,
     comma: bool = False,
+    low: float | None = None,
     convert: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Declare a field of an options dataclass that is also a flag.
@@ -67,9 +69,10 @@ def option(
       choices: values that `check_choices` allows; empty allows all.
       is_enum: let --help list the choices, and refuse others as a flag error.
       comma: a tuple is one flag with commas between the values.
+      low: smallest number; others are refused as a flag error.
       convert: turns the flag's value into the field's, after its type was applied.
     """
-    spec = _FlagSpec(help, flag, tuple(choices), is_enum, comma, convert)
+    spec = _FlagSpec(help, flag, tuple(choices), is_enum, comma, low, convert)
     return dataclasses.field(default=default, metadata={"flag": spec})
 
 
@@ -83,6 +86,8 @@ def define_flags(options: type, values: flags.FlagValues = flags.FLAGS) -> None:
             default = [_as_text(value) for value in default] if spec.comma else list(default)
         define: Callable[..., Any] = _DEFINE[element][is_tuple]
         arguments: list[Any] = [spec.flag or field.name, default, spec.help]
+        if spec.low is not None:
+            define = functools.partial(define, lower_bound=spec.low)
         if spec.comma:
             define = flags.DEFINE_list
         elif spec.is_enum:
@@ -154,19 +159,34 @@ def _as_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def run(main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False) -> None:
-    """Parse the command line, call `main` with the remaining arguments, and exit.
+def run(
+    main: Callable[..., None], options: type | None = None, *, takes_arguments: bool = False
+) -> None:
+    """Parse the command line, call `main`, and exit.
 
     An `InputError` or `OSError` from `main`, a misspelt flag or a stray argument prints one line
-    and exits with 2. With `takes_arguments`, arguments are passed to `main` after the program's
-    name. `--help` prints the entry point's docstring and its own flags, exit 0.
+    and exits with 2. `--help` prints the entry point's docstring and its own flags, exit 0.
+
+    Args:
+      main: called with the options, and with `takes_arguments` also the list of other arguments;
+        without `options`, with all of the command line that is no flag.
+      options: dataclass of the command's options.
+      takes_arguments: allow arguments that are no flags.
     """
+    call = main
+    if options is not None:
+        define_flags(options)
+
+        def call(argv: Sequence[str]) -> None:
+            arguments = [argv[1:]] if takes_arguments else []
+            main(options_from_flags(options), *arguments)
+
     for stream in (sys.stdout, sys.stderr):
         # Names of files need not be printable in the terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app.run(_guarded(main), flags_parser=functools.partial(_parse, takes_arguments))
+        app.run(_guarded(call), flags_parser=functools.partial(_parse, takes_arguments))
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
@@ -190,7 +210,7 @@ def _parse(takes_arguments: bool, argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+def _guarded(main: Callable[..., None]) -> Callable[[Sequence[str]], None]:
     """Wrap `main` so that an `InputError` or `OSError` becomes one line and exit code 2."""
 
     def guarded(argv: Sequence[str]) -> None:

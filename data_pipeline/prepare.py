@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -324,13 +324,11 @@ def _termination_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Run the command and print the report."""
-    del argv
     with _termination_as_interrupt():
-        sys.stdout.write(prepare(cli.options_from_flags(Options)))
+        sys.stdout.write(prepare(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

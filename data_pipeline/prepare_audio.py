@@ -249,12 +249,10 @@ def _summary(options: Options, found: Read, about: dict[str, Any]) -> str:
     )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Write the store and print what it holds."""
-    del argv
-    print(prepare(cli.options_from_flags(Options)))
+    print(prepare(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

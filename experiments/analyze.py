@@ -10,7 +10,6 @@ interval, next to the same distance between two halves of the real rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from data_pipeline import cli
 from experiments.analysis import page as analysis_page
@@ -69,13 +68,11 @@ def analyze(options: Options) -> str:
     return f"{summary}\n\n{folder / 'analysis.json'}\n{folder / 'analysis.html'}"
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Analyse and print the summary."""
-    del argv
     compile_cache.switch_on()
-    print(analyze(cli.options_from_flags(Options)))
+    print(analyze(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

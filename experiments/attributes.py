@@ -286,13 +286,11 @@ def run(options: Options) -> str:
     return f"{table(matrix, options)}\n\nvectors: {path}, table: {folder / MATRIX}.json and .png"
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Measure and print the table."""
-    del argv
     compile_cache.switch_on()
-    print(run(cli.options_from_flags(Options)))
+    print(run(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

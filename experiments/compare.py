@@ -278,16 +278,14 @@ def _at(values: Any, path: Sequence[str]) -> Any:
     return values
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options, run_dirs: Sequence[str]) -> None:
     """Print the comparison, and write it if that is asked for."""
-    options = cli.options_from_flags(Options)
     folder = check_writable(options.output, "output") if options.output else None
-    found = read(argv[1:])
+    found = read(run_dirs)
     print(_FORMATS[options.format](found), end="")
     if folder:
-        print("written:", *write(folder, found, argv[1:]), file=sys.stderr)
+        print("written:", *write(folder, found, run_dirs), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main, takes_arguments=True)
+    cli.run(main, Options, takes_arguments=True)

@@ -134,10 +134,8 @@ class Options:
     train_flagfile: str = option("", help="Configuration to train with. Default: the preset demo.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Run all commands; stop at the first that fails, with its exit code."""
-    del argv
-    options = cli.options_from_flags(Options)
     own = commands(options.output, options.inputs, options.train_flagfile)
     for arguments in [*first_music(options.output), *own]:
         code = run(arguments)
@@ -148,5 +146,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

@@ -27,7 +27,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -183,13 +183,11 @@ def _counted(reasons: dict[str, int]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in reasons.items()) or "nothing to read"
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Encode the input and print a summary."""
-    del argv
     compile_cache.switch_on()
-    print(run(cli.options_from_flags(Options)))
+    print(run(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

@@ -209,13 +209,11 @@ def _heads() -> list[str]:
     return lines
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Evaluate and print the table."""
-    del argv
     compile_cache.switch_on()
-    print(evaluate(cli.options_from_flags(Options)))
+    print(evaluate(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

@@ -12,7 +12,7 @@ import dataclasses
 import pathlib
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,12 +200,10 @@ def _output(options: Options) -> pathlib.Path:
     return path
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Export and say where the model is."""
-    del argv
-    print(export(cli.options_from_flags(Options)))
+    print(export(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

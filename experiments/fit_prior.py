@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 from data_pipeline import cli
 from data_pipeline.cli import option
@@ -41,11 +40,9 @@ class Options(CheckpointOptions):
         check_ranges(self, rows=(prior.FEWEST_ROWS, math.inf), seed=(0, LARGEST_SEED))
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Fit the prior and print the likelihood of each candidate."""
-    del argv
     compile_cache.switch_on()
-    options = cli.options_from_flags(Options)
     config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
     vae = MusicVAE(config, params)
     store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
@@ -57,5 +54,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

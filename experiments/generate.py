@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -151,14 +150,12 @@ def _say_what(options: Options, task: Task, source: str) -> None:
     print(f"{options.mode}: {task.name}, {where}, {source}", flush=True)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Generate music and print the files' names."""
-    del argv
     compile_cache.switch_on()
-    for path in generate(cli.options_from_flags(Options)):
+    for path in generate(options):
         print(path)
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

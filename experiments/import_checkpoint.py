@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline import cli
@@ -221,13 +221,10 @@ def _summary(found: ReferenceCheckpoint, run_dir: str, origin: str) -> str:
     )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Import a checkpoint."""
-    del argv
-    options = cli.options_from_flags(Options)
     print(import_checkpoint(options.checkpoint, options.run_dir, options.task))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

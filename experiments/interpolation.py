@@ -243,13 +243,11 @@ def run(options: Options) -> str:
     return f"{table(result, about)}\n\n{folder / 'interpolation.svg'}"
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Run the experiment and print the table."""
-    del argv
     compile_cache.switch_on()
-    print(run(cli.options_from_flags(Options)))
+    print(run(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

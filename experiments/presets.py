@@ -10,7 +10,6 @@ the command line replace its settings.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from data_pipeline import cli
 from data_pipeline.cli import option
@@ -43,10 +42,8 @@ def table(task_name: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print the presets."""
-    del argv
-    options = cli.options_from_flags(Options)
     if options.task is not None:
         get_task(options.task)
     print(table(options.task))
@@ -54,5 +51,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -325,15 +325,12 @@ def _say_how_it_ended(
     print(f"  {shell_line('experiments.evaluate', arguments)}", flush=True)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Check the options, then train."""
-    del argv
-    options = cli.options_from_flags(Options)
     with multihost.joined(options):
         train(options, flags.FLAGS)
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
     config_flags.define()
-    cli.run(main)
+    cli.run(main, Options)

@@ -13,13 +13,13 @@ real rows.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, originality, sets
@@ -101,27 +101,24 @@ def report(store: data.Store, num: int, train_rows: int, repeats: int) -> list[s
     ]
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    flags.DEFINE_multi_string("data_dir", [], "Token store; repeated.")
-    flags.DEFINE_integer("num", 1000, "Test rows of each, at most.", lower_bound=64)
-    flags.DEFINE_integer("train_rows", 20_000, "Train rows of each, at most.", lower_bound=1)
-    flags.DEFINE_integer("repeats", 10, "How often the test rows are cut.", lower_bound=1)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to check."""
+
+    data_dir: tuple[str, ...] = option((), help="Token store; repeated.")
+    num: int = option(1000, low=64, help="Test rows of each, at most.")
+    train_rows: int = option(20_000, low=1, help="Train rows of each, at most.")
+    repeats: int = option(10, low=1, help="How often the test rows are cut.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print the table."""
-    del argv
-    values = flags.FLAGS
     print(machine.describe("numpy"))
     print("Mean overlap of a family's measures (1: equal) [95% of 200 draws].")
-    for path in values.data_dir:
-        store = data.open_store(path)
-        print(
-            "", *report(store, values.num, values.train_rows, values.repeats), sep="\n", flush=True
-        )
+    for path in options.data_dir:
+        lines = report(data.open_store(path), options.num, options.train_rows, options.repeats)
+        print("", *lines, sep="\n", flush=True)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

@@ -17,6 +17,7 @@ and our own run is repeated from --perturbed more starts, changed in the same wa
 from __future__ import annotations
 
 import csv
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,10 +25,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
+from experiments.cli.run_options import check_ranges
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_vae
 from musicvae_jax.models.variables import params_from_variables
@@ -109,7 +111,7 @@ def curve_config() -> Config:
 
 def reference_range(golden_dir: pathlib.Path, step: int) -> Range:
     """Return the range of the reference's accuracy at a step: record, rerun and perturbed start."""
-    runs = [_column(golden_dir / f"curve_{TASK}_{name}.csv", "accuracy") for name in REFERENCE_RUNS]
+    runs = [column(golden_dir / f"curve_{TASK}_{name}.csv", "accuracy") for name in REFERENCE_RUNS]
     return Range(min(run[step] for run in runs), max(run[step] for run in runs))
 
 
@@ -146,8 +148,8 @@ def follow(
     rows = np.load(golden_dir / "curve_drums_2bar_rows.npz")
     train, evaluation = (rows[name].astype(np.int32) for name in ("train", "eval"))
     batches, noise = _recorded_draws(num_steps, len(train), config.model.z_size)
-    losses = _column(golden_dir / "curve_drums_2bar.csv", "loss")
-    accuracies = _column(golden_dir / "curve_drums_2bar_eval.csv", "accuracy")
+    losses = column(golden_dir / "curve_drums_2bar.csv", "loss")
+    accuracies = column(golden_dir / "curve_drums_2bar_eval.csv", "accuracy")
 
     model = build_vae(config)
     step_fn = jax.jit(make_train_step(model, config), donate_argnums=0)
@@ -175,7 +177,7 @@ def _recorded_draws(num_steps: int, num_rows: int, z_size: int) -> tuple[np.ndar
     return batches[:num_steps], noise.astype(np.float32)
 
 
-def _column(path: pathlib.Path, name: str) -> dict[int, float]:
+def column(path: pathlib.Path, name: str) -> dict[int, float]:
     """Read one column of a CSV file by step."""
     with path.open(newline="") as lines:
         return {int(row["step"]): float(row[name]) for row in csv.DictReader(lines)}
@@ -193,19 +195,19 @@ def _accuracy(eval_fn: Callable[..., Metrics], state: TrainState, rows: np.ndarr
     return total / (EVAL_BATCHES * BATCH_SIZE)
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_string("golden_dir", "../shared/golden", "Folder of the recorded curve.")
-    flags.DEFINE_integer("steps", ALL_STEPS, f"Steps to follow, at most {ALL_STEPS}.")
-    flags.DEFINE_integer("perturbed", 3, "Further runs from perturbed starts.", 0)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to follow."""
+
+    golden_dir: str = option("../shared/golden", help="Folder of the recorded curve.")
+    steps: int = option(ALL_STEPS, help=f"Steps to follow, at most {ALL_STEPS}.")
+    perturbed: int = option(3, low=0, help="Further runs from perturbed starts.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Follow the curve and print the table."""
-    del argv
-    steps, folder = flags.FLAGS.steps, pathlib.Path(flags.FLAGS.golden_dir)
-    if not 1 <= steps <= ALL_STEPS:
-        raise InputError(f"steps: {steps} is out of range, it must be from 1 to {ALL_STEPS}")
+    check_ranges(options, steps=(1, ALL_STEPS))
+    steps, folder = options.steps, pathlib.Path(options.golden_dir)
     if not (folder / "curve_drums_2bar_init.npz").is_file():
         raise InputError(f"golden_dir: {folder} has no curve_drums_2bar_init.npz")
     print(machine.describe())
@@ -221,7 +223,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"largest difference of the loss in the first 100 steps: {first:.4%} (at most 1%)")
     print(f"in all {steps} steps: {max(point.loss_difference for point in points):.4%}")
     runs = [points]
-    runs += [list(follow(folder, steps, perturbed_by=n)) for n in range(flags.FLAGS.perturbed)]
+    runs += [list(follow(folder, steps, perturbed_by=n)) for n in range(options.perturbed)]
     for step in (step for step in COMPARED_STEPS if step <= steps):
         print(comparison(step, runs, reference_range(folder, step)))
 
@@ -247,5 +249,4 @@ def _line(point: Point) -> str:
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

@@ -15,18 +15,19 @@ without their first dispatch, which compiles. The third is what `evaluate` print
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
 from experiments.benchmarks.time_to_accuracy import Curve
 from experiments.benchmarks.train_step import random_batch
@@ -168,30 +169,29 @@ def spread(store: data.Store, split: str) -> np.ndarray:
     return rows[data.spread_rows(len(rows), 512)]
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_string("task", "mel_16bar", "Task of the speed table, and of the store.")
-    flags.DEFINE_integer("units", 96, "Units of every layer; z has half as many.", 1)
-    flags.DEFINE_integer("batch_size", 64, "Rows per step.", 1)
-    flags.DEFINE_integer("rounds", 7, "Rounds of the speed table.", 1)
-    flags.DEFINE_string("data_dir", None, "Token store to train on.")
-    flags.DEFINE_integer("steps", 600, "Steps of equal training.", 1)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train, and on what."""
+
+    task: str = option("mel_16bar", help="Task of the speed table, and of the store.")
+    units: int = option(96, low=1, help="Units of every layer; z has half as many.")
+    batch_size: int = option(64, low=1, help="Rows per step.")
+    rounds: int = option(7, low=1, help="Rounds of the speed table.")
+    data_dir: str | None = option(None, help="Token store to train on.")
+    steps: int = option(600, low=1, help="Steps of equal training.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print the tables."""
-    del argv
-    values = flags.FLAGS
-    chosen = configs(values.task, values.units, values.batch_size)
+    chosen = configs(options.task, options.units, options.batch_size)
     print(machine.describe("jaxlib", "flax"))
-    print(f"{values.task}, {values.units} units, batch {values.batch_size}")
-    ratio = show_speed(chosen, values.rounds)
-    if values.data_dir:
-        store = data.open_store(values.data_dir)
-        step, params = show_scores(chosen, store, values.steps, ratio)
+    print(f"{options.task}, {options.units} units, batch {options.batch_size}")
+    ratio = show_speed(chosen, options.rounds)
+    if options.data_dir:
+        store = data.open_store(options.data_dir)
+        step, params = show_scores(chosen, store, options.steps, ratio)
         show_evaluation(chosen["hier"], store, step, params)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

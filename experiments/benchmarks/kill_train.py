@@ -10,6 +10,7 @@ parameters, optimiser state and records must be equal to the bit.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -24,9 +25,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
 from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import architectures_with, build_model
@@ -222,27 +223,26 @@ def write_rows(folder: pathlib.Path) -> None:
     (folder / "meta.json").write_text(json.dumps(meta | {"counts": counts, "sha256": hashes}))
 
 
-def define_flags() -> None:
-    """Define this entry point's flags."""
-    flags.DEFINE_integer("kills", 20, "How often to kill.", lower_bound=3)
-    flags.DEFINE_integer("seed", 0, "Of the moments.")
-    flags.DEFINE_string("architecture", "flat", "What to train.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train, and how often to kill."""
+
+    kills: int = option(20, low=3, help="How often to kill.")
+    seed: int = option(0, help="Random seed of the moments.")
+    architecture: str = option("flat", help="What to train.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Kill, compare, and print the table."""
-    del argv
-    kills, seed = flags.FLAGS.kills, flags.FLAGS.seed
-    early = max(kills // 5, 1)
-    kinds = [KINDS[0]] * early + [KINDS[1 + n % 2] for n in range(kills - early)]
+    early = max(options.kills // 5, 1)
+    kinds = [KINDS[0]] * early + [KINDS[1 + n % 2] for n in range(options.kills - early)]
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_rows(folder / "rows")
-        name = flags.FLAGS.architecture
-        model = [*MODEL, f"--architecture={name}"]
-        if name in architectures_with("bar_sizes"):
+        model = [*MODEL, f"--architecture={options.architecture}"]
+        if options.architecture in architectures_with("bar_sizes"):
             model.append("--bar_sizes=8")
-        trial = kill_often(folder / "rows", folder, kinds, seed, model)
+        trial = kill_often(folder / "rows", folder, kinds, options.seed, model)
     print(machine.describe("orbax-checkpoint"))
     print(f"{'killed':24}{'resumed from':>14}{'steps made':>12}{'rows of its epoch seen':>25}")
     for one in trial.processes:
@@ -256,5 +256,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

@@ -11,19 +11,20 @@ time of XLA's faster way divided by the kernel's, the median over the rounds.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import jax
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks import train_step
 from experiments.benchmarks.support import machine
+from experiments.benchmarks.support.options import TimingOptions, check_names
 from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import build_vae
 
@@ -107,33 +108,28 @@ def table_row(name: str, rounds: int, min_seconds: float) -> str:
     return f"{name:20}{batch_size:6}" + "".join(f"{rate:10.1f}" for rate in rates) + f"{ratio:8.2f}"
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_list("only", [*train_step.small_configs(), "demo"], "Configurations, by name.")
-    flags.DEFINE_integer("rounds", 5, "Rounds in which every way is timed in turn.", 1)
-    flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a way in a round.", 0.0)
-    flags.DEFINE_string("serve", None, "Used by the benchmark itself: the configuration to run.")
-    flags.DEFINE_string("lstm_backend", "auto", "Used by the benchmark itself.")
-    flags.DEFINE_integer("cpu_devices", 1, "Used by the benchmark itself.", 1)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TimingOptions):
+    """What to time and how."""
+
+    serve: str | None = option(None, help="Used by the benchmark itself: the configuration to run.")
+    lstm_backend: str = option("auto", help="Used by the benchmark itself.")
+    cpu_devices: int = option(1, low=1, help="Used by the benchmark itself.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Time the chosen configurations and print the table."""
-    del argv
-    values = flags.FLAGS
-    if values.serve:
-        serve(values.serve, values.lstm_backend, values.cpu_devices, values.min_seconds)
+    if options.serve:
+        serve(options.serve, options.lstm_backend, options.cpu_devices, options.min_seconds)
         return
-    for name in values.only:
-        if name not in train_step.all_configs():
-            raise InputError(f"--only: {name!r} is not a configuration of train_step")
+    names = options.only or (*train_step.small_configs(), "demo")
+    check_names(names, train_step.all_configs())
     print(machine.describe("jaxlib"))
-    print(f"float32, rows/s; {values.rounds} rounds of at least {values.min_seconds:g} s")
+    print(f"float32, rows/s; {options.rounds} rounds of at least {options.min_seconds:g} s")
     print(f"{'configuration':20}{'batch':>6}{'native':>10}{'XLA':>10}{'divided':>10}{'ratio':>8}")
-    for name in values.only:
-        print(table_row(name, values.rounds, values.min_seconds), flush=True)
+    for name in names:
+        print(table_row(name, options.rounds, options.min_seconds), flush=True)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

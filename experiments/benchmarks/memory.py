@@ -24,13 +24,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
+from experiments.benchmarks.support.options import FormatOptions, check_names
 from experiments.benchmarks.train_step import all_configs, random_batch
 from experiments.cli import operation_counts
-from musicvae_jax.config import Config, InputError
+from musicvae_jax.config import Config
 from musicvae_jax.models.registry import build_vae
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import program
@@ -121,30 +122,28 @@ def line(row: Row) -> str:
     return start + f"{row.measured:10.2f}{row.estimate / row.measured:8.2f}"
 
 
-def show(rows: Sequence[Row], head: str) -> None:
-    """Print rows as they come, as JSON if asked."""
-    if not flags.FLAGS.json:
+def show(rows: Sequence[Row], head: str, as_json: bool) -> None:
+    """Print rows, as JSON if asked."""
+    if not as_json:
         print(f"{'configuration':22}{'batch':>6}{'remat':>7}{'estimate':>10}{head}", flush=True)
     for row in rows:
-        print(json.dumps(dataclasses.asdict(row)) if flags.FLAGS.json else line(row), flush=True)
+        print(json.dumps(dataclasses.asdict(row)) if as_json else line(row), flush=True)
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_list("only", [], "Configurations, by name.")
-    flags.DEFINE_string("dtype", "bfloat16", "Type of the products in the second table.")
-    flags.DEFINE_boolean("json", False, "Print one JSON line per row instead.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(FormatOptions):
+    """What to measure."""
+
+    only: tuple[str, ...] = option((), comma=True, help="Configurations, by name.")
+    dtype: str = option("bfloat16", help="Type of the products in the second table.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print both tables."""
-    del argv
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    configs, only = all_configs(), flags.FLAGS.only
-    for name in only:
-        if name not in configs:
-            raise InputError(f"--only: {name!r} is not one of {', '.join(configs)}")
-    if not flags.FLAGS.json:
+    configs, only = all_configs(), options.only
+    check_names(only, configs)
+    if not options.json:
         print(machine.describe("jaxlib", "flax"))
         print("gigabytes; estimate beside the peak of two steps, float32")
     both = (False, True)
@@ -154,22 +153,21 @@ def main(argv: Sequence[str]) -> None:
         for remat in both
         if name in MEASURED or only
     )
-    show(list(measured), f"{'peak':>10}{'ratio':>8}")
+    show(list(measured), f"{'peak':>10}{'ratio':>8}", options.json)
     if only:
         return
-    if not flags.FLAGS.json:
-        print(f"published configurations, compiled only, {flags.FLAGS.dtype}")
+    if not options.json:
+        print(f"published configurations, compiled only, {options.dtype}")
     estimates = []
     for name in operation_counts.published():
         for remat in both:
-            config = configs[name].replace(dtype=flags.FLAGS.dtype, remat=remat)
+            config = configs[name].replace(dtype=options.dtype, remat=remat)
             estimate = program.memory_bytes(compiled_step(config)) / 1e9
             size = config.train.batch_size
             row = Row(name=name, batch_size=size, remat=remat, estimate=estimate, measured=None)
             estimates.append(row)
-    show(estimates, f"{'80 GB device':>14}")
+    show(estimates, f"{'80 GB device':>14}", options.json)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

@@ -22,15 +22,16 @@ import dataclasses
 import functools
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
+from experiments.benchmarks.support.options import FormatOptions, TimingOptions, check_names
 from experiments.benchmarks.train_step import all_configs
 from experiments.cli import operation_counts
 from musicvae_jax.config import Config, InputError
@@ -165,42 +166,41 @@ def line(row: Row) -> str:
     )
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_list("only", [], "Configurations to time, by name.")
-    flags.DEFINE_list("nums", ["1", "64"], "Samples per call.")
-    flags.DEFINE_integer("rounds", 5, "Rounds in which every side is timed in turn.", 1)
-    flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a side in a round.", 0.0)
-    flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Type of the matrix products.")
-    flags.DEFINE_boolean("json", False, "Print one JSON line per measurement instead.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TimingOptions, FormatOptions):
+    """What to time and how."""
+
+    nums: tuple[int, ...] = option((1, 64), comma=True, help="Samples per call.")
+    dtype: str = option(
+        "float32",
+        choices=("float32", "bfloat16"),
+        is_enum=True,
+        help="Type of the matrix products.",
+    )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Time the chosen configurations and print the table."""
-    del argv
-    values, configs = flags.FLAGS, all_configs()
+    configs = all_configs()
     on_cpu = jax.default_backend() == "cpu"
-    names = values.only or (SMALL if on_cpu else list(configs))
-    for name in names:
-        if name not in configs:
-            raise InputError(f"--only: {name!r} is not one of {', '.join(configs)}")
-    if not all(num.isdigit() and int(num) > 0 for num in values.nums):
-        raise InputError(f"--nums: {','.join(values.nums)!r} are not whole numbers above 0")
-    rate = machine.matrix_rate(values.dtype)
-    if not values.json:
+    names = options.only or (SMALL if on_cpu else tuple(configs))
+    check_names(names, configs)
+    if not all(num > 0 for num in options.nums):
+        raise InputError(f"--nums: {','.join(map(str, options.nums))!r} are not above 0")
+    rate = machine.matrix_rate(options.dtype)
+    if not options.json:
         print(machine.describe("jaxlib", "flax", "torch"))
         print(
-            f"{values.dtype} products; a large one runs at {rate:.3f} TFLOP/s; "
-            f"{values.rounds} rounds of at least {values.min_seconds:g} s"
+            f"{options.dtype} products; a large one runs at {rate:.3f} TFLOP/s; "
+            f"{options.rounds} rounds of at least {options.min_seconds:g} s"
         )
         print(HEADER, flush=True)
     for name in names:
-        for num in values.nums:
-            config = configs[name].replace(dtype=values.dtype)
-            row = measure(name, config, int(num), values.rounds, values.min_seconds, rate)
-            print(json.dumps(dataclasses.asdict(row)) if values.json else line(row), flush=True)
+        for num in options.nums:
+            config = configs[name].replace(dtype=options.dtype)
+            row = measure(name, config, num, options.rounds, options.min_seconds, rate)
+            print(json.dumps(dataclasses.asdict(row)) if options.json else line(row), flush=True)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

@@ -21,13 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
 from experiments.benchmarks.support import machine
+from experiments.benchmarks.support.options import FormatOptions
 from experiments.benchmarks.train_step import random_batch, small_configs
 from musicvae_jax.config import Config, ModelConfig, TrainConfig
 
@@ -125,22 +124,16 @@ def measure(folder: pathlib.Path) -> list[Start]:
     return starts
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_boolean("json", False, "Print one JSON line per command instead.")
-
-
-def main(argv: Sequence[str]) -> None:
+def main(options: FormatOptions) -> None:
     """Time the commands and print the table."""
-    del argv
-    if not flags.FLAGS.json:
+    if not options.json:
         print(machine.describe("jaxlib", "flax"))
         print(f"{NAME}; seconds from the command to its first step or sample, and to its end")
         print(f"{'command':12}{'cache':>8}{'first':>8}{'whole':>8}{'asked':>8}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for start in measure(pathlib.Path(folder)):
             asked = ASKED.get((start.name, start.cache))
-            if flags.FLAGS.json:
+            if options.json:
                 print(json.dumps(dataclasses.asdict(start)), flush=True)
                 continue
             limit = "" if asked is None else f"{asked:.0f}"
@@ -149,5 +142,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, FormatOptions)

@@ -33,7 +33,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from data_pipeline import cli
@@ -252,15 +252,12 @@ def measure(options: Options, caches: str | None) -> None:
         process.wait()
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Measure and print."""
-    del argv
-    options = cli.options_from_flags(Options)
     print(machine.describe("starlette", "uvicorn") + ("; empty caches" if options.cold else ""))
     with tempfile.TemporaryDirectory() as folder:
         measure(options, folder if options.cold else None)
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

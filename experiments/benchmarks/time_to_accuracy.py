@@ -15,21 +15,21 @@ held out.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
-from experiments.benchmarks.follow_curve import TASK, curve_config
+from data_pipeline.cli import option
+from experiments.benchmarks.follow_curve import TASK, column, curve_config
 from experiments.benchmarks.support import machine
+from experiments.cli.progress import Silent
 from musicvae_jax import data, evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.tasks import RECIPES, get_task
-from musicvae_jax.training import callbacks, loop
-from musicvae_jax.training.samples import Samples
+from musicvae_jax.training import loop
 
 TARGET = 0.45
 ROWS = 1664  # of the recorded task's evaluation rows
@@ -39,27 +39,15 @@ SIZES = {
 }
 
 
-class Curve:
+class Curve(Silent):
     """A callback of the training loop that keeps the validation scores."""
 
     def __init__(self) -> None:
         self.validations: dict[int, dict[str, float]] = {}
 
-    def started(self, summary: callbacks.Summary) -> None:
-        """Nothing to keep."""
-
-    def trained(self, progress: callbacks.Progress) -> None:
-        """Nothing to keep."""
-
     def validated(self, step: int, figures: dict[str, float]) -> None:
         """Keep the scores of a step."""
         self.validations[step] = figures
-
-    def sampled(self, step: int, samples: Samples) -> None:
-        """Nothing to keep."""
-
-    def saved(self, step: int) -> None:
-        """Nothing to keep."""
 
 
 def train(config: Config, store: data.Store) -> tuple[Curve, loop.Outcome]:
@@ -77,13 +65,6 @@ def recorded_store(golden_dir: pathlib.Path) -> data.Store:
     return data.Store(golden_dir, get_task(TASK), splits, {}, "")
 
 
-def recorded_accuracies(golden_dir: pathlib.Path) -> dict[int, float]:
-    """Return the reference's accuracy by step."""
-    lines = (golden_dir / "curve_drums_2bar_eval.csv").read_text().splitlines()
-    column = lines[0].split(",").index("accuracy")
-    return {int(line.split(",")[0]): float(line.split(",")[column]) for line in lines[1:]}
-
-
 def first_at_least(target: float, accuracies: dict[int, float]) -> int | None:
     """Return the first step whose accuracy is at least `target`."""
     return min((step for step, value in accuracies.items() if value >= target), default=None)
@@ -91,7 +72,8 @@ def first_at_least(target: float, accuracies: dict[int, float]) -> int | None:
 
 def show_curves(golden_dir: pathlib.Path, steps: int, every: int) -> None:
     """Train the recorded task with both recipes and print the table."""
-    store, recorded = recorded_store(golden_dir), recorded_accuracies(golden_dir)
+    store = recorded_store(golden_dir)
+    recorded = column(golden_dir / "curve_drums_2bar_eval.csv", "accuracy")
     config = curve_config().replace(train_steps=steps, eval_every=every, eval_examples=0)
     config = config.replace(save_every=steps, log_every=every)
     curves = {name: train(config.replace(**RECIPES[name]), store)[0] for name in RECIPES}
@@ -154,31 +136,30 @@ def show_ends(folder: str, steps: int, batch_size: int, sampled_rows: int) -> No
               flush=True)  # fmt: skip
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_string("golden_dir", None, "Folder of the recorded curve.")
-    flags.DEFINE_multi_string("data_dir", [], "Token store to compare the recipes on.")
-    flags.DEFINE_integer("steps", 1250, "Steps of each training.", 1)
-    flags.DEFINE_integer("every", 50, "Steps between evaluations of the recorded task.", 1)
-    flags.DEFINE_integer("batch_size", 64, "Rows per step on a token store.", 1)
-    flags.DEFINE_integer("rows", 512, "Validation rows of the final scores.", 1)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train on, and for how long."""
+
+    golden_dir: str | None = option(None, help="Folder of the recorded curve.")
+    data_dir: tuple[str, ...] = option((), help="Token store to compare the recipes on.")
+    steps: int = option(1250, low=1, help="Steps of each training.")
+    every: int = option(50, low=1, help="Steps between evaluations of the recorded task.")
+    batch_size: int = option(64, low=1, help="Rows per step on a token store.")
+    rows: int = option(512, low=1, help="Validation rows of the final scores.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Compare the recipes on the recorded task or a store."""
-    del argv
-    values = flags.FLAGS
-    if not values.golden_dir and not values.data_dir:
+    if not options.golden_dir and not options.data_dir:
         raise InputError("--golden_dir or --data_dir is needed")
     print(machine.describe("jaxlib", "flax"))
     for name, recipe in RECIPES.items():
         print(f"{name}: " + ", ".join(f"{field} {value}" for field, value in recipe.items()))
-    if values.golden_dir:
-        show_curves(pathlib.Path(values.golden_dir), values.steps, values.every)
-    for folder in values.data_dir:
-        show_ends(folder, values.steps, values.batch_size, values.rows)
+    if options.golden_dir:
+        show_curves(pathlib.Path(options.golden_dir), options.steps, options.every)
+    for folder in options.data_dir:
+        show_ends(folder, options.steps, options.batch_size, options.rows)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

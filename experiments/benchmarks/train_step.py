@@ -24,16 +24,17 @@ import dataclasses
 import itertools
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
+from experiments.benchmarks.support.options import FormatOptions, TimingOptions, check_names
 from experiments.cli import operation_counts
 from musicvae_jax import objectives
 from musicvae_jax.config import Config, InputError
@@ -291,44 +292,38 @@ def line(row: Row) -> str:
     )
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_list("only", [], "Configurations to time, by name.")
-    flags.DEFINE_integer("rounds", 5, "Rounds in which every side is timed in turn.", 1)
-    flags.DEFINE_float("min_seconds", 1.0, "Shortest time of a side in a round.", 0.0)
-    flags.DEFINE_string("dtype", "auto", "Type of the matrix products: auto, float32, bfloat16.")
-    flags.DEFINE_string("lstm_backend", "auto", "LSTM implementation: auto, xla, native, cudnn.")
-    flags.DEFINE_integer("cpu_devices", 1, "Number of devices that a CPU is divided into.", 1)
-    flags.DEFINE_boolean("json", False, "Print one JSON line per configuration instead.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(TimingOptions, FormatOptions):
+    """What to time and how."""
+
+    dtype: str = option("auto", help="Type of the matrix products: auto, float32, bfloat16.")
+    lstm_backend: str = option("auto", help="LSTM implementation: auto, xla, native, cudnn.")
+    cpu_devices: int = option(1, low=1, help="Number of devices that a CPU is divided into.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Time the chosen configurations and print the table."""
-    del argv
-    values, configs = flags.FLAGS, all_configs()
-    jax.config.update("jax_num_cpu_devices", values.cpu_devices)
+    configs = all_configs()
+    jax.config.update("jax_num_cpu_devices", options.cpu_devices)
     on_cpu = jax.default_backend() == "cpu"
-    names = values.only or ([*small_configs(), "demo"] if on_cpu else list(configs))
-    for name in names:
-        if name not in configs:
-            raise InputError(f"--only: {name!r} is not one of {', '.join(configs)}")
-    dtype = ("float32" if on_cpu else "bfloat16") if values.dtype == "auto" else values.dtype
-    how = {"dtype": dtype, "lstm_backend": values.lstm_backend}
+    names = options.only or ((*small_configs(), "demo") if on_cpu else tuple(configs))
+    check_names(names, configs)
+    dtype = ("float32" if on_cpu else "bfloat16") if options.dtype == "auto" else options.dtype
+    how = {"dtype": dtype, "lstm_backend": options.lstm_backend}
     chosen = {name: configs[name].replace(**how) for name in names}
     rate = machine.matrix_rate(dtype)
-    if not values.json:
+    if not options.json:
         print(machine.describe("jaxlib", "flax", "torch"))
         print(
-            f"{dtype} products; a large one runs at {rate:.3f} TFLOP/s; {values.rounds} rounds of "
-            f"at least {values.min_seconds:g} s; lstm_backend {values.lstm_backend}"
+            f"{dtype} products; a large one runs at {rate:.3f} TFLOP/s; {options.rounds} rounds of "
+            f"at least {options.min_seconds:g} s; lstm_backend {options.lstm_backend}"
         )
         print(HEADER, flush=True)
     for name, config in chosen.items():
-        row = measure(name, config, values.rounds, values.min_seconds, rate)
+        row = measure(name, config, options.rounds, options.min_seconds, rate)
         whole = dataclasses.asdict(row) | {"ratio": row.ratio}
-        print(json.dumps(whole) if values.json else line(row), flush=True)
+        print(json.dumps(whole) if options.json else line(row), flush=True)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)

@@ -230,10 +230,8 @@ class Options:
         check_ranges(self, tflops=(0.001, math.inf), bandwidth=(0.001, math.inf))
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print a line per configuration."""
-    del argv
-    options = cli.options_from_flags(Options)
     rate, bandwidth = options.tflops, options.bandwidth
     print(f"floor at {rate} TFLOP/s and {bandwidth} TB/s; per example, forward and backward")
     print(f"{'configuration':22}{'batch':>6}{'params/M':>10}{'GFLOP':>9}{'MB':>8}{'floor/us':>10}"
@@ -247,5 +245,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

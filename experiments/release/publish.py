@@ -223,13 +223,11 @@ def write_samples(options: Options, vae: MusicVAE) -> None:
     )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Publish and print the card."""
-    del argv
     compile_cache.switch_on()
-    print(publish(cli.options_from_flags(Options)))
+    print(publish(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

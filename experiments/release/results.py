@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 from data_pipeline import cli
@@ -91,14 +90,11 @@ def _overlap(name: str, about: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Write the page and name it."""
-    del argv
-    options = cli.options_from_flags(Options)
     run_folder.write_text(pathlib.Path(options.output), document())
     print(options.output)
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

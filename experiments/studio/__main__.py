@@ -23,7 +23,6 @@ import secrets
 import socket
 import threading
 import webbrowser
-from collections.abc import Sequence
 
 from data_pipeline import cli
 from data_pipeline.cli import option
@@ -154,10 +153,8 @@ def load_models(options: Options) -> dict[str, PlayedModel]:
     return models
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Load the models and serve the page."""
-    del argv
-    options = cli.options_from_flags(Options)
     check_extra()
     ending.end_on_signals()
     compile_cache.switch_on()
@@ -180,5 +177,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

@@ -10,15 +10,15 @@ damage, so that it reaches the parser; then other values may be found, but no ot
 from __future__ import annotations
 
 import collections
+import dataclasses
 import pathlib
 import struct
 import tempfile
-from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from musicvae_jax.config import InputError
 from musicvae_jax.interop.bundle_writer import write_bundle
 from musicvae_jax.interop.crc32c import crc32c, masked
@@ -100,18 +100,22 @@ def fuzz(folder: pathlib.Path, count: int, seed: int) -> collections.Counter[str
     return found
 
 
-def main(argv: Sequence[str]) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How much damage to make."""
+
+    count: int = option(10_000, low=1, help="Number of damaged files.")
+    seed: int = option(0, help="Random seed of the damage.")
+
+
+def main(options: Options) -> None:
     """Print how often each outcome occurred."""
-    del argv
-    count, seed = flags.FLAGS.count, flags.FLAGS.seed
     with tempfile.TemporaryDirectory() as folder:
-        found = fuzz(pathlib.Path(folder), count, seed)
-    print(f"{count:,} damaged index files, seed {seed}")
+        found = fuzz(pathlib.Path(folder), options.count, options.seed)
+    print(f"{options.count:,} damaged index files, seed {options.seed}")
     for name, times in found.items():
         print(f"  {name:32} {times:6,}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("count", 10_000, "Number of damaged files.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Random seed of the damage.")
-    cli.run(main)
+    cli.run(main, Options)

@@ -11,17 +11,17 @@ seconds count all threads, and tell more where other programs run on the machine
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support.machine import describe
 from experiments.cli import config_flags, presets
 from musicvae_jax.interop.bundle_writer import write_bundle
@@ -93,10 +93,16 @@ def measure(code: str, prefix: pathlib.Path, run: pathlib.Path) -> tuple[float, 
     return float(seconds), float(busy), int(peak)
 
 
-def main(argv: Sequence[str]) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where to write."""
+
+    folder: str | None = option(None, help="Where to put the checkpoint. Default: the system's.")
+
+
+def main(options: Options) -> None:
     """Write the checkpoint, measure, and print the table."""
-    del argv
-    with tempfile.TemporaryDirectory(dir=flags.FLAGS.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         prefix = pathlib.Path(folder) / "model.ckpt-200000"
         size = write_example(prefix)
         print(f"trio_16bar_hierdec with Adam's moments: {size / 1e6:,.0f} MB; {describe()}")
@@ -108,5 +114,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("folder", None, "Where to put the checkpoint. Default: the system's.")
-    cli.run(main)
+    cli.run(main, Options)

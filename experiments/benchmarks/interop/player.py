@@ -12,20 +12,20 @@ seven rows that `sample`, `interpolate` and `similar` return have all steps.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.cli import option
 from experiments.benchmarks.support import machine
 from musicvae_jax import MusicVAE, data
 from musicvae_jax.config import InputError
@@ -123,26 +123,27 @@ def show(vae: MusicVAE, folder: pathlib.Path, num: int) -> None:
     )
 
 
-def define_flags() -> None:
-    """Define this benchmark's flags."""
-    flags.DEFINE_string("data_dir", None, "Folder with a token store per task.", required=True)
-    flags.DEFINE_list("models", ["mel_2bar", "drums_2bar"], "Models of this package.")
-    flags.DEFINE_list("run_dirs", [], "Run folders of other models.")
-    flags.DEFINE_integer("rows", 16, "Test rows per model.", 2)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which models to compare, and on what."""
+
+    data_dir: str = option(help="Folder with a token store per task.")
+    models: tuple[str, ...] = option(
+        ("mel_2bar", "drums_2bar"), comma=True, help="Models of this package."
+    )
+    run_dirs: tuple[str, ...] = option((), comma=True, help="Run folders of other models.")
+    rows: int = option(16, low=2, help="Test rows per model.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print the table."""
-    del argv
-    values = flags.FLAGS
     print(machine.describe())
     print(f"{'model':42}{'steps':>8}{'error of mu':>12}{'equal rows':>16}{'complete':>12}")
-    models = [MusicVAE.from_pretrained(name) for name in values.models]
-    models += [MusicVAE.restore(folder) for folder in values.run_dirs]
+    models = [MusicVAE.from_pretrained(name) for name in options.models]
+    models += [MusicVAE.restore(folder) for folder in options.run_dirs]
     for vae in models:
-        show(vae, pathlib.Path(values.data_dir) / vae.config.task, values.rows)
+        show(vae, pathlib.Path(options.data_dir) / vae.config.task, options.rows)
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main)
+    cli.run(main, Options)
