@@ -33,6 +33,7 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from data_pipeline.reporting import charts
 from experiments.benchmarks.support import budgets, machine
+from experiments.benchmarks.support.tables import as_markdown, as_text
 from experiments.cli import compile_cache
 from experiments.cli.json_files import write_json
 from experiments.cli.outputs import check_writable
@@ -237,25 +238,6 @@ def sample_table(task: str, found: dict[tuple[str, str], budgets.Scores]) -> lis
         shown = ["-" if value is None else f"{value:.3f}" for value in values]
         lines.append([system, budget, *shown])
     return lines
-
-
-def as_text(lines: list[list[str]]) -> str:
-    """Align the cells of a table."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = (
-        "  ".join(
-            f"{c:{w}}" if n < 2 else f"{c:>{w}}"
-            for n, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in lines
-    )
-    return "\n".join(row.rstrip() for row in rows)
-
-
-def as_markdown(lines: list[list[str]]) -> str:
-    """Write a table in Markdown."""
-    rule = ["---", "---", *["---:"] * (len(lines[0]) - 2)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
 
 
 def picture(task: str, found: dict[tuple[str, str], budgets.Scores]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.benchmarks import systems
+from experiments.benchmarks.support import tables
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import build_model
@@ -43,9 +44,9 @@ def test_tables_have_a_line_for_each_training() -> None:
     assert second[0][2:4] == ["overlap: rhythm", "overlap: melody"]
     assert second[1][2:4] == ["0.500", "-"]
     assert second[-1] == ["held-out rows", "", "0.900", "0.800", "0.900", "0.900"]
-    assert systems.as_text(second).splitlines()[1].startswith("flat")
+    assert tables.as_text(second).splitlines()[1].startswith("flat")
     assert "flat, equal minutes" in systems.picture("mel_16bar", found)
-    assert systems.as_markdown(second).splitlines()[1].startswith("| --- | --- | ---: |")
+    assert tables.as_markdown(second).splitlines()[1].startswith("| --- | --- | ---: |")
 
 
 def test_every_model_has_a_configuration(tmp_path: pathlib.Path) -> None:
