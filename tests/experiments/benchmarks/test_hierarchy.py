@@ -16,7 +16,14 @@ from musicvae_jax.config import InputError
 from musicvae_jax.tasks import get_task
 from tests.support.synthetic_store import write_store
 
-TINY = {"units": 4, "batch_size": 8, "minutes": 1e-3, "examples": 16, "rows": 16, "eval_every": 1}
+TINY: dict[str, Any] = {
+    "units": 4,
+    "batch_size": 8,
+    "minutes": 1e-3,
+    "examples": 16,
+    "rows": 16,
+    "eval_every": 1,
+}
 
 
 def point(sampled: float, step: int) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def entry(model: str, seed: int, sampled: float, init: str = "default") -> dict[
     }
 
 
-RESULTS = {
+RESULTS: dict[str, Any] = {
     "settings": {"units": 64, "batch_size": 8, "learning_rate": 0.0025, "rows": 100},
     "trainings": [
         entry("flat", 0, 0.5),
