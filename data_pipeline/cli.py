@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import math
 import os
 import sys
 import typing
@@ -132,6 +133,23 @@ def check_choices(options: Any) -> None:
             if spec.choices and part is not None and part not in spec.choices:
                 choices = ", ".join(spec.choices)
                 raise InputError(f"{spec.flag or field.name}: {part!r} is not one of {choices}")
+
+
+def check_ranges(options: Any, **limits: tuple[float, float]) -> None:
+    """Check that numbers are finite and within their limits, both included.
+
+    Args:
+      options: object whose attributes are checked; None is not.
+      **limits: attribute to its smallest and largest value; `math.inf` sets no upper limit.
+
+    Raises:
+      InputError: one is not.
+    """
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and low <= value <= high):
+            allowed = f"{low} or more" if math.isinf(high) else f"from {low} to {high}"
+            raise InputError(f"{name}: {value!r} is out of range, it must be {allowed}")
 
 
 # Type of a value -> how to define a flag with one value and with several.

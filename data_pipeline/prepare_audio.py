@@ -53,12 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check every field that needs no files."""
-        for name, low, high in (("rate", 100, 192_000), ("seconds", 1, 3600)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(
-                    f"{name}: {value} is out of range, it must be from {low} to {high}"
-                )
+        cli.check_ranges(self, rate=(100, 192_000), seconds=(1, 3600))
         shares = self.split
         if len(shares) != 3 or min(shares) < 0 or shares[0] <= 0 or abs(sum(shares) - 100) > 1e-9:
             raise InputError(

@@ -190,19 +190,8 @@ def _write_run(
     about: dict[str, Any] = {"checkpoint": str(pathlib.Path(checkpoint).resolve())}
     about |= {"file": found.source, "step": found.step, "has_adam": found.adam is not None}
     run_folder.write_text(folder / IMPORTED, json.dumps(about, indent=1) + "\n")
-    run_folder.write_text(folder / TRAIN_FLAGS, _flagfile(config))
+    run_folder.write_text(folder / TRAIN_FLAGS, "\n".join(config_flags.as_flags(config)) + "\n")
     run_folder.write_text(folder / run_folder.CONFIG, config.to_json())
-
-
-def _flagfile(config: Config) -> str:
-    """Write what differs from the task's defaults as a flagfile."""
-    default = get_task(config.task).config.flat()
-    lines = [f"--task={config.task}"]
-    for name, value in config.flat().items():
-        if value != default[name]:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            lines.append(f"--{name}={text}")
-    return "\n".join(lines) + "\n"
 
 
 def _summary(found: ReferenceCheckpoint, run_dir: str, origin: str) -> str:

@@ -29,7 +29,6 @@ from data_pipeline import cli
 from data_pipeline.cli import option
 from data_pipeline.reporting import charts
 from data_pipeline.reporting.charts import Line, Panel
-from experiments.analysis.inputs import decode
 from experiments.cli import compile_cache
 from experiments.cli.run_data import open_run_data
 from experiments.cli.run_options import (
@@ -39,6 +38,7 @@ from experiments.cli.run_options import (
     open_model,
     output_folder,
 )
+from experiments.generation.modes import decode
 from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
 from musicvae_jax.config import InputError

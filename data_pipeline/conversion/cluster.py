@@ -12,11 +12,11 @@ import itertools
 import logging
 import re
 import socket
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from data_pipeline.conversion.convert import Job
-from data_pipeline.conversion.gather import Executor, local_executor
+from data_pipeline.conversion.gather import Executor, Jobs, Outcomes, local_executor
 from data_pipeline.conversion.workers import Outcome
 from musicvae_jax.config import InputError
 
@@ -44,7 +44,7 @@ def ray_executor(address: str | None, num_workers: int) -> Executor:
     """
     check_installed()
 
-    def run(jobs: Iterable[tuple[int, Job]]) -> Generator[tuple[int, Outcome], None, None]:
+    def run(jobs: Jobs) -> Outcomes:
         ray = _connect(address, num_workers)
         try:
             yield from _distribute(ray, jobs)
@@ -137,9 +137,7 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((place[1], int(place[2])), _REACH_SECONDS).close()
 
 
-def _distribute(
-    ray: Any, jobs: Iterable[tuple[int, Job]]
-) -> Generator[tuple[int, Outcome], None, None]:
+def _distribute(ray: Any, jobs: Jobs) -> Outcomes:
     """Submit batches as processors become free; yield outcomes as they finish."""
     # Again, without end, when a machine is lost; what fails in a child is an outcome.
     remote = ray.remote(run_batch).options(num_cpus=1, max_retries=-1)
@@ -157,7 +155,7 @@ def _distribute(
             yield from ray.get(task)
 
 
-def _batches(jobs: Iterable[tuple[int, Job]]) -> Generator[list[tuple[int, Job]], None, None]:
+def _batches(jobs: Jobs) -> Generator[list[tuple[int, Job]], None, None]:
     """Group jobs into batches of at most `_BATCH_FILES`, smaller if the files are large."""
     batch: list[tuple[int, Job]] = []
     size = 0

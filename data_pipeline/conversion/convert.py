@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from data_pipeline.conversion.manifest import Facts
 from data_pipeline.extraction import engines
 from data_pipeline.reading.notes import ReadError
 from data_pipeline.selection.songs import song_hashes
@@ -36,35 +36,16 @@ class Job:
     programs: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Converted:
+@dataclasses.dataclass(kw_only=True)
+class Converted(Facts):
     """The result of a job.
 
     Attributes:
       rows: for each task [N, *row_shape], and under `SONGS` the hashes that tell songs apart,
         whatever the tasks; empty when the file could not be read.
-      tasks_with_rows: all tasks with rows, wanted or not.
-      why_empty: for each task without rows, the reason.
-      pieces_dropped: for each task, parts of the unit without rows, by reason.
-      reason: why the file could not be read, else None.
-      detail: the exact problem.
-      engine: which engine read it, or tried last.
-      fast_refusal: why the fast engine left it to note-seq, else None.
     """
 
     rows: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    tasks_with_rows: list[str] = dataclasses.field(default_factory=list)
-    why_empty: dict[str, str] = dataclasses.field(default_factory=dict)
-    pieces_dropped: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
-    reason: str | None = None
-    detail: str = ""
-    engine: str | None = None
-    fast_refusal: str | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """Return all but the rows."""
-        fields = dataclasses.fields(self)
-        return {field.name: getattr(self, field.name) for field in fields if field.name != "rows"}
 
 
 def convert(job: Job) -> Converted:

@@ -10,8 +10,8 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -33,22 +33,17 @@ SILENT_SECONDS = 3.0  # without a converted file before a message says why
 _NOBODY = -1  # a record whose file is no longer in the inputs
 
 
-class Executor(Protocol):
-    """Runs jobs somewhere: yields (key, outcome of `convert(job)`) in any order."""
-
-    def __call__(
-        self, jobs: Iterable[tuple[int, Job]]
-    ) -> Generator[tuple[int, workers.Outcome], None, None]:
-        """Take jobs only as fast as they are finished."""
-        ...
+Jobs = Iterable[tuple[int, Job]]
+Outcomes = Generator[tuple[int, workers.Outcome], None, None]
+# Runs jobs somewhere, and takes them only as fast as they are finished: yields (key, outcome of
+# `convert(job)`) in any order.
+Executor = Callable[[Jobs], Outcomes]
 
 
 def local_executor(num_workers: int) -> Executor:
     """Return an executor of child processes on this machine."""
 
-    def run(
-        jobs: Iterable[tuple[int, Job]],
-    ) -> Generator[tuple[int, workers.Outcome], None, None]:
+    def run(jobs: Jobs) -> Outcomes:
         notice = threading.Timer(SILENT_SECONDS, _say_that_it_compiles)
         notice.daemon = True
         notice.start()
@@ -154,10 +149,8 @@ class Gathering:
         """Fill in a unit from its record in the journal."""
         self._unit_of_record[record] = index
         unit, facts = self.units[index], self.journal.records[record]
-        unit.reason, unit.detail = facts["reason"], facts["detail"]
-        unit.why_empty, unit.pieces_dropped = facts["why_empty"], facts["pieces_dropped"]
-        unit.engine, unit.fast_refusal = facts["engine"], facts["fast_refusal"]
-        unit.tasks_with_rows = facts["tasks_with_rows"]
+        for name in unit.facts():
+            setattr(unit, name, facts[name])
         if unit.reason is None:
             unit.rows = {task: facts["rows"][task] for task in self._how[0]}
 

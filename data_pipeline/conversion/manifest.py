@@ -14,34 +14,47 @@ SAME_BYTES = "same bytes as another file"
 
 
 @dataclasses.dataclass(kw_only=True)
-class Unit:
+class Facts:
+    """What became of a file, or of one tune of a tunebook.
+
+    Attributes:
+      reason: why it could not be read, else None.
+      detail: the exact problem.
+      engine: the engine that read it or tried last; None if none did.
+      fast_refusal: why the fast engine left it to note-seq, else None.
+      tasks_with_rows: all tasks that it has rows for, wanted or not.
+      why_empty: for each task without rows, the reason.
+      pieces_dropped: for each task, parts of the unit without rows, by reason.
+    """
+
+    reason: str | None = None
+    detail: str = ""
+    engine: str | None = None
+    fast_refusal: str | None = None
+    tasks_with_rows: list[str] = dataclasses.field(default_factory=list)
+    why_empty: dict[str, str] = dataclasses.field(default_factory=dict)
+    pieces_dropped: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Return these fields, without those of a subclass."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Facts)}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Unit(Facts):
     """A file, or one tune of a tunebook.
 
     Attributes:
       name: path inside its input, with "#" and its number for a tune.
       md5: hexadecimal hash of its bytes; None when they were not read.
       split: index in `SPLITS`; None when nothing was read.
-      reason: why it could not be read, else None.
-      detail: the exact problem.
-      engine: the engine that read it or tried last; None if none did.
-      fast_refusal: why the fast engine left it to note-seq, else None.
       rows: for each task the rows extracted, before duplicates are removed.
-      tasks_with_rows: all tasks that it has rows for, wanted or not.
-      why_empty: for each task without rows, the reason.
-      pieces_dropped: for each task, parts of the unit without rows, by reason.
     """
 
     name: str
     md5: str | None = None
     split: int | None = None
-    reason: str | None = None
-    detail: str = ""
-    engine: str | None = None
-    fast_refusal: str | None = None
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
-    tasks_with_rows: list[str] = dataclasses.field(default_factory=list)
-    why_empty: dict[str, str] = dataclasses.field(default_factory=dict)
-    pieces_dropped: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def kept(self) -> bool:

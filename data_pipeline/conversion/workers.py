@@ -235,18 +235,7 @@ def _serve(
     limits: Limits,
     setup: Callable[[], None] | None,
 ) -> None:
-    """Answer jobs until the parent closes the pipe or ends."""
-    with contextlib.suppress(BrokenPipeError):  # the parent has ended: nobody waits for an answer
-        _answer(connection, function, limits, setup)
-
-
-def _answer(
-    connection: Connection,
-    function: Callable[[Any], Any],
-    limits: Limits,
-    setup: Callable[[], None] | None,
-) -> None:
-    """Limit this process and answer jobs."""
+    """Limit this process, and answer jobs until the parent closes the pipe or ends."""
     # These reach the whole process group: the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -260,20 +249,18 @@ def _answer(
         resource.setrlimit(resource.RLIMIT_AS, (2 * limits.memory_bytes, 2 * limits.memory_bytes))
     if setup is not None:
         setup()
-    connection.send(None)
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # the parent has ended
+        connection.send(None)
+        while True:
             payload = connection.recv()
-        except (EOFError, OSError):
-            return
-        # SIGPROF ends the process where it stands, also inside compiled code.
-        signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
-        outcome = _attempt(function, payload, limits)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        try:
-            connection.send(outcome)
-        except MemoryError:
-            connection.send(_too_much_memory(limits))
+            # SIGPROF ends the process where it stands, also inside compiled code.
+            signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
+            outcome = _attempt(function, payload, limits)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            try:
+                connection.send(outcome)
+            except MemoryError:
+                connection.send(_too_much_memory(limits))
 
 
 def _attempt(function: Callable[[Any], Any], payload: Any, limits: Limits) -> Outcome:

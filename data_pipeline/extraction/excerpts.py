@@ -19,7 +19,7 @@ from data_pipeline.codecs.melody import WRONG_PROGRAMS
 from data_pipeline.extraction import extract
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import NO_NOTES
-from data_pipeline.reading.programs import has_choice, tasks_with
+from data_pipeline.reading.programs import describe, has_choice, tasks_with
 from data_pipeline.reading.segments import (
     DEFAULT_QPM,
     NOT_4_4,
@@ -130,7 +130,7 @@ def read_excerpt(
     found = _first_with_rows(path, task, meter, pad, at_end, track)
     fitting = [p for p in found if start_bar in (None, p.start_bar)]
     if not fitting:
-        bars = _ranges(sorted({p.start_bar for p in found}))
+        bars = describe(sorted({p.start_bar for p in found}), "-")
         raise InputError(
             f"start_bar: no row of {path} begins at bar {start_bar}; those that do: {bars}"
         )
@@ -312,14 +312,3 @@ def _excerpt(
     )
     origin = (bar + 1, segment.start_seconds, instruments)
     return Excerpt("", row, *origin, int((own & starts).sum()), kept, qpm=segment.qpm)
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Write ascending numbers as ranges: 1-4, 7."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import Task, get_task
@@ -57,12 +57,12 @@ def tasks_with(task_names: Iterable[str], programs: str | None) -> list[Task]:
     ]
 
 
-def describe(programs: Collection[int]) -> str:
-    """Write ascending programs as runs: 0..31, 40."""
+def describe(numbers: Iterable[int], between: str = "..") -> str:
+    """Write ascending numbers, such as programs, as runs: 0..31, 40."""
     runs: list[list[int]] = []
-    for number in programs:
+    for number in numbers:
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
+    return ", ".join(str(low) if low == high else f"{low}{between}{high}" for low, high in runs)

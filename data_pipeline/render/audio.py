@@ -12,13 +12,12 @@ import io
 import os
 import pathlib
 import wave
-from collections.abc import Sequence
 
 import numpy as np
 
 from data_pipeline.codecs import drums, trio
 from data_pipeline.reading.segments import DEFAULT_QPM
-from data_pipeline.render.sequences import check_sound, lay_out_rows
+from data_pipeline.render.sequences import Rows, check_sound, lay_out_rows
 from musicvae_jax.config import InputError
 
 SAMPLE_RATE = 44_100  # samples per second
@@ -44,7 +43,7 @@ _DRUMS = (
 
 
 def synthesise(
-    rows: np.ndarray | Sequence[np.ndarray],
+    rows: Rows,
     task_name: str,
     *,
     qpm: float = DEFAULT_QPM,

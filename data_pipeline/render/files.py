@@ -1,6 +1,6 @@
 """Rows of tokens to files: MIDI, scores, sound, pictures. All files are written atomically.
 
-All writers of music take a path, rows and a task's name, then tempo, program and bars of rest. The
+All writers of music take a path, rows and a task's name, then the keywords of `Playback`. The
 functions they use can be imported from here or from their own modules.
 """
 
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Unpack
 
 from data_pipeline.atomic_write import write_whole
 from data_pipeline.codecs.codec import decode, row_to_text, text_to_row
@@ -21,6 +19,8 @@ from data_pipeline.reading.segments import DEFAULT_QPM
 from data_pipeline.render import audio, engraving, scores
 from data_pipeline.render.pictures import piano_roll_png
 from data_pipeline.render.sequences import (
+    Playback,
+    Rows,
     check_sound,
     concatenate,
     lay_out_rows,
@@ -48,7 +48,6 @@ __all__ = [
     "write_wav",
 ]
 
-Rows = np.ndarray | Sequence[np.ndarray]
 # Formats of the output: "png" draws a group of rows, the others take one or several.
 FORMATS = ("midi", "png", "musicxml", "svg", "wav")
 
@@ -83,10 +82,8 @@ def write_midi(
     rows: Rows,
     task_name: str,
     *,
-    qpm: float = DEFAULT_QPM,
-    program: int | None = None,
-    rest_bars: int = 1,
     held: bool = True,
+    **playback: Unpack[Playback],
 ) -> None:
     """Write one row, or several with rests between them, as one MIDI file.
 
@@ -94,45 +91,27 @@ def write_midi(
       path: file to write.
       rows: one row, or a list or array of rows (input and output of a reconstruction).
       task_name: key of `TASKS`.
-      qpm: quarters per minute.
-      program: General MIDI program of the melody; None takes 0.
-      rest_bars: bars of silence between two rows.
       held: notes of piano rolls last to the next start; otherwise one tick.
+      **playback: tempo, program, rests.
 
     Raises:
       InputError: a row does not fit the task, or `qpm` or `program` is out of range.
     """
-    sequence = concatenate(
-        rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program, held=held
-    )
-    write_whole(path, midi_bytes(sequence))
+    write_whole(path, midi_bytes(concatenate(rows, task_name, held=held, **playback)))
 
 
 def write_musicxml(
-    path: str | os.PathLike[str],
-    rows: Rows,
-    task_name: str,
-    *,
-    qpm: float = DEFAULT_QPM,
-    program: int | None = None,
-    rest_bars: int = 1,
+    path: str | os.PathLike[str], rows: Rows, task_name: str, **playback: Unpack[Playback]
 ) -> None:
     """Write one row, or several with rests between them, as one score in MusicXML.
 
     Arguments and errors are those of `write_midi`.
     """
-    text = scores.musicxml(rows, task_name, qpm=qpm, program=program, rest_bars=rest_bars)
-    write_whole(path, text.encode())
+    write_whole(path, scores.musicxml(rows, task_name, **playback).encode())
 
 
 def write_score_svg(
-    path: str | os.PathLike[str],
-    rows: Rows,
-    task_name: str,
-    *,
-    qpm: float = DEFAULT_QPM,
-    program: int | None = None,
-    rest_bars: int = 1,
+    path: str | os.PathLike[str], rows: Rows, task_name: str, **playback: Unpack[Playback]
 ) -> None:
     """Engrave one row, or several with rests between them, as one picture of a score.
 
@@ -141,8 +120,7 @@ def write_score_svg(
     Raises:
       InputError: as `write_midi`, or verovio is not installed.
     """
-    text = scores.musicxml(rows, task_name, qpm=qpm, program=program, rest_bars=rest_bars)
-    write_whole(path, engraving.engrave(text).encode())
+    write_whole(path, engraving.engrave(scores.musicxml(rows, task_name, **playback)).encode())
 
 
 def write_wav(
@@ -150,11 +128,9 @@ def write_wav(
     rows: Rows,
     task_name: str,
     *,
-    qpm: float = DEFAULT_QPM,
-    program: int | None = None,
-    rest_bars: int = 1,
     soundfont: str | os.PathLike[str] | None = None,
     loop: bool = False,
+    **playback: Unpack[Playback],
 ) -> None:
     """Write one row, or several with rests between them, as sound: mono, 16 bits, 44.1 kHz.
 
@@ -165,14 +141,14 @@ def write_wav(
     Raises:
       InputError: as `write_midi`, or as `audio.check_soundfont`.
     """
-    check_sound(qpm, program)
     if soundfont is None:
-        sound = audio.synthesise(rows, task_name, qpm=qpm, program=program, rest_bars=rest_bars)
+        sound = audio.synthesise(rows, task_name, **playback)
     else:
-        sequence = concatenate(rows, task_name, rest_bars=rest_bars, qpm=qpm, program=program)
+        sequence = concatenate(rows, task_name, **playback)
         sound = audio.play_soundfont(midi_bytes(sequence), soundfont)
     if loop:
-        layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
-        seconds = layout.num_steps * 60.0 / qpm / layout.steps_per_quarter
+        layout = lay_out_rows(rows, task_name, rest_bars=playback.get("rest_bars", 1))
+        per_quarter = 60.0 / playback.get("qpm", DEFAULT_QPM)
+        seconds = layout.num_steps * per_quarter / layout.steps_per_quarter
         sound = audio.make_loop(sound, round(seconds * audio.SAMPLE_RATE))
     write_whole(path, audio.wav_bytes(sound))

@@ -18,7 +18,7 @@ import numpy as np
 
 from data_pipeline.codecs import drums, trio
 from data_pipeline.reading.segments import DEFAULT_QPM
-from data_pipeline.render.sequences import check_sound, lay_out_rows
+from data_pipeline.render.sequences import Rows, check_sound, lay_out_rows
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import (
     DRUM_CLASS_NAMES,
@@ -91,7 +91,7 @@ class Event(NamedTuple):
 
 
 def musicxml(
-    rows: np.ndarray | Sequence[np.ndarray],
+    rows: Rows,
     task_name: str,
     *,
     qpm: float = DEFAULT_QPM,

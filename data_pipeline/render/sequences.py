@@ -7,7 +7,7 @@ minute, melody on program 0, bass on program 33, drums one step long.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -21,8 +21,18 @@ from musicvae_jax.tokens import check_row
 if TYPE_CHECKING:
     from note_seq import NoteSequence
 
+Rows = np.ndarray | Sequence[np.ndarray]  # one row, or several, whose lengths may differ
+
 VELOCITY = 80
 TICKS_PER_QUARTER = 220
+
+
+class Playback(TypedDict, total=False):
+    """Keywords of `concatenate` that functions pass on to it."""
+
+    qpm: float
+    program: int | None
+    rest_bars: int
 
 
 class Layout(NamedTuple):
@@ -44,22 +54,12 @@ class Layout(NamedTuple):
 def row_to_sequence(
     row: np.ndarray, task_name: str, *, qpm: float = DEFAULT_QPM, program: int | None = None
 ) -> NoteSequence:
-    """Turn one row into a NoteSequence.
-
-    Args:
-      row: tokens [T], or [T, 3] for trios.
-      task_name: key of `TASKS`.
-      qpm: quarters per minute.
-      program: General MIDI program of the melody; None takes 0.
-
-    Raises:
-      InputError: the row does not fit the task, or `qpm` or `program` is out of range.
-    """
+    """Turn one row, tokens [T] or [T, K], into a NoteSequence; errors as in `concatenate`."""
     return concatenate([row], task_name, qpm=qpm, program=program)
 
 
 def concatenate(
-    rows: Sequence[np.ndarray] | np.ndarray,
+    rows: Rows,
     task_name: str,
     *,
     rest_bars: int = 1,
@@ -67,10 +67,10 @@ def concatenate(
     program: int | None = None,
     held: bool = True,
 ) -> NoteSequence:
-    """Concatenate rows with bars of rest between them, for A/B listening.
+    """Turn one row, or several with bars of rest between them, into a NoteSequence.
 
     Args:
-      rows: rows as in `row_to_sequence`, lengths may differ.
+      rows: see `lay_out_rows`.
       task_name: key of `TASKS`.
       rest_bars: bars of silence between two rows.
       qpm: quarters per minute.
@@ -78,7 +78,7 @@ def concatenate(
       held: see `lay_out_rows`.
 
     Raises:
-      InputError: as `row_to_sequence`.
+      InputError: a row does not fit the task, or `qpm` or `program` is out of range.
     """
     check_sound(qpm, program)
     layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program, held=held)
@@ -89,7 +89,7 @@ def concatenate(
 
 
 def lay_out_rows(
-    rows: Sequence[np.ndarray] | np.ndarray,
+    rows: Rows,
     task_name: str,
     *,
     rest_bars: int = 1,

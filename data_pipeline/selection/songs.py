@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -155,20 +155,19 @@ def _append(path: pathlib.Path, values: np.ndarray) -> None:
         stream.write(np.ascontiguousarray(values).data)
 
 
-def connect(num_files: int, pairs: Iterable[Sequence[int]]) -> np.ndarray:
-    """Return for each file the smallest index that it is connected with, int64 [F]."""
-    parent = list(range(num_files))
+def connect(num_files: int, pairs: np.ndarray) -> np.ndarray:
+    """Return for each file the smallest index that it is connected with, int64 [F].
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
+    Args:
+      num_files: F.
+      pairs: int64 [P, 2], indices of files that are one song.
+    """
+    from scipy import sparse
 
-    for one, other in pairs:
-        a, b = root(int(one)), root(int(other))
-        parent[max(a, b)] = min(a, b)
-    return np.array([root(i) for i in range(num_files)], np.int64)
+    edges = sparse.coo_array((np.ones(len(pairs)), pairs.T), (num_files, num_files))
+    _, songs = sparse.csgraph.connected_components(edges, directed=False)
+    _, first = np.unique(songs, return_index=True)
+    return first[songs]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,4 +247,4 @@ def find_songs(
     place = {md5: index for index, md5 in enumerate(names)}
     index = np.array([place[md5] for md5 in md5s], np.int64)
     pairs = index[similar_pairs(hashes, counts, scratch)]
-    return Songs(names, connect(len(names), pairs.tolist()))
+    return Songs(names, connect(len(names), pairs))

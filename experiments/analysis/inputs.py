@@ -10,14 +10,13 @@ import jax
 import numpy as np
 
 from data_pipeline.cli import check_choices, option
-from data_pipeline.progress_bar import progress_bar
 from experiments.cli.run_data import open_run_data, split_rows
 from experiments.cli.run_options import LARGEST_SEED, HeldOutOptions, PriorOptions, check_ranges
+from experiments.generation.modes import decode
 from musicvae_jax import data
 from musicvae_jax.analysis import comparison, latent
 from musicvae_jax.analysis.sets import Analysis, Rows
 from musicvae_jax.config import InputError
-from musicvae_jax.latent.batches import MAX_BATCH
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.tasks import RollTask, Task
 from musicvae_jax.tokens import columns_of, onsets, roll_bits
@@ -122,17 +121,6 @@ def gather(vae: MusicVAE, options: Options) -> Material:
     again = decode(vae, mu, again_key, options.temperature, "reconstructions")
     others = {SAMPLES: Rows(samples), RECONSTRUCTIONS: Rows(again, is_paired=True)}
     return Material(vae.task, Rows(real, stored), others, np.asarray(train[chosen]), mu, sigma)
-
-
-def decode(
-    vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float, label: str
-) -> np.ndarray:
-    """Decode z [N, Z] in parts, with progress on standard error; rows of the task's type."""
-    parts = []
-    for start in progress_bar(range(0, len(z), MAX_BATCH), desc=label, unit="batch"):
-        part_key = jax.random.fold_in(key, start)
-        parts.append(vae.decode(z[start : start + MAX_BATCH], part_key, temperature))
-    return np.concatenate(parts).astype(vae.task.token_dtype)
 
 
 def look_at_latents(vae: MusicVAE, material: Material, analysis: Analysis, seed: int) -> Latents:

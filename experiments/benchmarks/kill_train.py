@@ -28,11 +28,13 @@ import numpy as np
 
 from data_pipeline import cli
 from data_pipeline.cli import option
+from data_pipeline.selection import store
 from experiments.benchmarks.support import machine
 from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import architectures_with, build_model
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.storage.checksums import CHECKSUMS
+from musicvae_jax.tasks import get_task
 from musicvae_jax.training.step import init_state
 
 SAVE_EVERY = 6
@@ -208,19 +210,14 @@ def _records(run_dir: pathlib.Path) -> list[dict[str, Any]]:
 
 def write_rows(folder: pathlib.Path) -> None:
     """Write a small token store of made-up melodies."""
-    import hashlib
-
     folder.mkdir()
-    rng, counts = np.random.default_rng(0), {"train": 70, "validation": 8, "test": 0}
-    hashes = {}
-    for split, count in counts.items():
-        rows = np.zeros((count, 32), np.uint8)
+    rng, task = np.random.default_rng(0), get_task("mel_2bar")
+    written = {}
+    for split, count in {"train": 70, "validation": 8, "test": 0}.items():
+        rows = np.zeros((count, *task.row_shape), task.token_dtype)
         rows[:, ::4] = rng.choice([1, 30, 34, 37], (count, 8))
-        np.save(folder / f"{split}.npy", rows)
-        content = (folder / f"{split}.npy").read_bytes()
-        hashes[f"{split}.npy"] = hashlib.sha256(content).hexdigest()
-    meta = {"format": "musicvae-tokens-1", "task": "mel_2bar", "row_shape": [32]}
-    (folder / "meta.json").write_text(json.dumps(meta | {"counts": counts, "sha256": hashes}))
+        written[split] = store.write_rows(folder / f"{split}.npy", rows, np.arange(count), task)
+    store.write_json(folder / store.META, store.meta(task, written, [], {}))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

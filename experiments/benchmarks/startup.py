@@ -13,7 +13,6 @@ cold cache and 6 s to the first sample with a warm one.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -25,10 +24,14 @@ import time
 import numpy as np
 
 from data_pipeline import cli
+from data_pipeline.selection import store
+from data_pipeline.selection.splits import SPLITS
 from experiments.benchmarks.support import machine
 from experiments.benchmarks.support.options import FormatOptions
 from experiments.benchmarks.train_step import random_batch, small_configs
-from musicvae_jax.config import Config, ModelConfig, TrainConfig
+from experiments.cli import config_flags
+from musicvae_jax.config import Config
+from musicvae_jax.tasks import get_task
 
 NAME = "mel_16bar_256"
 ASKED = {("train", "cold"): 20.0, ("generate", "warm"): 6.0}  # seconds until the first one
@@ -54,33 +57,12 @@ class Start:
 def write_store(config: Config, folder: pathlib.Path) -> None:
     """Write a token store of random rows, one batch in each split."""
     folder.mkdir()
-    rows = np.asarray(random_batch(config).tokens).astype(np.uint8)
-    hashes = {}
-    for split in ("train", "validation", "test"):
-        np.save(folder / f"{split}.npy", rows)
-        content = (folder / f"{split}.npy").read_bytes()
-        hashes[f"{split}.npy"] = hashlib.sha256(content).hexdigest()
-    meta = {
-        "format": "musicvae-tokens-1",
-        "task": config.task,
-        "row_shape": list(rows.shape[1:]),
-        "counts": {split: len(rows) for split in ("train", "validation", "test")},
-        "sha256": hashes,
+    task, rows = get_task(config.task), np.asarray(random_batch(config).tokens)
+    written = {
+        split: store.write_rows(folder / f"{split}.npy", rows, np.arange(len(rows)), task)
+        for split in SPLITS
     }
-    (folder / "meta.json").write_text(json.dumps(meta))
-
-
-def flags_of(config: Config) -> list[str]:
-    """Return the flags that make a configuration."""
-    names = [
-        field.name for part in (ModelConfig, TrainConfig) for field in dataclasses.fields(part)
-    ]
-    values = config.flat()
-    texts = {
-        name: ",".join(map(str, values[name])) if isinstance(values[name], tuple) else values[name]
-        for name in names
-    }
-    return [f"--task={config.task}", *(f"--{name}={text}" for name, text in texts.items())]
+    store.write_json(folder / store.META, store.meta(task, written, [], {}))
 
 
 def time_command(name: str, cache: str, arguments: list[str], sign: str, folder: str) -> Start:
@@ -114,7 +96,7 @@ def measure(folder: pathlib.Path) -> list[Start]:
     starts = []
     for cache in ("cold", "warm"):
         arguments = [f"--data_dir={folder / 'data'}", f"--run_dir={folder / cache}"]
-        arguments += [*flags_of(config), "--train_steps=1", "--log_every=1"]
+        arguments += [*config_flags.as_flags(config), "--train_steps=1", "--log_every=1"]
         sign = "step       1/1 "
         starts.append(time_command("train", cache, arguments, sign, str(folder / "compiled")))
     for cache in ("cold", "warm"):

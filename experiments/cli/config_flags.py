@@ -131,6 +131,17 @@ def config_for(task_name: str, values: flags.FlagValues = flags.FLAGS) -> Config
     return get_task(task_name).config.replace(**given(values))
 
 
+def as_flags(config: Config) -> list[str]:
+    """Return the flags that make a configuration: its task, and what differs from its defaults."""
+    default = get_task(config.task).config.flat()
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in config.flat().items()
+        if value != default[name]
+    }
+    return [f"--task={config.task}", *(f"--{name}={text}" for name, text in texts.items())]
+
+
 def config_from_flagfile(path: str | pathlib.Path) -> Config:
     """Return the configuration that a flagfile alone describes; it must name its task.
 

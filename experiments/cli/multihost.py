@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 import traceback
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 
 import jax
 
-from data_pipeline.cli import option
+from data_pipeline.cli import check_ranges, option
 from musicvae_jax.config import InputError
 from musicvae_jax.devices import processes
 
@@ -48,12 +49,10 @@ class MachineOptions:
 
     def __post_init__(self) -> None:
         """Check that the numbers are in range and have a use."""
-        for name, low in (("coordinator_address", None), ("num_processes", 1), ("process_id", 0)):
-            value = getattr(self, name)
-            if value is not None and not self.multihost:
+        for name in ("coordinator_address", "num_processes", "process_id"):
+            if getattr(self, name) is not None and not self.multihost:
                 raise InputError(f"--{name} is for --multihost")
-            if value is not None and low is not None and value < low:
-                raise InputError(f"{name}: {value} is out of range, it must be {low} or more")
+        check_ranges(self, num_processes=(1, math.inf), process_id=(0, math.inf))
 
 
 @contextlib.contextmanager

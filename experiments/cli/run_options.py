@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 from typing import Any, NamedTuple
 
+from data_pipeline.cli import check_ranges as check_ranges
 from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
 from experiments.cli.outputs import check_writable
@@ -191,20 +191,3 @@ def choose_prior(options: Any, vae: MusicVAE) -> str:
 def name_prior(prior: str) -> str:
     """Name a prior in a sentence."""
     return "the fitted prior" if prior == FITTED else "N(0, I)"
-
-
-def check_ranges(options: Any, **limits: tuple[float, float]) -> None:
-    """Check that numbers are finite and within their limits, both included.
-
-    Args:
-      options: object whose attributes are checked.
-      **limits: attribute to its smallest and largest value; `math.inf` sets no upper limit.
-
-    Raises:
-      InputError: one is not.
-    """
-    for name, (low, high) in limits.items():
-        value = getattr(options, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            allowed = f"{low} or more" if math.isinf(high) else f"from {low} to {high}"
-            raise InputError(f"{name}: {value!r} is out of range, it must be {allowed}")

@@ -11,7 +11,8 @@ import numpy as np
 
 from data_pipeline.progress_bar import progress_bar
 from experiments.generation.options import DEFAULT_DRIFT, Options
-from musicvae_jax.latent import batches, operations, paths
+from musicvae_jax.latent import operations, paths
+from musicvae_jax.latent.batches import MAX_BATCH
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.tasks import STEPS_PER_BAR
 
@@ -75,7 +76,7 @@ def make(
     else:
         points = _POINTS[options.mode](options, jnp.asarray(ends), z_key, vector)
     z = np.asarray(points.z)
-    tokens = _decode(vae, z, token_key, options.sampling_temperature)
+    tokens = decode(vae, z, token_key, options.sampling_temperature)
     music = Music(tokens, z, points.titles, points.names, columns=points.columns)
     if options.mode == "reconstruct":
         return music._replace(inputs=rows)
@@ -87,13 +88,14 @@ def make(
     return music
 
 
-def _decode(vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float) -> np.ndarray:
-    """Decode z [N, Z] in batches, with a progress bar if there are several."""
-    size, parts = batches.MAX_BATCH, []
-    starts = range(0, len(z), size)
-    for start in progress_bar(starts, desc="decoding", unit="batch"):
+def decode(
+    vae: MusicVAE, z: np.ndarray, key: jax.Array, temperature: float, label: str = "decoding"
+) -> np.ndarray:
+    """Decode z [N, Z] in batches, with progress on standard error; rows of the task's type."""
+    parts = []
+    for start in progress_bar(range(0, len(z), MAX_BATCH), desc=label, unit="batch"):
         part_key = jax.random.fold_in(key, start)
-        parts.append(vae.decode(z[start : start + size], part_key, temperature))
+        parts.append(vae.decode(z[start : start + MAX_BATCH], part_key, temperature))
     return np.concatenate(parts).astype(vae.task.token_dtype)
 
 

@@ -183,11 +183,10 @@ class Options(PriorOptions, ModelOptions):
             windows=(1, 256),
             waypoints=(1, 256),
             seed=(0, LARGEST_SEED),
+            temperature=(0, math.inf),
+            drift=(0, 1),
+            track=(0, math.inf),
         )
-        if self.temperature is not None:
-            check_ranges(self, temperature=(0, math.inf))
-        if self.drift is not None:
-            check_ranges(self, drift=(0, 1))
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise InputError(
                 f"threshold: {self.threshold!r} is out of range, it must be above 0 and below 1"
@@ -197,8 +196,6 @@ class Options(PriorOptions, ModelOptions):
             if not (math.isfinite(amount) and low <= amount <= high):
                 allowed = "from 0 to 1" if self.mode == "similar" else "a number"
                 raise InputError(f"amount: {amount!r} is out of range, it must be {allowed}")
-        if self.track is not None:
-            check_ranges(self, track=(0, math.inf))
         for bar in self.start_bars:
             if bar < 1:
                 raise InputError(f"start_bar: {bar} is out of range, bars count from 1")

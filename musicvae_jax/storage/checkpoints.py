@@ -28,7 +28,7 @@ from orbax import checkpoint as ocp
 from musicvae_jax.config import Config, InputError, config_from_json
 from musicvae_jax.devices import processes
 from musicvae_jax.storage import checksums, run_folder
-from musicvae_jax.storage.full_disk import DiskFullError, buffered_stderr, is_disk_full
+from musicvae_jax.storage.full_disk import DiskFullError, is_disk_full, unlogged_errors
 from musicvae_jax.storage.staging import ITEMS, Staging
 
 Tree = Any
@@ -207,7 +207,7 @@ class Checkpoints:
             ),
         )
         self._check_space(step, (params, state))
-        with buffered_stderr():
+        with unlogged_errors():
             try:
                 self._manager.save(step, args=items, force=True)
                 if processes.is_first():

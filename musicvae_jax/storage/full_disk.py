@@ -1,13 +1,11 @@
-"""Detection of full-disk errors, and suppression of what libraries print about them."""
+"""Detection of full-disk errors, and suppression of what libraries log about them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import logging
 import re
-import sys
 from collections.abc import Iterator
 
 from musicvae_jax.config import InputError
@@ -30,26 +28,11 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def buffered_stderr() -> Iterator[None]:
-    """Buffer what orbax and TensorStore's threads print; discard it if the disk is full.
-
-    They print long messages, one per file, about the error that is also raised.
-    """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    for logger in loggers:
-        logger.addFilter(_is_no_error)
-    buffer = io.StringIO()
+def unlogged_errors() -> Iterator[None]:
+    """Keep libraries from logging errors, which they also raise; of a full disk, one per file."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with contextlib.redirect_stderr(buffer):
-            yield
-    except DiskFullError:
-        buffer = io.StringIO()
-        raise
+        yield
     finally:
-        sys.stderr.write(buffer.getvalue())
-        for logger in loggers:
-            logger.removeFilter(_is_no_error)
-
-
-def _is_no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR
+        logging.disable(before)

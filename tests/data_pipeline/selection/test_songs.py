@@ -123,7 +123,8 @@ def test_files_without_rows_are_alone(tmp_path: pathlib.Path) -> None:
 
 
 def test_connected_files_take_the_smallest_index() -> None:
-    assert connect(7, [(5, 3), (6, 5), (0, 4), (2, 2)]).tolist() == [0, 1, 2, 3, 0, 3, 3]
+    pairs = np.array([(5, 3), (6, 5), (0, 4), (2, 2)])
+    assert connect(7, pairs).tolist() == [0, 1, 2, 3, 0, 3, 3]
 
 
 def test_songs_do_not_depend_on_the_order_of_reading(tmp_path: pathlib.Path) -> None:
