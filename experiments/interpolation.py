@@ -42,7 +42,7 @@ from experiments.generation.modes import decode
 from musicvae_jax import data
 from musicvae_jax.analysis import interpolation, ngram
 from musicvae_jax.config import InputError
-from musicvae_jax.latent import operations
+from musicvae_jax.latent import paths
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import Task
@@ -127,7 +127,7 @@ def compare(
     a, b = ends
     fractions = np.linspace(0.0, 1.0, options.steps)
     mu_a, mu_b = (jnp.asarray(vae.encode(end).mu) for end in ends)
-    along = jax.vmap(operations.slerp, (0, 0, None))
+    along = jax.vmap(paths.slerp, (0, 0, None))
     arcs = along(mu_a, mu_b, jnp.asarray(fractions, jnp.float32))
     z = np.asarray(arcs).reshape(-1, vae.z_size)
     decoded = decode(vae, z, jax.random.key(options.seed), options.temperature, "points")

@@ -1,8 +1,8 @@
-"""Latent-space operations that return tokens: sample, interpolate, vary, continue and more.
+"""Decoding, variations, continuations and bounds of the likelihood: pure functions of a model.
 
-Pure functions of a model and its parameters. Each decodes all rows of its result in one batch and
-can be jitted; `temperature` must be static where it is 0. Where z is an argument,
-`model.encode(params, tokens).mu` gives the z of a piece.
+They can be jitted; `temperature` must be static where it is 0. `model.encode(params, tokens).mu`
+gives the z of a piece, `fitted_prior.draw` samples from the prior, and `paths` the points of an
+interpolation, a grid, an attribute or a long piece, which `decode` turns into tokens.
 
 Reference: magenta/models/music_vae/trained_model.py.
 
@@ -19,27 +19,9 @@ import jax.numpy as jnp
 
 from musicvae_jax import objectives
 from musicvae_jax.latent import fitted_prior, paths
-from musicvae_jax.latent.paths import slerp
 from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.registry import VAE, Params
 from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, Task
-
-__all__ = [
-    "Decoded",
-    "LogLikelihood",
-    "attribute",
-    "continuation",
-    "grid",
-    "interpolate",
-    "join_windows",
-    "latent_size",
-    "log_likelihood",
-    "long",
-    "prior",
-    "reconstruct",
-    "similar",
-    "slerp",
-]
 
 
 class Decoded(NamedTuple):
@@ -66,107 +48,20 @@ class LogLikelihood(NamedTuple):
     importance_weighted: jax.Array
 
 
-def latent_size(params: Params) -> int:
-    """Return Z of a model's parameters."""
-    return params["encoder"]["mu"]["bias"].shape[0]
-
-
-def prior(
-    model: VAE,
-    params: Params,
-    key: jax.Array,
-    num: int,
-    temperature: jax.Array | float = 1.0,
-    fitted: FittedPrior | None = None,
+def decode(
+    model: VAE, params: Params, z: jax.Array, key: jax.Array, temperature: jax.Array | float = 0.0
 ) -> Decoded:
-    """Draw `num` z from the prior and decode them.
+    """Decode points z [..., Z] in one batch: tokens [..., T] or [..., T, K], and z.
 
     Args:
       model: the model.
       params: its parameters.
-      key: random key, of z and of the tokens.
-      num: B.
+      z: [..., Z] float32.
+      key: random key of the tokens.
       temperature: divides the logits; 0 takes the best token.
-      fitted: prior fitted to training rows; None for N(0, I).
     """
-    z_key, token_key = jax.random.split(key)
-    z = fitted_prior.draw(fitted, z_key, num, latent_size(params))
-    return Decoded(model.generate(params, z, token_key, temperature), z)
-
-
-def reconstruct(
-    model: VAE,
-    params: Params,
-    tokens: jax.Array,
-    key: jax.Array,
-    temperature: jax.Array | float = 0.0,
-    lengths: jax.Array | None = None,
-) -> Decoded:
-    """Encode tokens and decode the mean of their posterior.
-
-    Args:
-      model: the model.
-      params: its parameters.
-      tokens: [B, T] or [B, T, K] integer.
-      key: random key of the decoded tokens.
-      temperature: divides the logits; 0 takes the best token.
-      lengths: [B] int32, steps of each example that count, or None for T.
-    """
-    z = model.encode(params, tokens, lengths).mu
-    return Decoded(model.generate(params, z, key, temperature), z)
-
-
-def interpolate(
-    model: VAE,
-    params: Params,
-    ends: tuple[jax.Array, jax.Array],
-    steps: int,
-    key: jax.Array,
-    temperature: jax.Array | float = 0.0,
-    kind: str = "slerp",
-) -> Decoded:
-    """Decode points on the path from one z to another.
-
-    Args:
-      model: the model.
-      params: its parameters.
-      ends: two z, each [Z] float32.
-      steps: number of points, both ends included.
-      key: random key of the decoded tokens.
-      temperature: divides the logits; 0 takes the best token.
-      kind: "slerp" (along the arc) or "linear".
-
-    Returns:
-      tokens [steps, T] or [steps, T, K], z [steps, Z].
-    """
-    z = paths.between(ends[0], ends[1], jnp.linspace(0.0, 1.0, steps), kind)
-    return Decoded(model.generate(params, z, key, temperature), z)
-
-
-def grid(
-    model: VAE,
-    params: Params,
-    corners: jax.Array,
-    shape: tuple[int, int],
-    key: jax.Array,
-    temperature: jax.Array | float = 0.0,
-    kind: str = "slerp",
-) -> Decoded:
-    """Decode a grid between four z, see `paths.grid`.
-
-    Args:
-      model: the model.
-      params: its parameters.
-      corners: [4, Z] float32: upper left, upper right, lower left, lower right.
-      shape: rows and columns, 2 or more each.
-      key: random key of the decoded tokens.
-      temperature: divides the logits; 0 takes the best token.
-      kind: "slerp" or "linear".
-
-    Returns:
-      tokens [rows, columns, T] or [rows, columns, T, K], z [rows, columns, Z].
-    """
-    return _decode(model, params, paths.grid(corners, *shape, kind), key, temperature)
+    tokens = model.generate(params, z.reshape(-1, z.shape[-1]), key, temperature)
+    return Decoded(tokens.reshape(*z.shape[:-1], *tokens.shape[1:]), z)
 
 
 def similar(
@@ -191,63 +86,7 @@ def similar(
     """
     z_key, token_key = jax.random.split(key)
     points = paths.similar(z, fitted_prior.draw(fitted, z_key, *z.shape), amount)
-    return _decode(model, params, points, token_key, temperature)
-
-
-def attribute(
-    model: VAE,
-    params: Params,
-    z: jax.Array,
-    vector: jax.Array,
-    amounts: jax.Array,
-    key: jax.Array,
-    temperature: jax.Array | float = 0.0,
-) -> Decoded:
-    """Decode each z plus multiples of an attribute vector.
-
-    Args:
-      model: the model.
-      params: its parameters.
-      z: [B, Z] float32.
-      vector: [Z] float32, see `attributes.vectors`.
-      amounts: [N] float32; 0 leaves z as it is.
-      key: random key of the decoded tokens.
-      temperature: divides the logits; 0 takes the best token.
-
-    Returns:
-      tokens [B, N, T] or [B, N, T, K], z [B, N, Z].
-
-    Reference: Roberts et al. 2018, section "Attribute Vector Arithmetic".
-    """
-    return _decode(model, params, paths.shifted(z, vector, amounts), key, temperature)
-
-
-def long(
-    model: VAE,
-    params: Params,
-    points: jax.Array,
-    num_windows: int,
-    key: jax.Array,
-    temperature: jax.Array | float = 0.0,
-    kind: str = "slerp",
-) -> Decoded:
-    """Decode a path through z, one window per point, see `paths.through`.
-
-    Neighbouring windows are similar because their z are; they are decoded independently.
-
-    Args:
-      model: the model.
-      params: its parameters.
-      points: [P, Z] float32, on the path in order.
-      num_windows: W.
-      key: random key of the decoded tokens.
-      temperature: divides the logits; 0 takes the best token.
-      kind: "slerp" or "linear".
-
-    Returns:
-      tokens [W, T] or [W, T, K], z [W, Z]; `join_windows` joins them to one piece.
-    """
-    return _decode(model, params, paths.through(points, num_windows, kind), key, temperature)
+    return decode(model, params, points, token_key, temperature)
 
 
 def continuation(
@@ -311,18 +150,6 @@ def join_windows(tokens: jax.Array, task: Task) -> jax.Array:
     stopped = jnp.where(sounds & (first == NO_EVENT) & melodic, NOTE_OFF, first)
     joined = columns.at[:, 1:, 0].set(stopped.astype(tokens.dtype))
     return joined.reshape(B, W * T, *task.row_shape[1:])
-
-
-def _decode(
-    model: VAE,
-    params: Params,
-    z: jax.Array,
-    key: jax.Array,
-    temperature: jax.Array | float,
-) -> Decoded:
-    """Decode z [..., Z] in one batch: tokens [..., T] or [..., T, K], and z."""
-    tokens = model.generate(params, z.reshape(-1, z.shape[-1]), key, temperature)
-    return Decoded(tokens.reshape(*z.shape[:-1], *tokens.shape[1:]), z)
 
 
 def log_likelihood(

@@ -7,6 +7,17 @@ If a checkpoint is damaged or half-written, a warning names it and the last good
 
 Processes that train a model together write each checkpoint together, on a shared file system. The
 first process decides which checkpoints are good.
+
+Training waits for a save: the next step donates the buffers of the state, so a save beside it would
+copy them first, and win less than 1% of a training. In seconds of processor time on two cores of an
+AMD EPYC (Zen 4) that other programs used too, one run each, a save every 1,000 steps:
+
+    parameters, state    step of rows    save          copy   share
+    0.57 M,   7 MB       0.07 of  64     0.15 to 0.18  0.005  0.2%
+    2.8 M,   33 MB       0.65 of 128     0.17 to 0.19  0.018  0.03%
+    48.5 M, 582 MB       2.6  of  64     1.0  to 1.8   0.49   0.05%
+
+By the clock, which also counts waiting for the busy disk, the shares were 0.2%, 0.02% and 0.2%.
 """
 
 from __future__ import annotations
@@ -64,8 +75,6 @@ class Checkpoints:
             # dropping any, so orbax must neither read metrics nor remove old checkpoints.
             lightweight_initialize=True,
             create=create,
-            # The next step donates the state, so it must be written before that step starts. That
-            # takes 0.2 s for 6 million parameters; a copy to write meanwhile would cost memory.
             enable_async_checkpointing=False,
         )
         # Compressing would save 6% of the disk, double the time, and need as much memory again.
@@ -157,19 +166,12 @@ class Checkpoints:
         path = self._folder(step) / "config" / "metadata"
         return json.loads(path.read_text(encoding="utf-8"))
 
-    def _is_readable(self, step: int) -> bool:
-        """Return whether the JSON file with the configuration can be read."""
+    def _loss(self, step: int, unreadable: float = math.inf) -> float:
+        """Read the validation loss of a step: infinite if it has none, another if it is damaged."""
         try:
-            return bool(self._metadata(step))
-        except (OSError, ValueError):
-            return False
-
-    def _loss(self, step: int) -> float:
-        """Read the validation loss of a step; infinite if there is none."""
-        try:
-            return float(self._metadata(step)["validation_loss"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return math.inf
+            return float(self._metadata(step).get("validation_loss", math.inf))
+        except (OSError, ValueError, TypeError, AttributeError):
+            return unreadable
 
     def _best(self, steps: Sequence[int]) -> int | None:
         """Return the step with the lowest validation loss; of equal ones, the latest."""
@@ -278,8 +280,7 @@ class Checkpoints:
 
     def restore_params(self, step: int) -> tuple[Config, Tree]:
         """Read the configuration and the parameters of a step onto one device."""
-        items = ocp.args.Composite(params=_restore_args(self._saved_shapes(step, "params")))
-        return self.restore_config(step), self._manager.restore(step, args=items)["params"]
+        return self.restore_config(step), self._restore_item(step, "params")
 
     def restore_config(self, step: int) -> Config:
         """Read the configuration of a step."""
@@ -294,16 +295,17 @@ class Checkpoints:
         fault = self._fault(step)
         if fault:
             raise InputError(f"checkpoint: {step} of {self.run_dir} is {fault}")
-        items = ocp.args.Composite(state=_restore_args(self._saved_shapes(step, "state")))
-        return self._manager.restore(step, args=items)["state"]
+        return self._restore_item(step, "state")
 
-    def _saved_shapes(self, step: int, item: str) -> Tree:
-        """Return the shapes of a saved item, placed on one device."""
+    def _restore_item(self, step: int, item: str) -> Tree:
+        """Read a saved item onto one device."""
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return jax.tree.map(
+        shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             dict(self._trees.metadata(self._folder(step) / item).items()),
         )
+        items = ocp.args.Composite(**{item: _restore_args(shapes)})
+        return self._manager.restore(step, args=items)[item]
 
     def find(self, which: str | int | None) -> int:
         """Return the step that `which` names: "best", "latest" (or None), or a number.
@@ -321,9 +323,8 @@ class Checkpoints:
         if which in ("best", "latest", None):
             order = steps[::-1]
             if which == "best":
-                # An unreadable checkpoint may have been the best, so it comes first and the
-                # warning names it.
-                order.sort(key=lambda step: (self._is_readable(step), self._loss(step)))
+                # Damaged ones first: each may have been the best, and the warning names it.
+                order.sort(key=lambda step: self._loss(step, unreadable=-math.inf))
             return self._first_good(order)
         if not str(which).isdecimal() or int(which) not in steps:
             known = ", ".join(map(str, steps))

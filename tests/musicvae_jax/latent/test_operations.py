@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from musicvae_jax import objectives
-from musicvae_jax.latent import operations
+from musicvae_jax.latent import fitted_prior, operations, paths
 from musicvae_jax.models.encoders import Posterior
-from musicvae_jax.models.registry import VAE, Params
+from musicvae_jax.models.registry import Params
 from musicvae_jax.tasks import TASKS
 from tests.support import model_cases
 
@@ -21,7 +21,7 @@ FRACTIONS = jnp.linspace(0.0, 1.0, 5)
 
 
 def test_slerp_on_the_unit_circle() -> None:
-    path = operations.slerp(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), FRACTIONS)
+    path = paths.slerp(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]), FRACTIONS)
     angles = np.linspace(0, np.pi / 2, 5)
     np.testing.assert_allclose(path, np.stack([np.cos(angles), np.sin(angles)], 1), atol=1e-6)
 
@@ -30,9 +30,7 @@ def test_slerp_of_vectors_of_different_length() -> None:
     # The reference's formula: the angle of the unit vectors, applied to the vectors.
     a, b = np.array([2.0, 0.0, 1.0]), np.array([0.5, 3.0, 0.0])
     angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-    for t, found in zip(
-        FRACTIONS, operations.slerp(jnp.array(a), jnp.array(b), FRACTIONS), strict=True
-    ):
+    for t, found in zip(FRACTIONS, paths.slerp(jnp.array(a), jnp.array(b), FRACTIONS), strict=True):
         expected = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -49,38 +47,15 @@ def test_slerp_of_vectors_of_different_length() -> None:
     ],
 )
 def test_slerp_without_a_direction_is_a_straight_line(a: list[float], b: list[float]) -> None:
-    path = operations.slerp(jnp.array(a), jnp.array(b), FRACTIONS)
+    path = paths.slerp(jnp.array(a), jnp.array(b), FRACTIONS)
     np.testing.assert_allclose(path, np.linspace(a, b, 5), atol=1e-6)
 
 
 def test_slerp_of_nearly_equal_ends_keeps_its_ends() -> None:
     a, b = jnp.array([1.0, 2.0]), jnp.array([1.0, 2.01])
-    path = operations.slerp(a, b, FRACTIONS)
+    path = paths.slerp(a, b, FRACTIONS)
     np.testing.assert_allclose(path[jnp.array([0, 4])], jnp.stack([a, b]), atol=1e-6)
     assert np.all(np.diff(path[:, 1]) > 0)
-
-
-def test_prior_reconstruct_and_interpolate_decode_their_z(key: jax.Array) -> None:
-    case = model_cases.case("trio_16bar", "hierdec")
-    model, params = case.model._replace(generate=lambda p, z, *_: case.greedy(p, z)), case.params
-    num = model_cases.BATCH
-    drawn = operations.prior(model, params, key, num)
-    np.testing.assert_array_equal(drawn.tokens, case.greedy(params, drawn.z))
-    assert drawn.z.shape == (num, 4)
-    again = operations.reconstruct(model._replace(encode=case.encode), params, case.tokens, key)
-    np.testing.assert_allclose(again.z, case.encode(params, case.tokens).mu, atol=1e-5)
-    np.testing.assert_array_equal(again.tokens, case.greedy(params, again.z))
-    path = operations.interpolate(model, params, (case.z[0], case.z[1]), num, key)
-    np.testing.assert_allclose(path.z[jnp.array([0, -1])], case.z[:2], atol=1e-6)
-    np.testing.assert_array_equal(path.tokens, case.greedy(params, path.z))
-
-
-def test_prior_z_is_standard_normal(key: jax.Array) -> None:
-    case = model_cases.case("mel_2bar", "flat")
-    model = case.model._replace(generate=lambda params, z, *_: z)
-    z = np.asarray(operations.prior(model, case.params, key, 10_000).z)
-    np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.05)
-    np.testing.assert_allclose(z.std(axis=0), 1, atol=0.05)
 
 
 def test_elbo_is_what_training_minimises(key: jax.Array) -> None:
@@ -119,51 +94,37 @@ def test_bounds_of_a_model_that_can_be_integrated(key: jax.Array) -> None:
     np.testing.assert_allclose(found.importance_weighted, exact, atol=0.02)
 
 
-def counted(case: model_cases.Case) -> tuple[VAE, list[tuple[int, ...]]]:
-    """The case's model, greedy, and a list of the shapes of all z it is asked to decode."""
-    decoded: list[tuple[int, ...]] = []
+def test_points_of_any_shape_are_decoded_in_one_batch(key: jax.Array) -> None:
+    case = model_cases.case("mel_2bar", "flat")
+    decoded = []
 
     def generate(params: Params, z: jax.Array, *_: Any) -> jax.Array:
         decoded.append(z.shape)
         return case.greedy(params, z)
 
-    return case.model._replace(encode=case.encode, generate=generate), decoded
+    model, z = case.model._replace(generate=generate), case.z
+    made = operations.decode(model, case.params, paths.grid(z[jnp.array([0, 1, 2, 0])], 3, 4), key)
+    assert decoded == [(12, 4)]
+    assert made.tokens.shape == (3, 4, 32)
+    again = case.greedy(case.params, made.z.reshape(12, 4))
+    np.testing.assert_array_equal(made.tokens.reshape(12, 32), again)
 
 
-def test_every_mode_decodes_all_its_rows_at_once(key: jax.Array) -> None:
+def test_similar_decodes_z_itself_at_zero_and_a_draw_from_the_prior_at_one(key: jax.Array) -> None:
     case = model_cases.case("mel_2bar", "flat")
-    model, decoded = counted(case)
-    z, params = case.encode(case.params, case.tokens).mu, case.params
-    corners = jnp.concatenate([z, case.z[:1]])
-    vector, amounts = case.z[2], jnp.array([0.0, 1.0, -2.0, 0.5])
-    made = {
-        "grid": operations.grid(model, params, corners, (3, 4), key),
-        "attribute": operations.attribute(model, params, z, vector, amounts, key),
-        "long": operations.long(model, params, z, 12, key),
-    }
-    assert decoded == [(12, 4)] * 3
-    shapes = {"grid": (3, 4), "attribute": (3, 4), "long": (12,)}
-    for name, shape in shapes.items():
-        assert made[name].tokens.shape == (*shape, 32)
-        flat = made[name].z.reshape(12, 4)
-        np.testing.assert_array_equal(
-            made[name].tokens.reshape(12, 32), case.greedy(params, flat), name
-        )
-    again = case.greedy(params, jnp.tile(z, (4, 1)))  # 12 rows, too: the same compiled function
-    np.testing.assert_array_equal(made["grid"].tokens[0, 0], again[0])
-    np.testing.assert_array_equal(made["grid"].tokens[2, 0], again[2])
-    np.testing.assert_array_equal(made["attribute"].tokens[:, 0], again[:3])
-    np.testing.assert_array_equal(made["long"].tokens[jnp.array([0, 11])], again[jnp.array([0, 2])])
-    still = operations.similar(model, params, jnp.tile(z, (4, 1)), 0.0, key)
-    np.testing.assert_array_equal(still.tokens, again)
-    assert len(decoded) == 4
-
-
-def test_similar_at_one_is_a_draw_from_the_prior(key: jax.Array) -> None:
-    case = model_cases.case("mel_2bar", "flat")
-    model, _ = counted(case)
+    model = case.model._replace(generate=lambda params, z, *_: case.greedy(params, z))
+    still = operations.similar(model, case.params, case.z, 0.0, key)
+    np.testing.assert_array_equal(still.tokens, case.greedy(case.params, case.z))
     made = operations.similar(model, case.params, case.z, 1.0, key)
-    np.testing.assert_array_equal(made.z, operations.prior(model, case.params, key, 3).z)
+    drawn = fitted_prior.draw(None, jax.random.split(key)[0], *case.z.shape)
+    np.testing.assert_array_equal(made.z, drawn)
+    np.testing.assert_array_equal(made.tokens, case.greedy(case.params, drawn))
+
+
+def test_prior_z_is_standard_normal(key: jax.Array) -> None:
+    z = np.asarray(fitted_prior.draw(None, key, 10_000, 4))
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=0.05)
 
 
 def test_a_chain_without_drift_reconstructs_reconstructions(key: jax.Array) -> None:
