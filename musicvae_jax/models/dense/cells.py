@@ -20,26 +20,39 @@ from musicvae_jax.config import Config
 from musicvae_jax.models import draws
 from musicvae_jax.models.decoders import join_columns
 from musicvae_jax.models.dense.layers import SMALL_BIAS, UnitDropout
+from musicvae_jax.models.dense.sparse import CellsOn
 from musicvae_jax.models.draws import Columns
-from musicvae_jax.models.encoders import Posterior, drum_roll, split_columns
+from musicvae_jax.models.encoders import Posterior, drum_roll
 from musicvae_jax.models.initialisation import Initializer
 from musicvae_jax.tasks import Track, get_task
 
 
-def read_cells(tracks: Sequence[Track], tokens: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """Return the cells of the first `lengths` [B] steps, the others 0: [B, T, D] float32.
+def read_cells(
+    tracks: Sequence[Track], tokens: jax.Array, lengths: jax.Array | None
+) -> CellsOn | jax.Array:
+    """Return the cells of the first `lengths` [B] steps; the others are 0.
 
-    Drums are read as hits where the task says so.
+    A step of T has D cells. Where the task says that drums are read as hits, 10 cells of a step of
+    which several may be on, the cells are dense, [B, T, D] float32.
     """
-    columns = [
-        drum_roll(column) if track.encoder_roll else jax.nn.one_hot(column, track.num_classes)
-        for track, column in zip(tracks, split_columns(tokens), strict=True)
-    ]
-    cells = jnp.concatenate(columns, axis=-1).swapaxes(0, 1)
-    if lengths is None:
-        return cells
-    is_read = jnp.arange(cells.shape[1])[None, :] < lengths[:, None]
-    return jnp.where(is_read[:, :, None], cells, 0.0)
+    T, depths = tokens.shape[1], [track.encoder_depth for track in tracks]
+    columns = tokens.reshape(*tokens.shape[:2], -1).astype(jnp.int32)
+    is_read = jnp.ones((1, T), bool)
+    if lengths is not None:
+        is_read = jnp.arange(T)[None, :] < lengths[:, None]
+    if any(track.encoder_roll for track in tracks):
+        parts = [
+            drum_roll(columns[:, :, k])
+            if track.encoder_roll
+            else jax.nn.one_hot(columns[:, :, k], track.num_classes)
+            for k, track in enumerate(tracks)
+        ]
+        return jnp.where(is_read[:, :, None], jnp.concatenate(parts, axis=-1), 0.0)
+    before = jnp.arange(T)[:, None] * sum(depths) + np.cumsum([0, *depths[:-1]])[None, :]
+    num_cells = T * sum(depths)
+    is_on = is_read[:, :, None] & (columns >= 0) & (columns < np.array(depths)[None, None, :])
+    cells = jnp.where(is_on, before[None] + columns, num_cells)
+    return CellsOn(cells.reshape(len(cells), -1), num_cells)
 
 
 def as_columns(logits: jax.Array, depths: Sequence[int]) -> Columns:

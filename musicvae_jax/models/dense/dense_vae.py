@@ -69,7 +69,7 @@ class RowEncoder(nn.Module):
     ) -> Posterior:
         """Encode the first `lengths` [B] steps of tokens [B, T] or [B, T, K]; None: all."""
         cells = read_cells(self.tracks, tokens, lengths)
-        return self.posterior(self.stack(cells.reshape(len(cells), -1), dropout))
+        return self.posterior(self.stack(cells, dropout))
 
 
 class RowDecoder(nn.Module):

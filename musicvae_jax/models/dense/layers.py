@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from musicvae_jax.models import products
+from musicvae_jax.models.dense import sparse
+from musicvae_jax.models.dense.sparse import CellsOn
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.initialisation import GLOROT, Initializer
 
@@ -62,13 +64,23 @@ class DenseStack(nn.Module):
         """Create all parameters."""
         products.touch(*self.layers)
 
-    def __call__(self, x: jax.Array, dropout: UnitDropout | None = None) -> jax.Array:
-        """Run the layers: [B, I] -> [B, O]. Dropout follows every layer but the last."""
+    def __call__(
+        self, inputs: jax.Array | CellsOn, dropout: UnitDropout | None = None
+    ) -> jax.Array:
+        """Run the layers: [B, I] -> [B, O]. Dropout follows every layer but the last.
+
+        Rows of U * I features, [B, ...] or `CellsOn`, are U inputs each: -> [B * U, O].
+        """
+        x = inputs if isinstance(inputs, CellsOn) else inputs.reshape(-1, self.inputs)
         for n, layer in enumerate(self.layers):
-            x = jax.nn.relu(layer(x, self.dtype))
+            if isinstance(x, CellsOn):
+                x = sparse.multiply(x, layer.kernel, self.dtype) + layer.bias[None, :]
+            else:
+                x = layer(x, self.dtype)
+            x = jax.nn.relu(x)
             if dropout is not None and n < len(self.layers) - 1:
                 x = _dropped(x, dropout.probability, jax.random.fold_in(dropout.key, n))
-        return x
+        return x.dense().reshape(-1, self.inputs) if isinstance(x, CellsOn) else x
 
 
 class PosteriorLayer(nn.Module):

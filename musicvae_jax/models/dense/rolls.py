@@ -11,19 +11,23 @@ import math
 import jax
 import jax.numpy as jnp
 
+from musicvae_jax.models.dense import sparse
+from musicvae_jax.models.dense.sparse import CellsOn
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.tasks import ROLL_PITCHES, ROLL_SKIP, RollTask
 
 
-def dense(rows: jax.Array, task: RollTask) -> jax.Array:
-    """Write rows [B, T] as cells, 1 where a note starts: [B, ticks * pitches] float32."""
+def note_starts(rows: jax.Array, task: RollTask) -> CellsOn:
+    """Return the cells of rows [B, T] in which a note starts."""
     entries = rows.astype(jnp.int32)
     cells = jnp.cumsum(jnp.minimum(entries, ROLL_SKIP - 1), axis=1) - 1
     starts = (entries > 0) & (entries < ROLL_SKIP)
-    # What is no note start is written outside, and dropped.
-    places = jnp.where(starts, cells, task.num_cells)
-    index = jnp.arange(len(rows))[:, None]
-    return jnp.zeros((len(rows), task.num_cells)).at[index, places].set(1.0, mode="drop")
+    return CellsOn(jnp.where(starts, cells, task.num_cells), task.num_cells)
+
+
+def dense(rows: jax.Array, task: RollTask) -> jax.Array:
+    """Write rows [B, T] as cells, 1 where a note starts: [B, ticks * pitches] float32."""
+    return note_starts(rows, task).dense()
 
 
 def listed(logits: jax.Array, least: float | jax.Array, task: RollTask) -> jax.Array:
@@ -79,8 +83,7 @@ class Likelihood:
         """
         del lengths
         cells = logits[0].reshape(len(rows), -1)
-        costs = jax.nn.softplus(cells) - cells * dense(rows, self._task)
-        return costs.sum(axis=1, keepdims=True)
+        return sparse.bernoulli_nats(cells, note_starts(rows, self._task).cells)[:, None]
 
     def best(self, logits: Columns) -> jax.Array:
         """List the cells above the threshold: rows [B, T] int32."""
@@ -95,9 +98,10 @@ class Likelihood:
         Reference: Poliner and Ellis 2007, "A Discriminative Model for Polyphonic Piano
         Transcription", for accuracy.
         """
-        guess = logits[0].reshape(len(rows), -1) >= self._least
-        truth = dense(rows, self._task) > 0
-        either, found = (guess | truth).sum(axis=1), (guess & truth).sum(axis=1)
+        cells, starts = logits[0].reshape(len(rows), -1), note_starts(rows, self._task)
+        found = (starts.values(cells, -jnp.inf) >= self._least).sum(axis=1)
+        num_true = (starts.cells < starts.num_cells).sum(axis=1)
+        either = num_true + (cells >= self._least).sum(axis=1) - found
         both = jnp.maximum(either + found, 1)
         is_silent = either == 0
         return {

@@ -37,6 +37,7 @@ from musicvae_jax.models.dense.layers import (
     affine,
     products_of,
 )
+from musicvae_jax.models.dense.sparse import CellsOn
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.initialisation import Initializer
@@ -50,14 +51,14 @@ class Cells(NamedTuple):
     """The cells of the rows of a task.
 
     Attributes:
-      read: `read(tokens, lengths) -> cells` [B, ...] float32, bar after bar.
+      read: `read(tokens, lengths) -> cells`, bar after bar: those that are on, or [B, ...] float32.
       inputs: cells of a bar that are read.
       outputs: cells of a bar that have a logit.
       as_columns: divides the logits of a row, [B, U * outputs], into K arrays [B, T, V_k].
       bias_init: initial biases of the logits of a bar.
     """
 
-    read: Callable[[jax.Array, jax.Array | None], jax.Array]
+    read: Callable[[jax.Array, jax.Array | None], CellsOn | jax.Array]
     inputs: int
     outputs: int
     as_columns: Callable[[jax.Array], Columns]
@@ -71,7 +72,9 @@ def cells_of(config: Config) -> Cells:
         size = task.steps_per_bar * ROLL_PITCHES
         start = nn.initializers.constant(math.log(_ROLL_SHARE / (1 - _ROLL_SHARE)))
         bias = SMALL_BIAS if config.model.init == "reference" else start
-        return Cells(lambda rows, _: rolls.dense(rows, task), size, size, rolls.as_ticks, bias)
+        return Cells(
+            lambda rows, _: rolls.note_starts(rows, task), size, size, rolls.as_ticks, bias
+        )
     depths = tuple(track.num_classes for track in task.tracks)
     return Cells(
         read=functools.partial(read_cells, task.tracks),
@@ -86,7 +89,7 @@ class StackedEncoder(nn.Module):
     """q(z | tokens) from bars.
 
     Attributes:
-      read: returns the cells [B, ...] of tokens and lengths, bar after bar.
+      read: returns the cells of tokens and lengths, bar after bar: `Cells.read`.
       inputs: cells of a bar.
       num_bars: U.
       bar_sizes: units of each layer of a bar; the last is H.
@@ -95,7 +98,7 @@ class StackedEncoder(nn.Module):
       dtype: type of the products.
     """
 
-    read: Callable[[jax.Array, jax.Array | None], jax.Array]
+    read: Callable[[jax.Array, jax.Array | None], CellsOn | jax.Array]
     inputs: int
     num_bars: int
     bar_sizes: tuple[int, ...]
@@ -119,11 +122,9 @@ class StackedEncoder(nn.Module):
         self, tokens: jax.Array, lengths: jax.Array | None, dropout: UnitDropout | None
     ) -> Posterior:
         """Encode the first `lengths` [B] steps of tokens [B, T] or [B, T, K]; None: all."""
-        cells = self.read(tokens, lengths)
-        B = len(cells)
-        bars = self.bars(cells.reshape(B * self.num_bars, -1), dropout)
+        bars = self.bars(self.read(tokens, lengths), dropout)
         rows_dropout = None if dropout is None else dropout.of_part(1)
-        return self.posterior(self.rows(bars.reshape(B, -1), rows_dropout))
+        return self.posterior(self.rows(bars, rows_dropout))
 
 
 class StackedDecoder(nn.Module):
