@@ -20,7 +20,7 @@ from data_pipeline.reading.programs import has_choice, parse_programs
 from data_pipeline.reading.segments import METERS
 from data_pipeline.selection.splits import SPLITS
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import ROLL_TASKS, TASKS, get_task
+from musicvae_jax.tasks import NOTE_TASKS, TASKS, get_task
 
 LOCAL, RAY = "local", "ray"
 BY_SONG, BY_FILE = "song", "file"
@@ -46,7 +46,7 @@ class Options:
         comma=True,
         convert=_task_names,
         help=f"Tasks to make rows for, comma separated: {', '.join(TASKS)}, all (of these), or "
-        f"{', '.join(ROLL_TASKS)}.",
+        f"{', '.join(name for name in NOTE_TASKS if name not in TASKS)}.",
     )
     output: str | None = option(
         None, help="Output folder; with several tasks, one folder each inside it."
@@ -95,7 +95,7 @@ class Options:
         """Check every field."""
         for task in self.tasks:
             get_task(task)
-        known = f"{', '.join((*TASKS, *ROLL_TASKS))}, or all"
+        known = f"{', '.join(NOTE_TASKS)}, or all"
         if not self.tasks:
             raise InputError(f"task: --task is needed: one or more of {known}")
         if len(set(self.tasks)) < len(self.tasks):

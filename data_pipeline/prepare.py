@@ -52,13 +52,15 @@ from data_pipeline.selection.splits import (
     split_of,
 )
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import ROLL_TASKS, TASKS, get_task
+from musicvae_jax.tasks import all_and, get_task
 
 # Task -> the training preset that two CPU cores train in minutes.
 QUICK_PRESETS = {"mel_2bar": "demo"}
 # Task -> how two CPU cores train a model of the package further, in minutes, on few songs, too.
 FURTHER = {"drums_2bar": ("--init_from=drums_2bar", "--batch_size=64", "--train_steps=500")}
-# Rows of a batch in both; a store with fewer needs a smaller batch.
+# Task -> its preset where there is one alone, which takes hours.
+ONLY_PRESETS = {"pianoroll_16bar": "pianoroll_16bar"}
+# Rows of a batch in all of them; a store with fewer needs a smaller batch.
 QUICK_BATCH_SIZE = 64
 
 
@@ -110,18 +112,19 @@ def _next_line(output: pathlib.Path, options: Options) -> str:
     """Return the command to run next.
 
     It trains; without training rows it is this command with all songs in that split, and for a
-    task without a quick preset the list of presets.
+    task with several presets, none of them quick, the list of presets.
     """
     stores = store.held(output)
     place = {task: task if len(options.tasks) > 1 else "." for task in options.tasks}
     made = [task for task in options.tasks if place[task] in stores]
-    quick = {task: (f"--preset={name}",) for task, name in QUICK_PRESETS.items()} | FURTHER
-    task = next((task for task in quick if task in made), made[0])
+    start = {task: (f"--preset={name}",) for task, name in QUICK_PRESETS.items()} | FURTHER
+    start |= {task: (f"--preset={name}",) for task, name in ONLY_PRESETS.items()}
+    task = next((task for task in start if task in made), made[0])
     num_rows = stores[place[task]]["counts"]["train"]
     if not num_rows:
         given = [word for word in sys.argv[1:] if not word.startswith(("--overwrite", "--split="))]
         return shell_line("data_pipeline.prepare", [*given, "--split=100,0,0", "--overwrite"])
-    if task not in quick:
+    if task not in start:
         return shell_line("experiments.presets", [f"--task={task}"])
     # Of two values of a flag the last counts.
     smaller = [f"--batch_size={num_rows}"] if num_rows < QUICK_BATCH_SIZE else []
@@ -129,7 +132,7 @@ def _next_line(output: pathlib.Path, options: Options) -> str:
         f"--data_dir={pathlib.Path(str(options.output)) / place[task]}",
         f"--run_dir={pathlib.Path('runs', output.name)}",
     ]
-    return shell_line("experiments.train", [*quick[task], *smaller, *folders])
+    return shell_line("experiments.train", [*start[task], *smaller, *folders])
 
 
 def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:
@@ -195,7 +198,7 @@ def _splits(found: Gathering, options: Options) -> dict[str, dict[str, int]]:
     # Of all tasks, so that a file's split does not depend on which ones are wanted.
     of_tasks = [
         {unit.md5 for unit in found.units if unit.md5 and name in unit.tasks_with_rows}
-        for name in (*TASKS, *(set(options.tasks) & set(ROLL_TASKS)))
+        for name in all_and(options.tasks)
     ]
     return {
         BY_SONG: found.songs.splits(percentages, seed, pinned, of_tasks),

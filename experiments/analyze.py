@@ -17,9 +17,8 @@ from experiments.analysis.inputs import Options, gather, look_at_latents
 from experiments.analysis.report import as_json, table
 from experiments.cli import compile_cache
 from experiments.cli.run_options import choose_prior, open_model, output_folder
-from musicvae_jax.analysis import comparison, originality, sets, structure
+from musicvae_jax.analysis import comparison, families, sets, structure
 from musicvae_jax.storage import run_folder
-from musicvae_jax.tasks import RollTask
 
 # Mean distances within a set, as shares of the events that two rows or bars do not share.
 VARIETY = {
@@ -38,8 +37,7 @@ def analyze(options: Options) -> str:
     vae = open_model(options, "note starts")
     options = dataclasses.replace(options, prior=choose_prior(options, vae))
     material = gather(vae, options)
-    is_roll = isinstance(vae.task, RollTask)  # a shift by one tick changes every entry of a row
-    known = None if is_roll else originality.know(material.train, vae.task)
+    known = families.know(material.train, vae.task)
     analysis = sets.analyse(material.real, material.others, known, vae.task, options.seed)
     latents = look_at_latents(vae, material, analysis, options.seed)
     rows = {sets.REAL: material.real, **material.others}

@@ -24,7 +24,7 @@ from experiments.sound import scores
 from musicvae_jax import data, evaluation
 from musicvae_jax.evaluation import Evaluation
 from musicvae_jax.storage import run_folder
-from musicvae_jax.tasks import SoundTask, get_task
+from musicvae_jax.tasks import get_task
 
 SCORES = {
     "accuracy": "accuracy",
@@ -88,7 +88,7 @@ def evaluate(options: Options) -> str:
     rows = split_rows(store, options.split)
     writes = bool(options.output or options.run_dir)
     folder = output_folder(options) if writes else None
-    if isinstance(task, SoundTask):
+    if task.is_sound:
         about = _about(options, store, trained.step)
         return scores.evaluate(trained, store, folder, about, options.seed, show_progress)
     found = evaluation.evaluate(

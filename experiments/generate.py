@@ -59,7 +59,7 @@ from musicvae_jax.config import InputError
 from musicvae_jax.latent import attributes
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster
-from musicvae_jax.tasks import RollTask, SoundTask, Task, get_task
+from musicvae_jax.tasks import SoundTask, Task, get_task
 
 
 def read_vector(options: Options, vae: MusicVAE) -> np.ndarray | None:
@@ -102,7 +102,7 @@ def generate(options: Options) -> list[pathlib.Path]:
 def _decode(options: Options) -> list[pathlib.Path]:
     """Generate with a VAE."""
     vae = open_model(options, "sound", "note starts")
-    if isinstance(vae.task, SoundTask):
+    if vae.task.is_sound:
         generated.check_options(options)
     piano_rolls.check_options(options, vae.task)
     vae = piano_rolls.with_threshold(vae, options.threshold)
@@ -114,7 +114,7 @@ def _decode(options: Options) -> list[pathlib.Path]:
     options, rows = _inputs(options, vae.task)
     _say_what(options, vae.task, f"step {vae.step}{source}")
     made = make(vae, options, rows, vector)
-    if isinstance(vae.task, RollTask) and options.melody:
+    if options.melody:
         made = piano_rolls.melodies(made, vae.task)
     if isinstance(vae.task, SoundTask):
         return generated.write(made, vae.task, options)

@@ -22,7 +22,7 @@ from musicvae_jax import data, metrics, objectives
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.devices import sharding
 from musicvae_jax.models.registry import Forecaster, Model, build_model
-from musicvae_jax.tasks import STEPS_PER_BAR, RollTask, Task, get_task
+from musicvae_jax.tasks import STEPS_PER_BAR, Task, get_task
 
 Tree = Any
 Sums = dict[str, np.ndarray]
@@ -150,7 +150,7 @@ class Evaluator:
         self._config, self._rows, self._draws = config, rows, draws
         task, model = get_task(config.task), build_model(config)
         fewest = int(isinstance(model, Forecaster))
-        if seed_bars and isinstance(task, RollTask):
+        if seed_bars and not task.has_steps:
             raise InputError("seed_bars: rows of piano rolls are scored as a whole; leave it out")
         self._seed_bars = fewest if seed_bars is None else seed_bars
         if not fewest <= self._seed_bars < task.num_bars:
@@ -192,8 +192,8 @@ class Evaluator:
 
 
 def _baselines(rows: np.ndarray, task: Task) -> Figures:
-    """Score predictions from token frequencies; undefined for piano rolls."""
-    if isinstance(task, RollTask):
+    """Score predictions from token frequencies; undefined for rows that are lists."""
+    if not task.has_steps:
         none = [np.zeros(1, np.int64)]
         unknown = metrics.baselines(none, task)
         return {name: _by_track(np.full_like(v, np.nan), task) for name, v in unknown.items()}
@@ -289,11 +289,18 @@ def _teacher_forced(
     noise = _row_noise(_row_keys(key, indices), posterior.mu.shape[1])
     z = posterior.mu + posterior.sigma * noise
     drawn_logits = model.logits(params, z, tokens)
-    values = metrics.prediction_counts(predicted, tokens, task)
+    values = _counts(model, predicted, tokens, task)
     values["cost"] = model.nats(drawn_logits, tokens)
     values["kl_nats"] = objectives.kl_nats(posterior)
     values["examples"] = mask.astype(values["kl_nats"].dtype)
     return metrics.masked_sums(values, mask), posterior.mu
+
+
+def _counts(model: Model, predicted: jax.Array, tokens: jax.Array, task: Task) -> metrics.Counts:
+    """Count what scores are made of, as the model does or token by token."""
+    if isinstance(model, Forecaster) or model.counts is None:
+        return metrics.prediction_counts(predicted, tokens, task)
+    return model.counts(predicted, tokens)
 
 
 def _decoded(
@@ -328,7 +335,7 @@ def _decoded(
             return model.generate(params, z, row_key, temperature)
 
         predicted = _by_row(generate, z, key, keys, temperature)[:, seed_steps:]
-    counts = metrics.prediction_counts(predicted, tokens[:, seed_steps:], task)
+    counts = _counts(model, predicted, tokens[:, seed_steps:], task)
     return metrics.masked_sums(counts, mask)
 
 

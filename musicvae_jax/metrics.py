@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.models import draws
-from musicvae_jax.models.dense import rolls
-from musicvae_jax.tasks import NO_EVENT, RollTask, Task, Track
+from musicvae_jax.tasks import NO_EVENT, Task, Track
 
 Counts = dict[str, jax.Array]
 
@@ -42,7 +41,7 @@ def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Co
 
     A melody note is identified by its onset step and pitch, a drum note by its step and drum class;
     a drum token has up to nine notes. A true note is found if the prediction has the same note at
-    the same step. Of piano rolls only note starts count, those of either row (`_roll_counts`).
+    the same step. A model of other rows counts by itself (`VAE.counts`).
 
     Args:
       predicted: predicted tokens, integer [B, T] or [B, T, K].
@@ -52,9 +51,12 @@ def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Co
     Returns:
       float32 [B, K] each: "steps", "correct"; "onsets" and "onsets_correct", the true onset steps
       and those predicted exactly; "true_notes", "predicted_notes", "found_notes".
+
+    Raises:
+      ValueError: the rows of the task are lists.
     """
-    if isinstance(task, RollTask):
-        return _roll_counts(predicted, tokens, task)
+    if not task.has_steps:
+        raise ValueError(f"task: the rows of {task.name} are lists; see `VAE.counts`")
     truth, guess = track_columns(tokens), track_columns(predicted)
     onset = starts_note(truth, task)
     correct = guess == truth
@@ -68,26 +70,6 @@ def prediction_counts(predicted: jax.Array, tokens: jax.Array, task: Task) -> Co
         "onsets_correct": _over_steps(onset & correct),
         **{name: jnp.stack([track[name] for track in notes], axis=1) for name in notes[0]},
     }
-
-
-def _roll_counts(predicted: jax.Array, rows: jax.Array, task: RollTask) -> Counts:
-    """Count the note starts of piano rolls.
-
-    "steps" are the cells with a note start in either row, so that accuracy is found / (true +
-    predicted - found): of all cells it would be 0.99 for silence.
-    """
-    found = rolls.counts(predicted, rows, task)
-    steps = found["true"] + found["predicted"] - found["found"]
-    values = {
-        "steps": steps,
-        "correct": found["found"],
-        "onsets": found["true"],
-        "onsets_correct": found["found"],
-        "true_notes": found["true"],
-        "predicted_notes": found["predicted"],
-        "found_notes": found["found"],
-    }
-    return {name: value[:, None] for name, value in values.items()}
 
 
 def _over_steps(values: jax.Array) -> jax.Array:

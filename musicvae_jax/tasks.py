@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from musicvae_jax.config import Config, InputError, ModelConfig, RunConfig, TrainConfig
 
@@ -108,22 +108,42 @@ class Task:
     """A representation and the configuration it trains with by default.
 
     Attributes:
-      name: key in `TASKS`.
+      name: key in `NOTE_TASKS`, but for sound.
       tracks: the K columns of a row; one column is stored as [T], several as [T, K].
-      num_bars: bars per row; a bar has `STEPS_PER_BAR` steps.
+      num_bars: bars per row; a bar has `steps_per_bar` steps.
       config: default model and training configuration.
+      in_all: `prepare --task=all` makes its rows. Those of every file, whichever tasks are wanted,
+        decide which files are the same song.
     """
 
     name: str
     tracks: tuple[Track, ...]
     num_bars: int
     config: Config
-    content = "tokens"  # what rows hold; `models/registry.py` lists what an architecture reads
+    in_all: bool = True
+    # What rows hold; `models/registry.py` lists what an architecture reads.
+    content = "tokens"
+    # Entry t of a row is its step t, so that rows can be cut at bar lines, joined and continued.
+    has_steps = True
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether rows are samples of sound, not notes."""
+        return self.content == "sound"
 
     @property
     def steps_per_bar(self) -> int:
         """Divisions of a bar in which notes start."""
         return STEPS_PER_BAR
+
+    def length(self, num_entries: int) -> int:
+        """Return how long a row of some entries lasts, in divisions of a bar."""
+        return num_entries
+
+    @property
+    def num_logits(self) -> int:
+        """Logits of a row: the token values of all steps."""
+        return self.num_steps * sum(track.num_classes for track in self.tracks)
 
     @property
     def num_steps(self) -> int:
@@ -191,11 +211,21 @@ class RollTask(Task):
 
     num_entries: int = 960
     content = "note starts"
+    has_steps = False
 
     @property
     def steps_per_bar(self) -> int:
         """Ticks of a bar."""
         return ROLL_TICKS
+
+    def length(self, num_entries: int) -> int:
+        """Return the ticks of a row, however many entries it has."""
+        return self.num_ticks
+
+    @property
+    def num_logits(self) -> int:
+        """Logits of a row: its cells."""
+        return self.num_cells
 
     @property
     def num_ticks(self) -> int:
@@ -254,31 +284,6 @@ def _task(
     return Task(name=name, tracks=tracks, num_bars=num_bars, config=config)
 
 
-_replace = dataclasses.replace
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        _task(
-            "mel_2bar",
-            (_melody(programs=range(32)),),
-            2,
-            _SMALL,
-            _replace(_TRAIN_2BAR, beta_rate=0.99999, transpose=5),
-        ),
-        _task("mel_16bar", (_melody(),), 16, _HIERDEC, _replace(_TRAIN_16BAR, transpose=5)),
-        _task("drums_2bar", (_drums(True),), 2, _SMALL, _replace(_TRAIN_2BAR, free_bits=48.0)),
-        _task("drums_16bar", (_drums(True),), 16, _HIERDEC, _TRAIN_16BAR),
-        _task(
-            "trio_16bar",
-            (_melody(programs=range(32)), _melody("bass", range(32, 40)), _drums(False)),
-            16,
-            _HIERDEC,
-            _replace(_TRAIN_16BAR, batch_size=256, transpose=5),
-        ),
-    )
-}
-
-
 def _piano_roll() -> RollTask:
     """Return the task of 16-bar piano rolls, with the sizes of a Matura thesis of 2020."""
     name = "pianoroll_16bar"
@@ -299,11 +304,42 @@ def _piano_roll() -> RollTask:
     config = Config(task=name, model=model, train=train, run=RunConfig())
     config = config.replace(**{**RECIPES["default"], "learning_rate": 1e-3})
     tracks = (Track(name="notes", kind="piano roll"),)
-    return RollTask(name=name, tracks=tracks, num_bars=16, config=config)
+    return RollTask(name=name, tracks=tracks, num_bars=16, config=config, in_all=False)
 
 
-# Tasks whose rows are not tokens of 16 steps a bar; `TASKS` are those that are.
-ROLL_TASKS: dict[str, RollTask] = {task.name: task for task in (_piano_roll(),)}
+_replace = dataclasses.replace
+# All tasks whose rows are made from notes.
+NOTE_TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        _task(
+            "mel_2bar",
+            (_melody(programs=range(32)),),
+            2,
+            _SMALL,
+            _replace(_TRAIN_2BAR, beta_rate=0.99999, transpose=5),
+        ),
+        _task("mel_16bar", (_melody(),), 16, _HIERDEC, _replace(_TRAIN_16BAR, transpose=5)),
+        _task("drums_2bar", (_drums(True),), 2, _SMALL, _replace(_TRAIN_2BAR, free_bits=48.0)),
+        _task("drums_16bar", (_drums(True),), 16, _HIERDEC, _TRAIN_16BAR),
+        _task(
+            "trio_16bar",
+            (_melody(programs=range(32)), _melody("bass", range(32, 40)), _drums(False)),
+            16,
+            _HIERDEC,
+            _replace(_TRAIN_16BAR, batch_size=256, transpose=5),
+        ),
+        _piano_roll(),
+    )
+}
+# Those of `--task=all`: rows of tokens, 16 steps a bar.
+TASKS: dict[str, Task] = {name: task for name, task in NOTE_TASKS.items() if task.in_all}
+
+
+def all_and(names: Iterable[str]) -> tuple[str, ...]:
+    """List the tasks of `TASKS`, then those of `names` that are not among them."""
+    return (*TASKS, *(name for name in dict.fromkeys(names) if name not in TASKS))
+
 
 _SOUND_NAME = re.compile(r"sound_([1-9]\d{0,5})hz_([1-9]\d{0,3})s")
 
@@ -334,12 +370,18 @@ def sound_task(sample_rate: int, seconds: int) -> SoundTask:
     )
     config = Config(task=name, model=model, train=train, run=RunConfig())
     return SoundTask(
-        name=name, tracks=(), num_bars=0, config=config, sample_rate=sample_rate, seconds=seconds
+        name=name,
+        tracks=(),
+        num_bars=0,
+        config=config,
+        in_all=False,
+        sample_rate=sample_rate,
+        seconds=seconds,
     )
 
 
 def get_task(name: str) -> Task:
-    """Look up a task: of `TASKS` or `ROLL_TASKS`, or of sound, such as sound_3000hz_30s.
+    """Look up a task: of `NOTE_TASKS`, or of sound, such as sound_3000hz_30s.
 
     Raises:
       InputError: no task has this name.
@@ -347,7 +389,6 @@ def get_task(name: str) -> Task:
     sound = _SOUND_NAME.fullmatch(name)
     if sound:
         return sound_task(int(sound[1]), int(sound[2]))
-    tasks = TASKS | ROLL_TASKS
-    if name not in tasks:
-        raise InputError(f"task: {name!r} is not one of {', '.join(tasks)}")
-    return tasks[name]
+    if name not in NOTE_TASKS:
+        raise InputError(f"task: {name!r} is not one of {', '.join(NOTE_TASKS)}")
+    return NOTE_TASKS[name]

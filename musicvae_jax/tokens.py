@@ -23,7 +23,6 @@ from musicvae_jax.tasks import (
     ROLL_PITCHES,
     ROLL_SKIP,
     RollTask,
-    SoundTask,
     Task,
     Track,
 )
@@ -63,7 +62,7 @@ def check_row(row: np.ndarray, task: Task) -> np.ndarray:
         raise InputError(f"row: its shape is {row.shape}, {task.name} has rows of [{expected}]")
     if not np.issubdtype(row.dtype, np.integer):
         raise InputError(f"row: its type is {row.dtype}, tokens must be integers")
-    if isinstance(task, SoundTask):
+    if task.is_sound:
         return row  # any sample is allowed
     for track, column in zip(task.tracks, row.reshape(len(row), -1).T, strict=True):
         if column.min() < 0 or column.max() >= track.num_classes:
@@ -122,6 +121,22 @@ def roll_bits(rows: np.ndarray, task: RollTask) -> np.ndarray:
     word, bit = np.divmod(pitches, 64)
     np.bitwise_or.at(bits, (index, ticks, word), np.uint64(1) << bit.astype(np.uint64))
     return bits
+
+
+def events_of(rows: np.ndarray, task: Task) -> list[np.ndarray]:
+    """Write rows step by step, as what happens in each step of each track.
+
+    Args:
+      rows: [N, T] or [N, T, K].
+      task: what they mean.
+
+    Returns:
+      K arrays [N, S, W], S the steps of a row: a token, uint16 (W = 1); of piano rolls the pitches
+      of notes that start, a bit each, uint64 (W = 2).
+    """
+    if isinstance(task, RollTask):
+        return [roll_bits(rows, task)]
+    return [column.astype(np.uint16)[..., None] for column in columns_of(rows, task)]
 
 
 def pitches(tokens: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from data_pipeline.codecs import drums, melody, piano_roll, trio
-from data_pipeline.codecs.windows import Encoded
-from data_pipeline.reading.segments import Segment
+from data_pipeline.codecs.figures import TrackFigures
+from data_pipeline.codecs.pieces import Cutter
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import STEPS_PER_BAR, Task, Track, get_task
 from musicvae_jax.tokens import check_row
@@ -24,12 +24,8 @@ class Codec(Protocol):
     """What a kind of track is: a module with these functions. Tokens of one track are [T]."""
 
     PANEL_SHARE: int  # height in pictures, relative to other kinds
-
-    def encode(self, segment: Segment, track: Track, num_steps: int) -> Encoded | str:
-        """Return the rows of a segment, or the reason why it has none."""
-
-    def column(self, notes: np.ndarray, num_steps: int) -> np.ndarray | None:
-        """Write notes from step 0 on, uint16 [num_steps]; None if no note has a token."""
+    HAS_LENGTHS: bool  # rows say how long notes are
+    CUTTER: Cutter  # how rows of one track are cut from a piece
 
     def decode(self, row: np.ndarray, *, program: int = 0) -> np.ndarray:
         """Read the notes of a row, of STEP_DTYPE."""
@@ -42,6 +38,9 @@ class Codec(Protocol):
 
     def read_words(self, words: Sequence[str]) -> np.ndarray:
         """Read steps written as words, uint16 [T]; raise InputError for a word that is none."""
+
+    def figures(self, rows: np.ndarray, track: Track) -> TrackFigures:
+        """Count the notes of rows [N, T] for a report."""
 
     def drawn_notes(self, row: np.ndarray) -> np.ndarray:
         """Return start step, length in steps and line (pitch, drum class) of notes, [N, 3]."""
@@ -56,12 +55,14 @@ class Codec(Protocol):
 CODECS: dict[str, Codec] = {"melody": melody, "drums": drums, "piano roll": piano_roll}
 
 
-def encode(segment: Segment, task: Task) -> Encoded | str:
-    """Return the rows of a segment that a task can use, or the reason why there are none."""
-    if len(task.tracks) == 1:
-        (track,) = task.tracks
-        return CODECS[track.kind].encode(segment, track, task.num_steps)
-    return trio.encode(segment, task.tracks, task.num_steps)
+def cutter_of(task: Task) -> Cutter:
+    """Return what cuts the rows of a task from a piece of music."""
+    return CODECS[task.tracks[0].kind].CUTTER if len(task.tracks) == 1 else trio.CUTTER
+
+
+def has_lengths(task: Task) -> bool:
+    """Tell whether the rows of a task say how long notes are."""
+    return all(CODECS[track.kind].HAS_LENGTHS for track in task.tracks)
 
 
 def decode(row: np.ndarray, task: Task, *, program: int = 0) -> np.ndarray:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipeline.codecs.figures import MAX_LENGTH, NUM_PITCHES, TrackFigures, counted
+from data_pipeline.codecs.pieces import BySegment, Cutter
 from data_pipeline.codecs.windows import Encoded, lay_out, windows
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax import tokens
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import DRUM_CLASS_NAMES, Track
+from musicvae_jax.tasks import DRUM_CLASS_NAMES, STEPS_PER_BAR, Track
 
 # MIDI pitches of each class, in the order of `DRUM_CLASS_NAMES`; a class is written as its first.
 CLASS_PITCHES = (
@@ -31,6 +33,7 @@ CLASS_PITCHES = (
 DRUM_INSTRUMENT = 9
 
 PANEL_SHARE = 4  # height in pictures, relative to other kinds
+HAS_LENGTHS = True  # one step each
 
 _LETTERS = "KSHOLMTCR"  # one per class, in the order of DRUM_CLASS_NAMES
 
@@ -61,6 +64,9 @@ def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
     layout.write(events, steps, values, np.ones(len(steps), np.bool_))
     found = windows(events, layout, num_steps)
     return found._replace(instruments=found.instruments[:, :0])
+
+
+CUTTER: Cutter = BySegment(lambda segment, task: encode(segment, task.tracks[0], task.num_steps))
 
 
 def hits(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,6 +157,19 @@ def read_words(words: Sequence[str]) -> np.ndarray:
             )
         row[step] = np.bitwise_or.reduce(1 << np.array(classes))
     return row
+
+
+def figures(rows: np.ndarray, track: Track) -> TrackFigures:
+    """Count the hits of rows [N, T] by class, and the steps with a hit by their place."""
+    steps = np.nonzero(tokens.onsets(rows, track))[1]
+    num_hits = tokens.hits(rows).sum(axis=(0, 1)).tolist()
+    return TrackFigures(
+        track=track,
+        positions=counted(steps % STEPS_PER_BAR, STEPS_PER_BAR),
+        pitches=np.zeros(NUM_PITCHES, np.int64),
+        lengths=np.zeros(MAX_LENGTH, np.int64),
+        classes=dict(zip(DRUM_CLASS_NAMES, num_hits, strict=True)),
+    )
 
 
 def drawn_notes(row: np.ndarray) -> np.ndarray:

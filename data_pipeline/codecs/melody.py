@@ -15,11 +15,13 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from data_pipeline.codecs.figures import MAX_LENGTH, NUM_PITCHES, TrackFigures, counted
+from data_pipeline.codecs.pieces import BySegment, Cutter
 from data_pipeline.codecs.windows import Encoded, lay_out, windows
 from data_pipeline.reading.programs import describe
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF, Track
+from musicvae_jax.tasks import MAX_PITCH, MIN_PITCH, NO_EVENT, NOTE_OFF, STEPS_PER_BAR, Track
 from musicvae_jax.tokens import melody_notes, note_ons, pitches
 
 NO_MELODY = "no melody: no notes but drums"
@@ -27,6 +29,7 @@ WRONG_PROGRAMS = "no melody in programs "
 NO_PITCHES = "no melody: no pitches 21..108"
 
 PANEL_SHARE = 5  # height in pictures, relative to other kinds
+HAS_LENGTHS = True
 
 _PITCH_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
@@ -65,6 +68,9 @@ def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
     )
     found = windows(events, layout, num_steps)
     return found._replace(rows=_clear_leading_offs(found.rows))
+
+
+CUTTER: Cutter = BySegment(lambda segment, task: encode(segment, task.tracks[0], task.num_steps))
 
 
 def has_program(notes: np.ndarray, programs: Collection[int] | None) -> np.ndarray:
@@ -194,6 +200,18 @@ def _pitch(word: str) -> int | None:
 def pitch_name(pitch: int) -> str:
     """Name a MIDI pitch; 60 is C4."""
     return f"{_PITCH_NAMES[pitch % 12]}{pitch // 12 - 1}"
+
+
+def figures(rows: np.ndarray, track: Track) -> TrackFigures:
+    """Count the notes of melodies [N, T]."""
+    notes = melody_notes(rows)
+    return TrackFigures(
+        track=track,
+        positions=counted(notes.start % STEPS_PER_BAR, STEPS_PER_BAR),
+        pitches=counted(notes.pitch, NUM_PITCHES),
+        lengths=counted(np.minimum(notes.length, MAX_LENGTH) - 1, MAX_LENGTH),
+        classes={},
+    )
 
 
 def drawn_notes(row: np.ndarray) -> np.ndarray:

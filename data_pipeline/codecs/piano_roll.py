@@ -10,19 +10,22 @@ Reference: a Matura thesis of 2020 on video-game music (docs/systems.md).
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.codecs.figures import NUM_PITCHES, TrackFigures, counted
+from data_pipeline.codecs.pieces import Cutter, Excerpt, Part, Piece
 from data_pipeline.codecs.windows import Encoded
+from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT
 from data_pipeline.reading.segments import (
     BAD_METER,
     DEFAULT_METER,
     DEFAULT_QPM,
     STEP_DTYPE,
     NoteArrays,
-    Segment,
 )
 from musicvae_jax import tokens
 from musicvae_jax.config import InputError
@@ -30,11 +33,14 @@ from musicvae_jax.tasks import (
     LOWEST_ROLL_PITCH,
     ROLL_PITCHES,
     ROLL_TICKS,
+    STEPS_PER_BAR,
     RollTask,
+    Task,
     Track,
 )
 
 PANEL_SHARE = 6  # height in pictures, relative to other kinds
+HAS_LENGTHS = False
 HOP_BARS = 4  # between two windows
 
 NO_STARTS = "no notes but drums in pitches 12..107"
@@ -137,22 +143,66 @@ def bar_lines(unit: NoteArrays) -> np.ndarray:
     return np.array(lines)
 
 
-def encode(segment: Segment, track: Track, num_steps: int) -> Encoded | str:
-    """Refuse segments: bars of piano rolls do not end at changes of tempo (`windows_of`).
+@dataclasses.dataclass(frozen=True)
+class RollExcerpt(Excerpt):
+    """A piano roll of a file; bars follow its time signatures, from its beginning.
 
-    Raises:
-      InputError: always.
+    Attributes:
+      num_bars: bars of the row.
     """
-    raise InputError("piano rolls are made of whole pieces, not of segments")
+
+    num_bars: int = 16
+
+    def describe(self) -> str:
+        """Describe in one line the bars used, and the silence added."""
+        end = self.start_bar + self.num_bars - 1
+        silent = f", {self.silence[1]} of them silence after its end" if self.silence[1] else ""
+        used = f"{self.num_kept} note starts of all tracks but the drums"
+        return f"{self.name}: bars {self.start_bar}-{end}{silent}, {used}"
 
 
-def column(notes: np.ndarray, num_steps: int) -> np.ndarray | None:
-    """Refuse notes on the grid of 16ths.
+class _WholePieces:
+    """Cuts rows from a piece as a whole; see `Cutter`."""
 
-    Raises:
-      InputError: always.
-    """
-    raise InputError("piano rolls have 96 ticks a bar, these notes have 16 steps")
+    in_fast_engine = False
+
+    def parts(self, piece: Piece, task: Task) -> list[Part]:
+        """Return the one part; what it leaves out are windows, if it has any."""
+        num_notes = len(piece.unit.notes)
+        found = windows_of(piece.unit, _checked(task)) if num_notes else NO_NOTES
+        if isinstance(found, str):
+            return [Part(None, {found: 1}, num_notes)]
+        if not len(found.rows):
+            return [Part(None, found.reasons or {TOO_SHORT: 1}, num_notes)]
+        no_instruments = np.zeros((len(found.rows), 0), np.int64)
+        rows = Encoded(found.rows, found.bars, no_instruments)
+        return [Part(rows, found.reasons, num_notes)]
+
+    def excerpts(
+        self, piece: Piece, task: Task, *, pad: bool = False, at_end: bool = False
+    ) -> list[Excerpt]:
+        """List the rows; silence comes after what is shorter than a row, also with `at_end`."""
+        del at_end
+        found = windows_of(piece.unit, _checked(task), pad=pad)
+        if isinstance(found, str):
+            return []
+        silence = (0, max(task.num_bars - found.num_bars, 0))
+        qpm = piece.unit.tempos[0][1] if piece.unit.tempos else DEFAULT_QPM
+        starts = [len(tokens.roll_starts(row[None])[1]) for row in found.rows]
+        return [
+            RollExcerpt("", row, bar + 1, 0.0, (), num, num, silence, qpm, task.num_bars)
+            for row, bar, num in zip(found.rows, found.bars.tolist(), starts, strict=True)
+        ]
+
+
+CUTTER: Cutter = _WholePieces()
+
+
+def _checked(task: Task) -> RollTask:
+    """Return a task whose track is of this kind."""
+    if not isinstance(task, RollTask):
+        raise TypeError(f"{task.name} lists no note starts")
+    return task
 
 
 def decode(row: np.ndarray, *, program: int = 0) -> np.ndarray:
@@ -177,11 +227,11 @@ def decode(row: np.ndarray, *, program: int = 0) -> np.ndarray:
     return notes
 
 
-def melody_of(row: np.ndarray, task: RollTask) -> np.ndarray:
+def melody_of(row: np.ndarray, task: Task) -> np.ndarray:
     """Keep the highest note of those that start together: [T]."""
     _, cells = tokens.roll_starts(np.asarray(row)[None])
     is_highest = np.append(np.diff(cells // ROLL_PITCHES) > 0, True)[: len(cells)]
-    return tokens.roll_row(cells[is_highest], task)
+    return tokens.roll_row(cells[is_highest], _checked(task))
 
 
 def vocabulary(track: Track) -> dict[str, str]:
@@ -210,6 +260,18 @@ def read_words(words: Sequence[str]) -> np.ndarray:
       InputError: always.
     """
     raise InputError("piano rolls cannot be written as text; give a file")
+
+
+def figures(rows: np.ndarray, track: Track) -> TrackFigures:
+    """Count the note starts of rows [N, T] by 16th of the bar and pitch; they have no lengths."""
+    ticks, pitches = np.divmod(tokens.roll_starts(rows)[1], ROLL_PITCHES)
+    return TrackFigures(
+        track=track,
+        positions=counted(ticks % ROLL_TICKS * STEPS_PER_BAR // ROLL_TICKS, STEPS_PER_BAR),
+        pitches=counted(pitches + LOWEST_ROLL_PITCH, NUM_PITCHES),
+        lengths=np.zeros(0, np.int64),
+        classes={},
+    )
 
 
 def drawn_notes(row: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from data_pipeline.codecs import drums, melody
+from data_pipeline.codecs.pieces import BySegment, Cutter
 from data_pipeline.codecs.windows import Encoded
 from data_pipeline.reading.segments import STEP_DTYPE, Segment
 from musicvae_jax.tasks import STEPS_PER_BAR, Track
@@ -60,6 +61,9 @@ def encode(segment: Segment, tracks: Sequence[Track], num_steps: int) -> Encoded
     if not parts:
         return NOT_TOGETHER
     return Encoded(*(np.concatenate(part)[:MAX_ROWS] for part in zip(*parts, strict=True)))
+
+
+CUTTER: Cutter = BySegment(lambda segment, task: encode(segment, task.tracks, task.num_steps))
 
 
 def _groups(

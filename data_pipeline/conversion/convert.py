@@ -10,7 +10,7 @@ from data_pipeline.conversion.manifest import Facts
 from data_pipeline.extraction import engines
 from data_pipeline.reading.notes import ReadError
 from data_pipeline.selection.songs import song_hashes
-from musicvae_jax.tasks import ROLL_TASKS, TASKS
+from musicvae_jax.tasks import TASKS, all_and
 
 SONGS = "songs"  # beside tasks as a kind of row
 
@@ -50,10 +50,9 @@ class Converted(Facts):
 
 def convert(job: Job) -> Converted:
     """Read a unit once and extract the rows of all its tasks."""
-    rolls = [task for task in job.tasks if task in ROLL_TASKS]
-    names = (*TASKS, *rolls)
+    names = all_and(job.tasks)
     try:
-        # All tasks of tokens, whichever are wanted: they decide together which files are one song.
+        # Also tasks that are not wanted: together they decide which files are one song.
         found = engines.extract_file(
             job.name,
             job.data,

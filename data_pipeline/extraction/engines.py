@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipeline.codecs.codec import cutter_of
 from data_pipeline.extraction import extract
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import Extraction
 from data_pipeline.reading.notes import ReadError
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import ROLL_TASKS, get_task
+from musicvae_jax.tasks import get_task
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -67,8 +68,8 @@ def extract_file(
     if engine not in ENGINES:
         raise InputError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
     refusal = None
-    is_fast = engine == FAST and ROLL_TASKS.keys().isdisjoint(task_names)
-    if is_fast and notes.kind_of(name, data) == notes.MIDI:
+    makes_all = all(cutter_of(get_task(task)).in_fast_engine for task in task_names)
+    if engine == FAST and makes_all and notes.kind_of(name, data) == notes.MIDI:
         # Loaded here: the other engine needs no compiler.
         from data_pipeline.fast import rows
 

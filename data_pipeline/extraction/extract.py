@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipeline.codecs import piano_roll
-from data_pipeline.codecs.codec import encode
-from data_pipeline.codecs.windows import Encoded
+from data_pipeline.codecs.codec import cutter_of
+from data_pipeline.codecs.pieces import Piece, piece_of
 from data_pipeline.reading import notes
-from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT, Extraction
+from data_pipeline.reading.extraction import NO_NOTES, Extraction
 from data_pipeline.reading.programs import tasks_with
-from data_pipeline.reading.segments import NoteArrays, Segment, split_segments
-from musicvae_jax.tasks import RollTask, Task
+from data_pipeline.reading.segments import NoteArrays
+from musicvae_jax.tasks import Task
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -45,13 +44,8 @@ def tasks_from_notes(
     Raises:
       InputError: unknown task, meter or programs.
     """
-    segments = split_segments(unit, meter)
-    return {
-        task.name: _extract_roll(unit, task, dedupe)
-        if isinstance(task, RollTask)
-        else _extract(segments, task, dedupe)
-        for task in tasks_with(task_names, programs)
-    }
+    piece = piece_of(unit, meter)
+    return {task.name: _extract(piece, task, dedupe) for task in tasks_with(task_names, programs)}
 
 
 def rows_from_notes(
@@ -74,54 +68,29 @@ def extract_tasks(
     return tasks_from_notes(unit, task_names, meter=meter, dedupe=dedupe, programs=programs)
 
 
-def _extract(segments: list[Segment], task: Task, dedupe: bool) -> Extraction:
-    """Encode the segments of a unit and count the reasons of those without rows."""
+def _extract(piece: Piece, task: Task, dedupe: bool) -> Extraction:
+    """Cut a unit into rows, and count the reasons of what gives none."""
     kept, bars = [no_rows(task)], [np.zeros(0, np.int64)]
     reasons = collections.Counter[str]()
-    why_empty, most_notes, found = NO_NOTES, 0, 0
-    for segment in segments:
-        encoded = _encode(segment, task)
-        if isinstance(encoded, str):
-            reasons[encoded] += 1
-            if len(segment.notes) > most_notes:
-                why_empty, most_notes = encoded, len(segment.notes)
+    why_empty, most_notes, num_found = NO_NOTES, 0, 0
+    parts = cutter_of(task).parts(piece, task)
+    for part in parts:
+        reasons.update(part.left_out)
+        if part.found is None:
+            if part.num_notes > most_notes:
+                why_empty = max(part.left_out, key=lambda reason: part.left_out[reason])
+                most_notes = part.num_notes
             continue
-        rows = encoded.rows
-        found += len(rows)
+        rows = part.found.rows
+        num_found += len(rows)
         index = _unique(rows) if dedupe and len(task.tracks) == 1 else np.arange(len(rows))
         kept.append(rows[index])
-        bars.append(encoded.bars[index])
-    if not segments:
+        bars.append(part.found.bars[index])
+    if not parts:
         reasons[NO_NOTES] += 1
     rows = np.concatenate(kept)
     why = None if len(rows) else why_empty
-    return Extraction(rows, np.concatenate(bars), dict(reasons), why, found)
-
-
-def _extract_roll(unit: NoteArrays, task: RollTask, dedupe: bool) -> Extraction:
-    """Cut a unit as a whole into piano rolls, and count the windows left out."""
-    found = piano_roll.windows_of(unit, task) if len(unit.notes) else NO_NOTES
-    if isinstance(found, str):
-        return Extraction(no_rows(task), np.zeros(0, np.int64), {found: 1}, found, 0)
-    index = _unique(found.rows) if dedupe else np.arange(len(found.rows))
-    why = None
-    reasons = found.reasons
-    if not len(index):
-        why = max(reasons, key=lambda reason: reasons[reason]) if reasons else TOO_SHORT
-        reasons = reasons or {TOO_SHORT: 1}
-    return Extraction(found.rows[index], found.bars[index], reasons, why, len(found.rows))
-
-
-def _encode(segment: Segment, task: Task) -> Encoded | str:
-    """Return the rows of one segment, or the reason why it has none."""
-    if segment.reason is not None:
-        return segment.reason
-    if not len(segment.notes):
-        return NO_NOTES
-    found = encode(segment, task)
-    if isinstance(found, str):
-        return found
-    return found if len(found.rows) else TOO_SHORT
+    return Extraction(rows, np.concatenate(bars), dict(reasons), why, num_found)
 
 
 def no_rows(task: Task) -> np.ndarray:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipeline.codecs.codec import encode
-from data_pipeline.extraction.excerpts import Excerpt, excerpts, shorter_excerpts
+from data_pipeline.codecs.codec import cutter_of
+from data_pipeline.codecs.pieces import Excerpt, Piece, piece_of
 from data_pipeline.reading import notes
 from data_pipeline.reading.extraction import NO_NOTES, TOO_SHORT
-from data_pipeline.reading.segments import Segment, split_segments
+from data_pipeline.reading.segments import NOTE_DTYPE, NoteArrays, Segment
 from musicvae_jax.tasks import Task, get_task
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
 
+_NO_UNIT = NoteArrays(np.zeros(0, NOTE_DTYPE))
 NOT_IN_BAND = "not a melody, bass or drums that play together"
 
 
@@ -77,17 +78,16 @@ def read_offers(name: str, data: bytes, task_name: str, *, meter: str = "4/4") -
         if unit.sequence is None:
             dropped.append((unit.name, str(unit.error)))
             continue
-        segments = split_segments(notes.notes_from_sequence(unit.sequence), meter)
+        piece = piece_of(notes.notes_from_sequence(unit.sequence), meter)
         titles = track_titles(unit.sequence)
-        found = [excerpt for segment in segments for excerpt in excerpts(segment, task)]
-        found = found or shorter_excerpts(segments, task, at_end=False)
+        found = cutter_of(task).excerpts(piece, task, pad=True)
         tracks += _grouped([dataclasses.replace(e, name=unit.name) for e in found], titles)
-        if not segments:
+        if not piece.segments:
             dropped.append((unit.name, NO_NOTES))
         by_start = collections.defaultdict(list)
         for excerpt in found:
             by_start[excerpt.start_seconds].append(excerpt)
-        for segment in segments:
+        for segment in piece.segments:
             dropped += _dropped(segment, task, by_start[segment.start_seconds], titles)
     return Offers(tuple(tracks), tuple(dict.fromkeys(dropped)))
 
@@ -146,5 +146,5 @@ def _reason(segment: Segment, task: Task) -> str:
     """Return why a segment of one instrument gives no row."""
     if len(task.tracks) > 1:
         return NOT_IN_BAND
-    found = encode(segment, task)
-    return found if isinstance(found, str) else TOO_SHORT
+    (part,) = cutter_of(task).parts(Piece(_NO_UNIT, [segment]), task)
+    return next(iter(part.left_out), TOO_SHORT)

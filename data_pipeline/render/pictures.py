@@ -13,7 +13,7 @@ from data_pipeline.codecs.codec import CODECS, Codec
 from data_pipeline.render import style
 from musicvae_jax import tokens
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import STEPS_PER_BAR, RollTask, Task, get_task
+from musicvae_jax.tasks import Task, get_task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,9 +130,7 @@ def _panels(rows: Sequence[np.ndarray], task: Task) -> list[_Panel]:
     A kind has one range of lines for the whole group, so that panels can be compared.
     """
     size = task.steps_per_bar
-    panels = [
-        _Panel([], task.num_ticks if isinstance(task, RollTask) else len(row), size) for row in rows
-    ]
+    panels = [_Panel([], task.length(len(row)), size) for row in rows]
     for name in dict.fromkeys(track.kind for track in task.tracks):
         codec = CODECS[name]
         notes = [
@@ -203,7 +201,7 @@ def _draw_group(
     rows: list[np.ndarray], task: Task, titles: Sequence[str], columns: int, head: str
 ) -> _Canvas:
     """Draw a panel per row below a line of words."""
-    wide = task.num_bars > 4 or max(len(row) for row in rows) > 4 * STEPS_PER_BAR
+    wide = task.num_bars > 4 or max(task.length(len(row)) for row in rows) > 4 * task.steps_per_bar
     columns = 1 if wide else min(len(rows), columns)
     width, height = (1008 if wide else 331), (158 if len(task.tracks) == 1 else 288)
     canvas = _Canvas(width * columns, height * -(-len(rows) // columns) + _HEAD)

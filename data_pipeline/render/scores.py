@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data_pipeline.codecs import drums, trio
+from data_pipeline.codecs.codec import has_lengths
 from data_pipeline.reading.segments import DEFAULT_QPM
 from data_pipeline.render.sequences import Rows, check_sound, lay_out_rows
 from musicvae_jax.config import InputError
@@ -24,7 +25,6 @@ from musicvae_jax.tasks import (
     DRUM_CLASS_NAMES,
     STEPS_PER_BAR,
     STEPS_PER_QUARTER,
-    RollTask,
     Track,
     get_task,
 )
@@ -112,7 +112,7 @@ def musicxml(
     """
     check_sound(qpm, program)
     task = get_task(task_name)
-    if isinstance(task, RollTask):
+    if not has_lengths(task):
         raise InputError(f"format: {task_name} has no note lengths, so no scores; use midi or png")
     layout = lay_out_rows(rows, task_name, rest_bars=rest_bars, program=program)
     num_bars = layout.num_steps // STEPS_PER_BAR

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from data_pipeline.codecs.codec import decode
+from data_pipeline.codecs.codec import decode, has_lengths
 from data_pipeline.reading.notes import import_note_seq
 from data_pipeline.reading.segments import DEFAULT_QPM, STEP_DTYPE
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import RollTask, get_task
+from musicvae_jax.tasks import get_task
 from musicvae_jax.tokens import check_row
 
 if TYPE_CHECKING:
@@ -118,13 +118,12 @@ def lay_out_rows(
     for row in rows:
         origins.append(end + rest_bars * size if origins else 0)
         notes = decode(check_row(row, task), task, program=program or 0)
-        if isinstance(task, RollTask) and not held:
+        if not (held or has_lengths(task)):
             notes["end_step"] = notes["start_step"] + 1
         notes["start_step"] += origins[-1]
         notes["end_step"] += origins[-1]
         parts.append(notes)
-        length = task.num_ticks if isinstance(task, RollTask) else len(row)
-        end = origins[-1] + -(-length // size) * size
+        end = origins[-1] + -(-task.length(len(row)) // size) * size
     return Layout(np.concatenate(parts), end, tuple(origins), size // 4)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.codecs.codec import CODECS
+from data_pipeline.codecs.figures import MAX_LENGTH, TrackFigures
 from data_pipeline.codecs.melody import pitch_name
 from data_pipeline.render.pictures import piano_roll_svg
 from data_pipeline.render.style import TRACK_COLOURS
@@ -16,46 +18,17 @@ from data_pipeline.reporting.charts import bars, histogram
 from data_pipeline.selection.near_duplicates import NEAR
 from data_pipeline.selection.songs import LARGE_SONG
 from data_pipeline.selection.splits import SPLITS, Selection
-from musicvae_jax import tokens
 from musicvae_jax.tasks import (
-    DRUM_CLASS_NAMES,
-    LOWEST_ROLL_PITCH,
     NO_EVENT,
-    ROLL_PITCHES,
-    ROLL_TICKS,
     STEPS_PER_BAR,
     STEPS_PER_QUARTER,
-    RollTask,
     Task,
-    Track,
     get_task,
 )
 
 _TEMPLATE = pathlib.Path(__file__).parent / "templates" / "conversion.html"
 _SAMPLE = 20_000
 _NUM_ROLLS = 12
-_MAX_LENGTH = 32  # steps; longer notes are counted together
-_NUM_PITCHES = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class TrackFigures:
-    """Statistics of one track in a sample of rows.
-
-    Attributes:
-      track: the track measured.
-      positions: onsets by step of the bar, int64 [16].
-      pitches: notes by MIDI pitch, int64 [128]; zeros for drums.
-      lengths: notes by length in steps, int64 [32], the last also for longer ones; zeros for drums,
-        empty for piano rolls.
-      classes: hits by drum class; empty for pitched tracks.
-    """
-
-    track: Track
-    positions: np.ndarray
-    pitches: np.ndarray
-    lengths: np.ndarray
-    classes: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,43 +59,11 @@ def measure(task: Task, rows: np.ndarray, selection: Selection) -> Figures:
     kept = rng.choice(kept, min(len(kept), _SAMPLE), replace=False)
     sample = np.asarray(rows[np.sort(kept)])
     columns = sample.reshape(len(sample), task.num_steps, len(task.tracks))
-    tracks = tuple(_measure_track(columns[:, :, k], track) for k, track in enumerate(task.tracks))
-    if isinstance(task, RollTask):
-        tracks = (_measure_rolls(sample, task.tracks[0]),)
+    tracks = tuple(
+        CODECS[track.kind].figures(columns[:, :, k], track) for k, track in enumerate(task.tracks)
+    )
     non_empty = [i for i in kept[:1000].tolist() if np.any(rows[i] != NO_EVENT)][:_NUM_ROLLS]
     return Figures(len(sample), tracks, np.asarray(rows[np.array(non_empty, np.int64)]))
-
-
-def _measure_track(column: np.ndarray, track: Track) -> TrackFigures:
-    """Measure one track's tokens [N, T]."""
-    starts = np.nonzero(tokens.onsets(column, track))[1]
-    lengths = pitches = np.zeros(0, np.int64)
-    classes = {}
-    if track.is_pitched:
-        _, _, lengths, pitches = tokens.melody_notes(column)
-    else:
-        num_hits = tokens.hits(column).sum(axis=(0, 1)).tolist()
-        classes = dict(zip(DRUM_CLASS_NAMES, num_hits, strict=True))
-    return TrackFigures(
-        track=track,
-        positions=np.bincount(starts % STEPS_PER_BAR, minlength=STEPS_PER_BAR),
-        pitches=np.bincount(pitches, minlength=_NUM_PITCHES),
-        lengths=np.bincount(np.minimum(lengths, _MAX_LENGTH) - 1, minlength=_MAX_LENGTH),
-        classes=classes,
-    )
-
-
-def _measure_rolls(rows: np.ndarray, track: Track) -> TrackFigures:
-    """Measure the note starts of piano rolls [N, T]; they have no lengths."""
-    ticks, pitches = np.divmod(tokens.roll_starts(rows)[1], ROLL_PITCHES)
-    places = ticks % ROLL_TICKS * STEPS_PER_BAR // ROLL_TICKS
-    return TrackFigures(
-        track=track,
-        positions=np.bincount(places, minlength=STEPS_PER_BAR),
-        pitches=np.bincount(pitches + LOWEST_ROLL_PITCH, minlength=_NUM_PITCHES),
-        lengths=np.zeros(0, np.int64),
-        classes={},
-    )
 
 
 def html(report: dict[str, Any], drawn: dict[str, Figures]) -> str:
@@ -171,7 +112,7 @@ def _charts(figures: TrackFigures) -> list[tuple[str, str]]:
     if figures.classes:
         return [*charts, (bars(figures.classes, "hits by drum class"), "hits by drum class")]
     octaves = {pitch: pitch_name(pitch) for pitch in range(24, 109, 12)}
-    steps = {i: str(i + 1) for i in (0, 3, 7, 15)} | {_MAX_LENGTH - 1: f"{_MAX_LENGTH}+"}
+    steps = {i: str(i + 1) for i in (0, 3, 7, 15)} | {MAX_LENGTH - 1: f"{MAX_LENGTH}+"}
     pitches = histogram(figures.pitches, "notes by pitch", octaves, colour=colour)
     if not len(figures.lengths):
         return [(pitches, "notes by pitch"), *charts]

@@ -24,7 +24,7 @@ import numpy as np
 from data_pipeline.codecs.codec import CODECS
 from data_pipeline.selection.splits import SPLITS, Selection
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import NO_EVENT, ROLL_TASKS, TASKS, Task, Track
+from musicvae_jax.tasks import NO_EVENT, NOTE_TASKS, Task, Track
 
 FORMAT = "musicvae-tokens-1"
 META, MANIFEST, SPLIT = "meta.json", "manifest.jsonl", "split.json"
@@ -223,7 +223,7 @@ def held(output: pathlib.Path) -> dict[str, dict[str, Any]]:
         return {}
     if not output.is_dir():
         raise InputError(f"output: {output} is a file, --output must name a folder")
-    found = {name: output / name / META for name in (".", *TASKS, *ROLL_TASKS)}
+    found = {name: output / name / META for name in (".", *NOTE_TASKS)}
     stores = {name: _read_meta(path) for name, path in found.items() if path.is_file()}
     others = sorted(path.name for path in output.iterdir())
     if others and (not stores or None in stores.values()):
@@ -242,7 +242,7 @@ def check_replaceable(output: pathlib.Path) -> None:
     """
     files = {META, MANIFEST, SPLIT, RUN, *(f"{REPORT}.{end}" for end in ("txt", "json", "html"))}
     files |= {f"{name}{end}" for name in SPLITS for end in (".npy", ".labels.npy")}
-    folders = [output / name for name in (".", *TASKS, *ROLL_TASKS) if (output / name).is_dir()]
+    folders = [output / name for name in (".", *NOTE_TASKS) if (output / name).is_dir()]
     found = [path for folder in folders for path in folder.iterdir() if path not in folders]
     others = sorted(str(path.relative_to(output)) for path in found if path.name not in files)
     if others:

@@ -18,8 +18,8 @@ from musicvae_jax.analysis import comparison, latent
 from musicvae_jax.analysis.sets import Analysis, Rows
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.tasks import RollTask, Task
-from musicvae_jax.tokens import columns_of, onsets, roll_bits
+from musicvae_jax.tasks import Task
+from musicvae_jax.tokens import columns_of, events_of, onsets
 
 SAMPLES, RECONSTRUCTIONS = "samples", "reconstructions"
 PROBED_UNITS = 32
@@ -134,7 +134,7 @@ def look_at_latents(vae: MusicVAE, material: Material, analysis: Analysis, seed:
     probes = latent.unit_probes(starts, probed, PROBE_AMOUNT)
     flat = probes.reshape(-1, mu.shape[1])
     tokens = decode(vae, flat, jax.random.key(0), 0.0, "units")
-    steps = roll_bits(tokens, vae.task) if isinstance(vae.task, RollTask) else tokens
+    steps = np.concatenate(events_of(tokens, vae.task), axis=-1)
     effects = latent.unit_effects(steps.reshape(*probes.shape[:3], *steps.shape[1:]))
     axes = latent.principal_components(mu, latent.COMPONENTS)
     encoded = {

@@ -27,6 +27,8 @@ _TITLES = {
     "structure": "Structure: which bars are alike",
     "originality": "Originality: what is in the training rows, up to transposition",
 }
+# The same for rows that are lists of note starts.
+_OF_LISTS = {"originality": "Originality: how near the training rows are, at the same pitches"}
 _VERDICTS = {
     True: ("good", "as close as real"),
     False: ("far", "further than real"),
@@ -50,7 +52,7 @@ def html(
         summary=summary,
         colours=dict(zip(sets, COLOURS, strict=False)),
         rolls={name: _rolls(rows, material) for name, rows in sets.items()},
-        titles=_TITLES,
+        titles=_TITLES if material.task.has_steps else _TITLES | _OF_LISTS,
         families={family: _family(found) for family, found in families.items() if found},
         similarities=_similarities(sets, material) if families[structure.FAMILY] else None,
         nearest=_nearest(material, analysis),
@@ -138,11 +140,13 @@ def _nearest(material: Material, analysis: Analysis) -> list[list[tuple[str, str
     # Of equally near ones those with most events: an empty row is near to every sparse one.
     events = (samples.reshape(len(samples), -1) != 0).sum(axis=1)
     order = np.lexsort((-events, near.distance.round(6)))[:_NEAREST]
+    lists = not material.task.has_steps
+    what = "the note starts of both are in one only" if lists else "its steps differ"
     return [
         [
             (
                 _roll(samples[i], material),
-                f"sample {i + 1}: {near.distance[i]:.1%} of its steps differ",
+                f"sample {i + 1}: {near.distance[i]:.1%} of {what}",
             ),
             (_roll(material.train[near.row[i]], material), "the training row"),
         ]

@@ -32,7 +32,7 @@ from experiments.cli import config_flags, presets
 from experiments.cli.run_options import check_ranges
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import VAE, Forecaster, build_model, find_architecture
-from musicvae_jax.tasks import RollTask, get_task
+from musicvae_jax.tasks import get_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ def count(config: Config) -> Counts:
         decoding=tally.forward - encoding,
         parameters=tally.parameters,
         units=tally.units,
-        logits=T * sum(track.num_classes for track in task.tracks),
+        logits=task.num_logits,
         batch_size=config.train.batch_size,
     )
 
@@ -187,9 +187,7 @@ def _count_dense(config: Config, model: VAE, encoding: int, decoding: int) -> Co
         decoding=decoding,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes)),
         units=0,
-        logits=task.num_cells
-        if isinstance(task, RollTask)
-        else task.num_steps * sum(track.num_classes for track in task.tracks),
+        logits=task.num_logits,
         batch_size=config.train.batch_size,
     )
 
@@ -206,7 +204,7 @@ def _count_forecaster(config: Config, model: Forecaster) -> Counts:
         decoding=forward,
         parameters=parameters,
         units=sum(config.model.decoder_sizes) * task.num_steps,
-        logits=task.num_steps * sum(track.num_classes for track in task.tracks),
+        logits=task.num_logits,
         batch_size=config.train.batch_size,
     )
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipeline.extraction.excerpts import Excerpt, file_excerpts
+from data_pipeline.codecs.pieces import Excerpt
+from data_pipeline.extraction.excerpts import file_excerpts
 from data_pipeline.inputs import sources
 from experiments.cli.run_data import open_checked
 from musicvae_jax import data

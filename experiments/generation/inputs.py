@@ -54,7 +54,7 @@ def read_inputs(options: Options, task: Task) -> tuple[np.ndarray, list[str], fl
         rows, origins = np.stack([row for row, _, _ in found]), [origin for _, origin, _ in found]
         tempos = [qpm for _, _, qpm in found if qpm is not None]
     for row, origin in zip(rows, origins, strict=True):
-        if not isinstance(task, SoundTask) and not len(files.decode(row, task)):
+        if not task.is_sound and not len(files.decode(row, task)):
             raise InputError(f"input: {origin}: there are no notes")
     return rows, origins, tempos[0] if tempos else None
 

@@ -9,7 +9,7 @@ from experiments.generation.modes import Music
 from experiments.generation.options import Options
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.tasks import RollTask, Task
+from musicvae_jax.tasks import Task
 
 MODES = ("sample", "reconstruct", "interpolate", "grid", "similar")
 _FORMATS = ("midi", "png", "wav")
@@ -26,7 +26,7 @@ def check_options(options: Options, task: Task) -> None:
         "melody": options.melody,
         "note_length": options.note_length != "held",
     }
-    if not isinstance(task, RollTask):
+    if task.has_steps:
         for flag, given in own.items():
             if given:
                 raise InputError(f"{flag}: only for models of piano rolls, this is of {task.name}")
@@ -51,7 +51,7 @@ def with_threshold(vae: MusicVAE, threshold: float | None) -> MusicVAE:
     return MusicVAE(config, vae.params, prior=vae.prior, attributes=vae.attributes, step=vae.step)
 
 
-def melodies(music: Music, task: RollTask) -> Music:
+def melodies(music: Music, task: Task) -> Music:
     """Keep the highest notes of generated rows."""
     rows = [piano_roll.melody_of(row, task) for row in music.tokens]
     return music._replace(tokens=np.stack(rows).astype(music.tokens.dtype))

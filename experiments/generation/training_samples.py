@@ -41,9 +41,11 @@ def write(run_dir: pathlib.Path, task_name: str, step: int, samples: Samples) ->
     start = folder / f"step_{step:08d}"
     picture = start.with_suffix(".png")
     titles = [f"step {step:,}, sample {n}" for n in range(1, len(samples.rows) + 1)]
-    is_sound = isinstance(task, SoundTask)
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {"samples" if is_sound else "tokens": samples.rows, "z": samples.z}
+    arrays: dict[str, Any] = {
+        "samples" if task.is_sound else "tokens": samples.rows,
+        "z": samples.z,
+    }
     np.savez(buffer, **arrays)
     write_whole(start.with_suffix(".npz"), buffer.getvalue())
     if isinstance(task, SoundTask):

@@ -6,7 +6,7 @@ Held-out rows are the baseline: folk tunes share phrases, and many pieces share 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +29,20 @@ class Nearest(NamedTuple):
     """The nearest training row of each row.
 
     Attributes:
-      distance: float64 [N], share of the row's steps (of all tracks) that differ.
+      distance: float64 [N], share of the row's steps (of all tracks) that differ; of piano rolls,
+        of the note starts of either row those that are in one only.
       row: int64 [N], which training row.
     """
 
     distance: np.ndarray
     row: np.ndarray
+
+
+class KnownRows(Protocol):
+    """Training rows, prepared for comparisons."""
+
+    def measures(self, tokens: np.ndarray) -> tuple[list[Measure], Nearest]:
+        """Measure rows [N, T] or [N, T, K] against them; also return the nearest."""
 
 
 class _Moves(NamedTuple):
@@ -57,6 +65,10 @@ class Known(NamedTuple):
     task: Task
     events: np.ndarray
     moves: tuple[_Moves, ...]
+
+    def measures(self, tokens: np.ndarray) -> tuple[list[Measure], Nearest]:
+        """See `KnownRows`."""
+        return measures(tokens, self)
 
 
 def know(train: np.ndarray, task: Task) -> Known:
@@ -97,12 +109,7 @@ def measures(tokens: np.ndarray, known: Known) -> tuple[list[Measure], Nearest]:
       The measures, and the nearest training rows they are made from.
     """
     near = nearest(tokens, known)
-    copies = (near.distance == 0).astype(np.float64)
-    copied = of_values("copies of a training row", FAMILY, "all", copies, 0, 2, 2)
-    found = [
-        of_values("distance to the nearest training row", FAMILY, "all", near.distance, 0, 1, 32),
-        copied._replace(labels=("no", "yes")),
-    ]
+    found = of_nearest(near)
     for (column, track), moves in zip(_tracks(tokens, known.task), known.moves, strict=True):
         run = longest_runs(column, moves, track)
         counts = onsets(column, track).sum(axis=1)
@@ -113,6 +120,16 @@ def measures(tokens: np.ndarray, known: Known) -> tuple[list[Measure], Nearest]:
             of_values("the same as a share of the row's notes", FAMILY, track.name, part, 0, 1, 24),
         ]
     return found, near
+
+
+def of_nearest(near: Nearest) -> list[Measure]:
+    """Measure how far the nearest training rows are, and how many rows are copies."""
+    copies = (near.distance == 0).astype(np.float64)
+    copied = of_values("copies of a training row", FAMILY, "all", copies, 0, 2, 2)
+    return [
+        of_values("distance to the nearest training row", FAMILY, "all", near.distance, 0, 1, 32),
+        copied._replace(labels=("no", "yes")),
+    ]
 
 
 def nearest(tokens: np.ndarray, known: Known) -> Nearest:

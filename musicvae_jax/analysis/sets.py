@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musicvae_jax.analysis import comparison, distances, originality
+from musicvae_jax.analysis import comparison, distances
 from musicvae_jax.analysis.comparison import Compared, Drawn, Halves
 from musicvae_jax.analysis.families import FAMILIES, measure_rows
 from musicvae_jax.analysis.measures import Measure
-from musicvae_jax.analysis.originality import Known, Nearest
+from musicvae_jax.analysis.originality import KnownRows, Nearest
 from musicvae_jax.tasks import Task
 
 REAL = "real"
@@ -76,7 +76,7 @@ class Analysis(NamedTuple):
 def analyse(
     real: Rows,
     others: Mapping[str, Rows],
-    known: Known | None,
+    known: KnownRows | None,
     task: Task,
     seed: int = 0,
     draws: int = comparison.DRAWS,
@@ -122,7 +122,7 @@ def analyse(
 
 
 def _measure(
-    everything: Mapping[str, Rows], known: Known | None, task: Task
+    everything: Mapping[str, Rows], known: KnownRows | None, task: Task
 ) -> tuple[dict[str, list[Measure]], dict[str, Nearest]]:
     """Measure each set: all measures in one order, and the nearest training rows."""
     measured: dict[str, list[Measure]] = {}
@@ -130,7 +130,7 @@ def _measure(
     for name, rows in everything.items():
         measured[name] = measure_rows(rows.tokens, task)
         if known is not None:
-            found, nearest[name] = originality.measures(rows.tokens, known)
+            found, nearest[name] = known.measures(rows.tokens)
             measured[name] += found
     return measured, nearest
 

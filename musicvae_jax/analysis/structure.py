@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from musicvae_jax.analysis.measures import Measure, of_values
-from musicvae_jax.tasks import NO_EVENT, STEPS_PER_BAR, RollTask, Task, Track
-from musicvae_jax.tokens import columns_of, roll_bits
+from musicvae_jax.tasks import NO_EVENT, Task, Track
+from musicvae_jax.tokens import events_of
 
 FAMILY = "structure"
 LAGS = {1: "adjacent bars", 4: "bars four apart", 8: "bars eight apart"}
@@ -30,27 +30,18 @@ def bar_distances(tokens: np.ndarray, task: Task) -> np.ndarray:
       float32 [N, U, U], 0 on the diagonal.
     """
     num_rows = len(tokens)
-    columns = _columns(tokens, task)
-    size = columns[0].shape[1] // task.num_bars if isinstance(task, RollTask) else STEPS_PER_BAR
-    num_bars = columns[0].shape[1] // size
+    columns = events_of(tokens, task)
+    num_bars = columns[0].shape[1] // task.steps_per_bar
     differ = np.zeros((num_rows, num_bars, num_bars), np.float32)
     either = np.zeros_like(differ)
     for column, track in zip(columns, task.tracks, strict=True):
-        bars = column.reshape(num_rows, num_bars, size)
-        bars = bars if isinstance(task, RollTask) else bars.astype(np.uint16)
+        bars = column.reshape(num_rows, num_bars, task.steps_per_bar * column.shape[2])
         for bar in range(num_bars):
             one, other = bars[:, bar : bar + 1], bars
             unshared, events = _count_events(one, other, track)
             differ[:, bar] += unshared
             either[:, bar] += events
     return np.divide(differ, either, out=np.zeros_like(differ), where=either > 0)
-
-
-def _columns(tokens: np.ndarray, task: Task) -> list[np.ndarray]:
-    """Split rows into tracks; of piano rolls take the bits of all ticks, uint64 [N, 2 * ticks]."""
-    if isinstance(task, RollTask):
-        return [roll_bits(tokens, task).reshape(len(tokens), -1)]
-    return columns_of(tokens, task)
 
 
 def _count_events(
@@ -76,7 +67,7 @@ def mean_row_distance(tokens: np.ndarray, task: Task) -> float:
       task: names the tracks.
     """
     num_rows = len(tokens)
-    columns = _columns(tokens, task)
+    columns = [column.reshape(num_rows, -1) for column in events_of(tokens, task)]
     found = []
     for apart in sorted({max(num_rows // part, 1) for part in (2, 3, 5)}):
         differ, either = np.zeros(num_rows), np.zeros(num_rows)

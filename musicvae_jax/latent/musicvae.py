@@ -44,7 +44,7 @@ from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_vae
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.pretrained import packaged
-from musicvae_jax.tasks import RollTask, get_task
+from musicvae_jax.tasks import get_task
 
 
 class MusicVAE:
@@ -245,8 +245,7 @@ class MusicVAE:
         if is_single != rows.is_single or len(points) != len(rows.tokens):
             raise InputError(f"z: {np.shape(z)} must have one z per row")
         tracks = in_parts(lambda part: self._logits(self.params, *part), (points, rows.tokens))
-        is_list = isinstance(self.task, RollTask)  # its logits are those of all cells
-        steps = None if is_list else int(rows.lengths.max())
+        steps = int(rows.lengths.max()) if self.task.has_steps else None
         tracks = tuple(t[0, :steps] if is_single else t[:, :steps] for t in tracks)
         return tracks[0] if len(tracks) == 1 else tracks
 

@@ -64,6 +64,8 @@ class VAE(NamedTuple):
         track. By default a token is a draw from the softmax of its logits.
       scores: `scores(logits, tokens) -> {name: [B]}`, how well the tokens are reconstructed; None
         for the accuracy of the most likely tokens.
+      counts: `counts(predicted, tokens) -> {name: [B, K]}`, what `metrics.prediction_counts` counts
+        of predicted rows; None if that function can, because rows have a token a step.
       best: `best(logits) -> tokens` [B, T] or [B, T, K] int32, the most likely row of each z. By
         default the most likely token of each step.
 
@@ -82,6 +84,7 @@ class VAE(NamedTuple):
     conductor: Callable[..., jax.Array] | None = None
     nats: Callable[..., jax.Array] = objectives.reconstruction_nats_per_track
     scores: Callable[..., dict[str, jax.Array]] | None = None
+    counts: Callable[[jax.Array, jax.Array], dict[str, jax.Array]] | None = None
     best: Callable[[Columns], jax.Array] = draws.best_tokens
 
 
@@ -343,6 +346,7 @@ def _stacked(config: Config) -> VAE:
     return model._replace(
         nats=likelihood.nats,
         scores=likelihood.scores,
+        counts=likelihood.counts,
         best=likelihood.best,
         generate=lambda params, z, key, temperature: likelihood.drawn(
             model.logits(params, z, None), key, temperature

@@ -9,13 +9,13 @@ import pytest
 from absl import flags
 
 from data_pipeline import cli
-from data_pipeline.prepare import FURTHER, QUICK_BATCH_SIZE, QUICK_PRESETS
+from data_pipeline.prepare import FURTHER, ONLY_PRESETS, QUICK_BATCH_SIZE, QUICK_PRESETS
 from experiments import train
 from experiments.cli import config_flags
-from experiments.cli.presets import path_of, quick_preset
+from experiments.cli.presets import names, path_of, quick_preset
 from musicvae_jax.config import InputError
 from musicvae_jax.pretrained import packaged
-from musicvae_jax.tasks import TASKS
+from musicvae_jax.tasks import NOTE_TASKS, TASKS
 from tests.support.prepared import content, manifest, midi, run, tune
 
 
@@ -40,6 +40,30 @@ def test_the_next_line_trains_in_minutes_or_lists_presets(
     monkeypatch.setattr("data_pipeline.prepare.FURTHER", {})
     text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",), **all_train)
     assert text.splitlines()[-1].endswith("presets --task=drums_2bar")
+
+
+def test_a_store_of_piano_rolls_names_the_one_preset_of_its_task(tmp_path: pathlib.Path) -> None:
+    presets = {
+        task: [name for name in names() if f"\n--task={task}\n" in path_of(name).read_text()]
+        for task in NOTE_TASKS
+    }
+    assert {task: presets[task] for task in ONLY_PRESETS} == {
+        task: [name] for task, name in ONLY_PRESETS.items()
+    }
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.mid").write_bytes(midi("mel_16bar", 0, num_rows=1))
+    text = run(
+        tmp_path / "music", tmp_path / "rolls", tasks=("pianoroll_16bar",), split=(100, 0, 0)
+    )
+    words = shlex.split(text.splitlines()[-1])
+    start = next(number for number, word in enumerate(words) if word.startswith("--"))
+    values = flags.FlagValues()
+    cli.define_flags(train.Options, values)
+    config_flags.define(values)
+    values(["train", *words[start:]])
+    store, config = train.checked_inputs(values.data_dir, values)
+    assert (store.task.name, config.model.architecture) == ("pianoroll_16bar", "stacked_vae")
+    assert 0 < config.train.batch_size <= len(store.splits["train"])
 
 
 @pytest.mark.parametrize("task", ["mel_2bar", "drums_2bar"])

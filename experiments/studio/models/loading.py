@@ -14,7 +14,7 @@ from experiments.studio.models.worker import Worker
 from musicvae_jax.config import InputError
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import Forecaster, build_model
-from musicvae_jax.tasks import SoundTask, get_task
+from musicvae_jax.tasks import get_task
 
 
 def load(names: Sequence[str], run_dirs: Sequence[str], worker: Worker) -> Iterator[PlayedModel]:
@@ -42,7 +42,7 @@ def _restored(name: str, run_dir: str, worker: Worker) -> PlayedModel:
     from musicvae_jax.storage import checkpoints  # orbax takes seconds to import
 
     config = checkpoints.restore_config(run_dir)
-    if isinstance(get_task(config.task), SoundTask):
+    if get_task(config.task).is_sound:
         raise InputError(f"run_dir: {run_dir} is a model of sound, the studio plays notes")
     model = build_model(config)
     if not isinstance(model, Forecaster):

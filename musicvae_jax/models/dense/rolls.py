@@ -55,16 +55,6 @@ def least_logit(threshold: float) -> float:
     return math.log(threshold) - math.log1p(-threshold)
 
 
-def counts(predicted: jax.Array, rows: jax.Array, task: RollTask) -> dict[str, jax.Array]:
-    """Count the note starts of rows [B, T]: "true", "predicted" and "found", [B] float32 each."""
-    guess, truth = dense(predicted, task), dense(rows, task)
-    return {
-        "true": truth.sum(axis=1),
-        "predicted": guess.sum(axis=1),
-        "found": (truth * guess).sum(axis=1),
-    }
-
-
 class Likelihood:
     """The likelihood of cells, and how well they are reconstructed.
 
@@ -108,6 +98,29 @@ class Likelihood:
             "accuracy": jnp.where(is_silent, 1.0, found / jnp.maximum(either, 1)),
             "f1": jnp.where(is_silent, 1.0, 2 * found / both),
         }
+
+    def counts(self, predicted: jax.Array, rows: jax.Array) -> dict[str, jax.Array]:
+        """Count the note starts of rows [B, T] under the names of `metrics.prediction_counts`.
+
+        "steps" are the cells with a note start in either row, so that accuracy is found / (true +
+        predicted - found): of all cells it would be 0.99 for silence.
+
+        Returns:
+          float32 [B, 1] each.
+        """
+        guess, truth = dense(predicted, self._task), dense(rows, self._task)
+        num_true, num_guessed = truth.sum(axis=1), guess.sum(axis=1)
+        found = (truth * guess).sum(axis=1)
+        values = {
+            "steps": num_true + num_guessed - found,
+            "correct": found,
+            "onsets": num_true,
+            "onsets_correct": found,
+            "true_notes": num_true,
+            "predicted_notes": num_guessed,
+            "found_notes": found,
+        }
+        return {name: value[:, None] for name, value in values.items()}
 
     def drawn(self, logits: Columns, key: jax.Array, temperature: jax.Array | float) -> jax.Array:
         """Draw rows [B, T] int32; temperature 0 takes the cells above the threshold.

@@ -14,10 +14,8 @@ from data_pipeline.reading.segments import NOTE_DTYPE, NoteArrays
 from data_pipeline.render.files import midi_bytes, write_musicxml
 from data_pipeline.render.sequences import concatenate
 from musicvae_jax.config import InputError
-from musicvae_jax.tasks import ROLL_TASKS
 from musicvae_jax.tokens import roll_row, roll_starts
-
-TASK = ROLL_TASKS["pianoroll_16bar"]
+from tests.support.example_rows import ROLL_TASK as TASK
 
 
 def unit(

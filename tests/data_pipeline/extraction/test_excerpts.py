@@ -5,10 +5,12 @@ import pathlib
 import numpy as np
 import pytest
 
+from data_pipeline.codecs.codec import cutter_of
+from data_pipeline.codecs.pieces import Excerpt, Piece, piece_of
 from data_pipeline.extraction import extract
-from data_pipeline.extraction.excerpts import excerpts, read_excerpt
+from data_pipeline.extraction.excerpts import read_excerpt
 from data_pipeline.reading import notes
-from data_pipeline.reading.segments import split_segments
+from data_pipeline.reading.segments import NOTE_DTYPE, NoteArrays, Segment
 from data_pipeline.render import files
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import NOTE_OFF, TASKS, Task
@@ -28,6 +30,11 @@ def walking_row(num_bars: int, pitch: int) -> np.ndarray:
     row = np.zeros(num_bars * BAR, np.uint8)
     row[::4] = pitch - 19 + np.arange(num_bars * 4) % 12
     return row
+
+
+def excerpts(part: Segment, task: Task) -> list[Excerpt]:
+    """The rows of one segment."""
+    return cutter_of(task).excerpts(Piece(NoteArrays(np.zeros(0, NOTE_DTYPE)), [part]), task)
 
 
 @pytest.fixture
@@ -77,7 +84,7 @@ def test_excerpts_are_the_rows_of_extract(shared: pathlib.Path, task: Task) -> N
         for unit in notes.read_units(path.name, path.read_bytes()):
             assert unit.sequence is not None
             arrays = notes.notes_from_sequence(unit.sequence)
-            found = [p.row for part in split_segments(arrays) for p in excerpts(part, task)]
+            found = [p.row for p in cutter_of(task).excerpts(piece_of(arrays), task)]
             rows = extract.rows_from_notes(arrays, task.name, dedupe=False).rows
             assert np.array_equal(np.reshape(found, (-1, *task.row_shape)), rows)
 

@@ -14,6 +14,7 @@ from data_pipeline.extraction import extract
 from data_pipeline.extraction.engines import extract_rows
 from data_pipeline.extraction.extract import rows_from_notes, tasks_from_notes
 from data_pipeline.reading import notes
+from data_pipeline.reading.extraction import TOO_SHORT
 from data_pipeline.reading.segments import BAD_METER, NOT_4_4
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
@@ -137,7 +138,7 @@ def test_pieces_without_rows_are_counted_by_reason() -> None:
     )
     extraction = rows_from_notes(music, "mel_2bar")
     assert len(extraction.rows) == 1
-    assert extraction.reasons == {NOT_4_4: 1, BAD_METER: 1, extract.TOO_SHORT: 1}
+    assert extraction.reasons == {NOT_4_4: 1, BAD_METER: 1, TOO_SHORT: 1}
     assert extraction.why_empty is None
 
 
@@ -147,7 +148,7 @@ def test_why_empty_is_the_reason_of_the_piece_with_most_notes() -> None:
         meters=((0.0, 3, 4), (16 * SECONDS_PER_STEP, 4, 4)),
     )
     extraction = rows_from_notes(music, "mel_2bar")
-    assert extraction.reasons == {NOT_4_4: 1, extract.TOO_SHORT: 1}
+    assert extraction.reasons == {NOT_4_4: 1, TOO_SHORT: 1}
     assert extraction.why_empty == NOT_4_4
 
 

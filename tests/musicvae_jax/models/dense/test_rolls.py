@@ -14,10 +14,11 @@ from musicvae_jax.analysis import families, structure
 from musicvae_jax.config import InputError
 from musicvae_jax.models.dense import rolls
 from musicvae_jax.models.registry import architectures_of, build_model, build_vae
-from musicvae_jax.tasks import ROLL_SKIP, ROLL_TASKS
+from musicvae_jax.tasks import NOTE_TASKS, ROLL_SKIP
 from musicvae_jax.training.step import init_state, make_run_steps, make_train_step, take_from_device
+from tests.support.example_rows import ROLL_TASK as TASK
+from tests.support.example_rows import piano_rolls as rows_of
 
-TASK = ROLL_TASKS["pianoroll_16bar"]
 SIZES = {
     "bar_sizes": (48, 12),
     "encoder_sizes": (48,),
@@ -26,10 +27,6 @@ SIZES = {
     "dtype": "float32",
     "batch_size": 16,
 }
-
-
-def rows_of(*cells: list[int]) -> np.ndarray:
-    return np.stack([tokens.roll_row(np.array(own, np.int64), TASK) for own in cells])
 
 
 def test_lists_and_cells_are_the_same_rows() -> None:
@@ -69,11 +66,13 @@ def test_likelihood_scores_and_draws_by_hand() -> None:
     scores = likelihood.scores(columns, rows)
     np.testing.assert_allclose(scores["accuracy"], [1 / 3])
     np.testing.assert_allclose(scores["f1"], [1 / 2])
-    counts = metrics.prediction_counts(likelihood.best(columns), rows, TASK)
+    counts = likelihood.counts(likelihood.best(columns), rows)
     assert {name: float(value[0, 0]) for name, value in counts.items()} == {
         "steps": 3, "correct": 1, "onsets": 2, "onsets_correct": 1,
         "true_notes": 2, "predicted_notes": 2, "found_notes": 1,
     }  # fmt: skip
+    with pytest.raises(ValueError, match="rows of pianoroll_16bar are lists"):
+        metrics.prediction_counts(rows, rows, TASK)
     strict = rolls.Likelihood(TASK, 0.8).best(columns)
     assert not np.asarray(strict).any()
 
@@ -90,7 +89,7 @@ def test_draws_have_the_probabilities_of_the_cells() -> None:
 
 def test_it_overfits_16_rows_and_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     task = dataclasses.replace(TASK, name="tiny", num_bars=2, num_entries=40)
-    monkeypatch.setitem(ROLL_TASKS, "tiny", task)
+    monkeypatch.setitem(NOTE_TASKS, "tiny", task)
     config = TASK.config.replace(task="tiny", **SIZES, beta=0.0, learning_rate=5e-3)
     rng = np.random.default_rng(0)
     cells = [rng.choice(task.num_cells, 12, replace=False) for _ in range(16)]
