@@ -20,6 +20,39 @@ from musicvae_jax.models import draws, products
 from musicvae_jax.models.decoders import join_columns, shift
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import split_columns
+from musicvae_jax.models.initialisation import GLOROT, Initializer
+
+# Outputs of a recurrent layer have a standard deviation of about 0.25 at first.
+_LAYER_GAIN = 3.0
+
+
+def token_deviation(depths: Sequence[int]) -> float:
+    """Return the standard deviation of the initial rows that K tokens are looked up in.
+
+    Their sum has a standard deviation of 1. By Glorot's rule for one-hots of V classes, of which
+    one is read at a step, it is so small that three LSTM layers of 32 units pass nothing on: in
+    8,900 steps of 128 rows they learned the frequencies of the tokens and no more.
+    """
+    return 1.0 / math.sqrt(len(depths))
+
+
+def layer_deviation(units: int) -> float:
+    """Return the standard deviation of the initial rows that read a recurrent layer below."""
+    return _LAYER_GAIN / math.sqrt(units)
+
+
+def input_kernel(num_rows: int, deviation: float) -> Initializer:
+    """Initialise an LSTM kernel whose first `num_rows` rows, of the inputs, have a deviation.
+
+    The rows of the layer's own h follow Glorot's rule for the whole kernel.
+    """
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        own_key, rows_key = jax.random.split(key)
+        rows = deviation * jax.random.normal(rows_key, (num_rows, shape[1]), dtype)
+        return jnp.concatenate([rows, GLOROT(own_key, shape, dtype)[num_rows:]])
+
+    return draw
 
 
 class ForecasterModule(nn.Module):

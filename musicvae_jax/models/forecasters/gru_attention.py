@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -22,8 +23,10 @@ from musicvae_jax.models import products
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.forecasters.forecast import (
     ForecasterModule,
+    layer_deviation,
     look_up,
     pairs_of,
+    token_deviation,
     write_step,
 )
 
@@ -82,7 +85,11 @@ class GruAttention(ForecasterModule):
         rows = (sum(self.depths), *self.sizes[:-1])
         widths = zip(rows, self.sizes, strict=True)
         Affine, A = products.Affine, self.attention_size
-        self.inputs = [Affine(i, 3 * H, name=f"inputs_{n}") for n, (i, H) in enumerate(widths)]
+        deviations = [token_deviation(self.depths), *map(layer_deviation, self.sizes[:-1])]
+        self.inputs = [
+            Affine(i, 3 * H, nn.initializers.normal(deviation), name=f"inputs_{n}")
+            for n, ((i, H), deviation) in enumerate(zip(widths, deviations, strict=True))
+        ]
         self.recurrent = [Affine(H, 3 * H, name=f"recurrent_{n}") for n, H in enumerate(self.sizes)]
         self.query = Affine(self.sizes[-1], A)
         self.key = Affine(self.sizes[-1], A)

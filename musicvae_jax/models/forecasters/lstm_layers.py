@@ -11,7 +11,12 @@ import jax.numpy as jnp
 
 from musicvae_jax.models import lstm
 from musicvae_jax.models.draws import Columns
-from musicvae_jax.models.forecasters.forecast import look_up
+from musicvae_jax.models.forecasters.forecast import (
+    input_kernel,
+    layer_deviation,
+    look_up,
+    token_deviation,
+)
 
 
 class LstmWeights(NamedTuple):
@@ -45,10 +50,11 @@ class LstmLayers(nn.Module):
 
     def setup(self) -> None:
         """Declare the cells."""
-        inputs = (sum(self.depths), *self.sizes[:-1])
+        inputs = [(sum(self.depths), token_deviation(self.depths))]
+        inputs += [(size, layer_deviation(size)) for size in self.sizes[:-1]]
         self.cells = [
-            lstm.cell(rows, size, f"cell_{n}")
-            for n, (rows, size) in enumerate(zip(inputs, self.sizes, strict=True))
+            lstm.cell(rows, size, f"cell_{n}", input_kernel(rows, deviation))
+            for n, ((rows, deviation), size) in enumerate(zip(inputs, self.sizes, strict=True))
         ]
 
     def weights(self) -> LstmWeights:

@@ -149,6 +149,17 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
         np.testing.assert_allclose(measured, expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("name", ["lstm_forecaster", "gru_attention", "lstm_attention"])
+def test_tokens_reach_the_logits_through_three_layers_at_first(name: str, key: jax.Array) -> None:
+    """By Glorot's rule for all kernels the standard deviation is 0.001 to 0.005."""
+    sizes = SIZES | {"decoder_sizes": (32, 32, 32)}
+    config = get_task("drums_2bar").config.replace(architecture=name, **sizes)
+    model = compiled(build_forecaster(config))
+    tokens = jax.random.randint(key, (64, 8), 0, 512)
+    (logits,) = model.next_logits(model.init(key), tokens)
+    assert float(jnp.mean(jnp.std(logits[:, -1], axis=0))) > 0.05
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_sixteen_rows_are_memorised(name: str, key: jax.Array) -> None:
     task = get_task("mel_2bar")
