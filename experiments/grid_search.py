@@ -34,10 +34,10 @@ from experiments.cli.run_options import check_ranges
 from experiments.cli.signals import StopSignal
 from experiments.sweep import executors, report
 from experiments.sweep.axes import Axis, Point, make_points, parse_axes, shown
+from experiments.sweep.measures import Scoring, measures_of
 from experiments.sweep.points import (
     STOOD_STILL,
     PointRun,
-    Scoring,
     ended,
     groups_of,
     open_folders,
@@ -46,7 +46,6 @@ from experiments.sweep.points import (
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.sweep import runs
-from musicvae_jax.tasks import SoundTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,10 +87,6 @@ def checked_sweep(
     """
     axes = parse_axes(options.grid)
     store, base = train.checked_inputs(options.data_dir, values)
-    if isinstance(store.task, SoundTask):
-        raise InputError(
-            f"data_dir: {store.path} holds sound; a sweep ranks points by the accuracy of tokens"
-        )
     split = options.score_split
     if split not in data.SPLITS or not len(store.splits[split]):
         raise InputError(f"score_split: {store.path} has no rows of {split!r}")
@@ -184,7 +179,7 @@ def compare(
     } | options.scoring._asdict()
     page = report.report(rows, axes, tasks, about)
     report.write(pathlib.Path(options.run_dir), rows, about, page)
-    _say(report.table(rows, options.scoring))
+    _say(report.table(rows, options.scoring, measures_of(tasks[0].config)))
     _say(f"written: results.csv, results.json and report.html in {options.run_dir}")
     if all(row["end"] == STOOD_STILL for row in rows):
         text = "error: every point was ended because its steps changed no parameter"

@@ -19,6 +19,7 @@ WINDOW, HOP = 256, 128
 LEAST_POWER = 1e-8  # added to the power spectrum of a window: 80 dB below a full-scale sine
 
 FULL_SCALE = 2**15
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 class SoundEvaluation(NamedTuple):
@@ -73,7 +74,7 @@ def evaluate(
     rows: np.ndarray,
     *,
     seed: int = 0,
-    track: Callable[[Sequence[Any], str], Iterable[Any]] = lambda batches, label: batches,
+    track: Track = lambda batches, label: batches,
 ) -> tuple[SoundEvaluation, np.ndarray]:
     """Score every row of a split; return the scores and the posterior means [N, Z].
 
@@ -87,30 +88,45 @@ def evaluate(
     Raises:
       InputError: the split is empty, or the model is not one of sound.
     """
-    if not len(rows):
-        raise InputError("split: it holds no rows, so there is nothing to evaluate")
-    run = jax.jit(_scores(build_vae(config)))
-    sums: dict[str, np.ndarray] = {}
-    moments, means = metrics.LatentMoments(), []
-    key = jax.random.key(seed)
-    batch_size = min(config.train.batch_size, len(rows))
-    for indices, mask in track(data.padded_batches(len(rows), batch_size), "scored"):
-        values, mu = run(params, rows[indices], indices, mask, key)
-        sums = metrics.add_sums(sums, values)
-        means.append(np.asarray(mu)[mask])
-        moments.add(means[-1])
-    mean = {name: float(value) / len(rows) for name, value in sums.items()}
-    found = SoundEvaluation(
-        examples=len(rows),
-        snr_db=mean["snr_db"],
-        log_spectral_distance_db=mean["distance"],
-        cross_entropy=mean["nats"] / rows.shape[1],
-        kl_bits=mean["kl_nats"] / math.log(2.0),
-        elbo_nats=-mean["nats"] - mean["kl_nats"],
-        active_units=moments.active_units(),
-        z_size=config.model.z_size,
-    )
-    return found, np.concatenate(means)
+    return Evaluator(config, rows, seed=seed)(params, track)
+
+
+class Evaluator:
+    """Evaluates any number of parameter sets of one configuration with one compilation.
+
+    Arguments and errors are those of `evaluate`.
+    """
+
+    def __init__(self, config: Config, rows: np.ndarray, *, seed: int = 0) -> None:
+        if not len(rows):
+            raise InputError("split: it holds no rows, so there is nothing to evaluate")
+        self._config, self._rows, self._key = config, rows, jax.random.key(seed)
+        self._run = jax.jit(_scores(build_vae(config)))
+
+    def __call__(
+        self, params: Any, track: Track = lambda batches, label: batches
+    ) -> tuple[SoundEvaluation, np.ndarray]:
+        """Score every row with these parameters."""
+        rows, sums = self._rows, dict[str, np.ndarray]()
+        moments, means = metrics.LatentMoments(), []
+        batch_size = min(self._config.train.batch_size, len(rows))
+        for indices, mask in track(data.padded_batches(len(rows), batch_size), "scored"):
+            values, mu = self._run(params, rows[indices], indices, mask, self._key)
+            sums = metrics.add_sums(sums, values)
+            means.append(np.asarray(mu)[mask])
+            moments.add(means[-1])
+        mean = {name: float(value) / len(rows) for name, value in sums.items()}
+        found = SoundEvaluation(
+            examples=len(rows),
+            snr_db=mean["snr_db"],
+            log_spectral_distance_db=mean["distance"],
+            cross_entropy=mean["nats"] / rows.shape[1],
+            kl_bits=mean["kl_nats"] / math.log(2.0),
+            elbo_nats=-mean["nats"] - mean["kl_nats"],
+            active_units=moments.active_units(),
+            z_size=self._config.model.z_size,
+        )
+        return found, np.concatenate(means)
 
 
 def _scores(model: VAE) -> Callable[..., tuple[metrics.Counts, jax.Array]]:

@@ -7,6 +7,7 @@ import pathlib
 import re
 
 from musicvae_jax.config import InputError
+from musicvae_jax.tasks import get_task
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "flagfiles"
 # What a header says in a line "# NAME: text".
@@ -44,9 +45,16 @@ def header(name: str) -> dict[str, str]:
 
 
 def quick_preset(task_name: str) -> str | None:
-    """Return a preset of the task that two CPU cores train in minutes, None if there is none."""
+    """Return a preset that two CPU cores train in minutes, None if there is none.
+
+    It has the task and the task's own architecture.
+    """
+    wanted = [
+        f"--task={task_name}",
+        f"--architecture={get_task(task_name).config.model.architecture}",
+    ]
     for name in names():
-        is_of_task = f"\n--task={task_name}\n" in path_of(name).read_text(encoding="utf-8")
-        if is_of_task and "minutes" in header(name)["Two CPU cores"]:
+        lines = path_of(name).read_text(encoding="utf-8").splitlines()
+        if set(wanted) <= set(lines) and "minutes" in header(name)["Two CPU cores"]:
             return name
     return None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from musicvae_jax.config import Config, InputError, field_types
-from musicvae_jax.models.registry import architectures_with, find_architecture
+from musicvae_jax.models.registry import architectures_of, architectures_with, find_architecture
 
 # Fields that only have an effect with certain values of another: field -> (other, its values).
 _DEPENDS_ON: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -112,6 +112,17 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
+def _check_architecture(config: Config) -> None:
+    """Check that the architecture exists and models rows of the task."""
+    name, fitting = config.model.architecture, architectures_of(config.task)
+    reads = find_architecture(name).reads
+    if name not in fitting:
+        raise InputError(
+            f"architecture: {name} models {' and '.join(reads)}, the task is {config.task}; use "
+            f"one of {', '.join(fitting)}"
+        )
+
+
 def make_points(base: Config, axes: Sequence[Axis]) -> list[Point]:
     """Combine the values of the axes; the last axis changes fastest.
 
@@ -124,7 +135,7 @@ def make_points(base: Config, axes: Sequence[Axis]) -> list[Point]:
         name = ",".join(f"{k}={shown(v)}" for k, v in named.items())
         try:
             config = base.replace(**named)
-            find_architecture(config.model.architecture)
+            _check_architecture(config)
         except InputError as error:
             raise InputError(f"sweep: point {name}: {error}") from error
         points.append(Point(name.replace("/", "_"), named, config))

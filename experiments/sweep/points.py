@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from experiments.cli.json_files import write_json
 from experiments.cli.progress import Recorder, duration
 from experiments.sweep.axes import Point
-from musicvae_jax import data, evaluation
+from experiments.sweep.measures import Scoring, measures_of
+from musicvae_jax import data
 from musicvae_jax.config import Config
 from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.sweep.program import program_key
@@ -165,20 +166,6 @@ class PointRecorder(Recorder):
             self._group.trained(self._name, progress)
 
 
-class Scoring(NamedTuple):
-    """How points are scored.
-
-    Attributes:
-      split: split whose rows are scored.
-      examples: largest number of rows, evenly spaced in the split; 0 for all.
-      draws: samples per row.
-    """
-
-    split: str
-    examples: int
-    draws: int
-
-
 def score(
     tasks: Sequence[PointRun], store: data.Store, scoring: Scoring, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
@@ -191,7 +178,7 @@ def score(
     rows = rows[data.spread_rows(len(rows), scoring.examples)]
     found: dict[str, dict[str, Any]] = {}
     for group in groups_of(tasks):
-        evaluator: evaluation.Evaluator | None = None
+        evaluator: Callable[[Any], dict[str, Any]] | None = None
         for task in group:
             end = ended(task)
             if end is None or end["end"] == STOOD_STILL:
@@ -201,8 +188,8 @@ def score(
             if scores is None:
                 config, params, step = checkpoints.restore_params(task.folder, "best")
                 if evaluator is None:
-                    evaluator = evaluation.Evaluator(config, rows, draws=scoring.draws)
-                scores = about | {"step": step} | _figures(evaluator(params))
+                    evaluator = measures_of(config).evaluator(config, rows, scoring)
+                scores = about | {"step": step} | evaluator(params)
                 write_json(task.folder / SCORES, scores)
                 say(f"scored {task.point.name}")
             found[task.point.name] = scores
@@ -215,19 +202,3 @@ def _kept(path: pathlib.Path, about: dict[str, Any]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = json.loads(path.read_text())
     return found if about.items() <= found.items() else None
-
-
-def _figures(found: evaluation.Evaluation) -> dict[str, Any]:
-    """Return the figures that a sweep compares, over all tracks."""
-    return {
-        "rows": found.examples,
-        "sampled_accuracy": found.sampled["accuracy"]["overall"],
-        "sampled_error": found.sampled_error["accuracy"]["overall"],
-        "teacher_forced_accuracy": found.teacher_forced["accuracy"]["overall"],
-        "greedy_accuracy": found.greedy["accuracy"]["overall"],
-        "kl_bits": found.kl_bits,
-        "elbo_nats": found.elbo_nats,
-        "distortion_nats": -found.elbo_nats - (found.kl_bits or 0.0) * math.log(2.0),
-        "active_units": found.active_units,
-        "z_size": found.z_size,
-    }

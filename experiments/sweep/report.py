@@ -18,44 +18,34 @@ from data_pipeline.reporting.charts import Line, Panel
 from experiments.cli.json_files import write_json
 from experiments.cli.progress import METRICS
 from experiments.sweep.axes import Axis, shown
-from experiments.sweep.points import PointRun, Scoring, ended
+from experiments.sweep.measures import Measures, Scoring, measures_of
+from experiments.sweep.points import PointRun, ended
 from musicvae_jax.storage import run_folder
 
-# Figure -> its column in tables.
-FIGURES = {
-    "sampled_accuracy": "sampled",
-    "teacher_forced_accuracy": "teacher forced",
-    "greedy_accuracy": "greedy",
-    "kl_bits": "KL bits",
-    "elbo_nats": "ELBO nats",
-    "active_units": "active units",
-}
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html")
-_MAPS = ("sampled_accuracy", "teacher_forced_accuracy", "kl_bits", "active_units")
 _MOST_PANELS = 6
 
 Row = dict[str, Any]
 
 
 def results(tasks: Sequence[PointRun], scores: dict[str, dict[str, Any]]) -> list[Row]:
-    """Return a row for each point, the best sampled accuracy first, points without one last."""
-    rows = []
+    """Return a row for each point, the best first, points without scores last."""
+    measures, rows = measures_of(tasks[0].config), []
     for task in tasks:
         end = ended(task) or {"end": "not finished", "step": 0}
         found = scores.get(task.point.name, {})
         row: Row = {"point": task.point.name}
         row |= {name: shown(value) for name, value in task.point.values.items()}
         row |= {"end": end["end"], "steps": end["step"], "best_step": found.get("step")}
-        names = (*FIGURES, "sampled_error", "distortion_nats", "z_size")
-        row |= {name: found.get(name) for name in names}
+        row |= {name: found.get(name) for name in (*measures.columns, *measures.more)}
         rows.append(row | {"run_dir": str(task.folder)})
-    rows.sort(key=_order)
+
+    def order(row: Row) -> tuple[bool, float]:
+        score = row[measures.rank]
+        return (score is None, -score if score is not None else 0.0)
+
+    rows.sort(key=order)
     return [{"rank": n} | row for n, row in enumerate(rows, start=1)]
-
-
-def _order(row: Row) -> tuple[bool, float]:
-    accuracy = row["sampled_accuracy"]
-    return (accuracy is None, -accuracy if accuracy is not None else 0.0)
 
 
 def write(folder: pathlib.Path, rows: Sequence[Row], about: dict[str, Any], page_text: str) -> None:
@@ -69,9 +59,9 @@ def write(folder: pathlib.Path, rows: Sequence[Row], about: dict[str, Any], page
     run_folder.write_text(folder / "report.html", page_text)
 
 
-def table(rows: Sequence[Row], scoring: Scoring) -> str:
+def table(rows: Sequence[Row], scoring: Scoring, measures: Measures) -> str:
     """Write the ranked table as text."""
-    cells = [[*FIGURES.values()], *(_cells(row) for row in rows)]
+    cells = [[*measures.columns.values()], *(_cells(row, measures) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     heads, *figures = [
         "".join(f"  {c:>{w}}" for c, w in zip(r, widths, strict=True)) for r in cells
@@ -81,21 +71,13 @@ def table(rows: Sequence[Row], scoring: Scoring) -> str:
     for row, text in zip(rows, figures, strict=True):
         mark = "" if row["end"] == "finished" else f"  {row['end']}"
         lines.append(f"{row['rank']:>4}  {row['point']:{width}}{text}{mark}")
-    return "\n".join([*lines, "", _how(rows, scoring)])
+    return "\n".join([*lines, "", measures.how.format(**scoring._asdict())])
 
 
-def _how(rows: Sequence[Row], scoring: Scoring) -> str:
-    """Describe how points were scored."""
-    return (
-        f"{scoring.split} rows, best checkpoint of each point; sampled: temperature 1, "
-        f"{scoring.draws} draws of z and tokens, mean and standard error"
-    )
-
-
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, measures: Measures) -> list[str]:
     """Format the figures of a row."""
     cells = []
-    for name in FIGURES:
+    for name in measures.columns:
         value = row[name]
         if value is None:
             cells.append("-")
@@ -112,32 +94,33 @@ def report(
     rows: Sequence[Row], axes: Sequence[Axis], tasks: Sequence[PointRun], about: dict[str, Any]
 ) -> str:
     """Write the page: table, heat maps, rate and distortion, learning curves."""
-    scoring = Scoring(about["split"], about["examples"], about["draws"])
+    measures = measures_of(tasks[0].config)
     down, across = _map_axes(axes)
     return html_pages.fill(
         _TEMPLATE,
         title="Sweep",
-        about=about | {"scored": _how(rows, scoring)},
-        heads=["point", "rank", *FIGURES.values(), "end", "steps"],
+        about=about | {"scored": measures.how.format(**about)},
+        terms=measures.terms,
+        heads=["point", "rank", *measures.columns.values(), "end", "steps"],
         rows=[
-            [row["point"], row["rank"], *_cells(row), row["end"], f"{row['steps']:,}"]
+            [row["point"], row["rank"], *_cells(row, measures), row["end"], f"{row['steps']:,}"]
             for row in rows
         ],
-        warnings=_warnings(rows, tasks),
+        warnings=_warnings(rows, tasks, measures.rank),
         map_names=f"{down.name} and {across.name}" if down.name else across.name,
-        maps=_maps(rows, axes),
+        maps=_maps(rows, axes, measures),
         num_hidden_maps=max(0, math.prod(len(a.values) for a in _others(axes)) - _MOST_PANELS),
         rate_distortion=_rate_distortion(rows, axes),
         curves=_curves(tasks),
     )
 
 
-def _warnings(rows: Sequence[Row], tasks: Sequence[PointRun]) -> list[str]:
+def _warnings(rows: Sequence[Row], tasks: Sequence[PointRun], rank: str) -> list[str]:
     """Say of each point without scores how it ended, and why."""
     causes = {task.point.name: (ended(task) or {}).get("cause") for task in tasks}
     found = []
     for row in rows:
-        if row["sampled_accuracy"] is None:
+        if row[rank] is None:
             cause = causes[row["point"]]
             found.append(f"{row['point']}: {row['end']}" + (f"; {cause}" if cause else ""))
     return found
@@ -156,7 +139,9 @@ def _others(axes: Sequence[Axis]) -> list[Axis]:
     return [axis for axis in axes if axis not in _map_axes(axes)]
 
 
-def _maps(rows: Sequence[Row], axes: Sequence[Axis]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _maps(
+    rows: Sequence[Row], axes: Sequence[Axis], measures: Measures
+) -> list[tuple[str, list[tuple[str, str]]]]:
     """Draw heat maps of all figures for each value of the other axes: (value, charts)."""
     down, across = _map_axes(axes)
     others = _others(axes)
@@ -164,12 +149,15 @@ def _maps(rows: Sequence[Row], axes: Sequence[Axis]) -> list[tuple[str, list[tup
     for fixed in itertools.islice(itertools.product(*(a.values for a in others)), _MOST_PANELS):
         given = {axis.name: shown(v) for axis, v in zip(others, fixed, strict=True)}
         chosen = [row for row in rows if given.items() <= row.items()]
-        charts_drawn = [(_map(chosen, down, across, figure), FIGURES[figure]) for figure in _MAPS]
+        charts_drawn = []
+        for figure in measures.maps:
+            name = measures.columns[figure]
+            charts_drawn.append((_map(chosen, down, across, figure, name), name))
         found.append((", ".join(f"{name}={value}" for name, value in given.items()), charts_drawn))
     return found
 
 
-def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str) -> str:
+def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str, title: str) -> str:
     """Draw the heat map of one figure."""
     names = [shown(v) for v in down.values], [shown(v) for v in across.values]
     values = np.full((len(names[0]), len(names[1])), math.nan)
@@ -177,7 +165,7 @@ def _map(rows: Sequence[Row], down: Axis, across: Axis, figure: str) -> str:
         r = names[0].index(row[down.name]) if down.name else 0
         if row[figure] is not None:
             values[r, names[1].index(row[across.name])] = row[figure]
-    return charts.heat_map(values, *names, FIGURES[figure], (down.name, across.name))
+    return charts.heat_map(values, *names, title, (down.name, across.name))
 
 
 def _rate_distortion(rows: Sequence[Row], axes: Sequence[Axis]) -> str:
@@ -202,12 +190,13 @@ def _curves(tasks: Sequence[PointRun]) -> list[str]:
     for split, figure, name in (
         ("validation", "loss", "validation loss, nats per example"),
         ("validation", "accuracy", "validation accuracy, teacher forced"),
+        ("validation", "snr_db", "validation signal-to-noise ratio, dB"),
         ("validation", "kl_bits", "validation KL, bits per example"),
         ("train", "loss_reference", "training loss, nats per example"),
     ):
         lines = {}
         for point, all_records in records.items():
-            # Forecasters have no KL.
+            # Forecasters have no KL, models of sound no accuracy.
             of_split = [r for r in all_records if r["split"] == split and figure in r]
             steps, values = ([r[key] for r in of_split] for key in ("step", figure))
             # None, which JSON has in place of NaN, becomes NaN again.

@@ -21,11 +21,11 @@ from experiments import evaluate, grid_search
 from experiments.cli import config_flags
 from experiments.sweep import executors, report
 from experiments.sweep.axes import Axis, make_points, parse_axes
+from experiments.sweep.measures import TOKENS, Scoring
 from experiments.sweep.points import (
     END,
     GroupProgress,
     PointRun,
-    Scoring,
     ended,
     groups_of,
     write_end,
@@ -91,6 +91,7 @@ def _checked(store_dir: pathlib.Path, *arguments: str) -> Any:
         (("beta_steps=10,20",), "beta_steps has no effect with beta_schedule=annealed"),
         (("conductor_sizes=8",), "it needs hierdec or hier"),
         (("architecture=flat,deep",), "architecture: 'deep' is not one of flat, hierdec"),
+        (("architecture=waveform_vae",), "waveform_vae models sound, the task is mel_2bar; use"),
         (("batch_size=16,64",), "40 training rows are fewer than one batch of 64"),
     ],
 )
@@ -308,7 +309,7 @@ def test_a_point_that_stood_still_comes_last_with_its_cause(
         "beta=0.5,seed=0",
     ]
     scoring = Scoring("validation", 0, 3)
-    lines = report.table(rows, scoring).splitlines()
+    lines = report.table(rows, scoring, TOKENS).splitlines()
     assert "0.3000 ± 0.0100" in lines[1]
     assert max(map(len, lines[:4])) <= 100
     assert lines[4].endswith("stood still")

@@ -102,6 +102,7 @@ def test_there_is_a_flagfile_for_each_published_configuration_system_and_the_dem
         *FORECASTERS,
         "dense_vae",
         "stacked_vae",
+        "waveform_vae",
         "mel_2bar_default",
         "demo",
     }
@@ -210,6 +211,7 @@ def test_a_misspelt_preset_is_refused() -> None:
 def test_the_quick_preset_of_a_task_trains_in_minutes() -> None:
     assert presets.quick_preset("mel_2bar") == "demo"
     assert presets.quick_preset("trio_16bar") is None
+    assert presets.quick_preset("sound_3000hz_30s") == "waveform_vae"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import dataclasses
+import io
 import json
 import pathlib
 import re
@@ -16,11 +19,13 @@ import soundfile
 from absl import flags
 
 from data_pipeline import cli, prepare_audio
-from experiments import analyze, evaluate, generate, grid_search
+from experiments import analyze, compare, evaluate, generate, grid_search
 from experiments.cli import config_flags
 from experiments.cli.progress import Recorder
 from experiments.generation.options import Options
 from experiments.studio.models import loading, worker
+from experiments.sweep import executors
+from experiments.sweep.points import open_folders
 from musicvae_jax import data, sound_evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.latent.musicvae import MusicVAE
@@ -180,14 +185,50 @@ def test_generate_writes_sound(
     generate.generate(dataclasses.replace(options, overwrite=True))
 
 
-def test_the_commands_that_need_notes_refuse_a_store_of_sound(store: data.Store) -> None:
+def _swept(store: data.Store, folder: pathlib.Path, *arguments: str) -> str:
+    """Sweep a tiny model with the command's functions; return what it printed."""
+    given = SMALL | {"encoder_sizes": "4,4", "decoder_sizes": "4,4", "sample_every": 0}
     values = flags.FlagValues()
     cli.define_flags(grid_search.Options, values)
     config_flags.define(values)
-    values(["grid", f"--data_dir={store.path}", "--run_dir=sweep", "--grid=beta=0.5,1"])
+    fields = [f"--{name}={value}" for name, value in given.items()]
+    values(["grid", f"--data_dir={store.path}", f"--run_dir={folder}", *fields, *arguments])
     options = cli.options_from_flags(grid_search.Options, values)
-    with pytest.raises(InputError, match="holds sound; a sweep ranks points by the accuracy"):
-        grid_search.checked_sweep(options, values)
+    _, axes, points = grid_search.checked_sweep(options, values)
+    tasks = open_folders(folder, points, store)
+    executors.train(tasks, store, options, lambda: False, lambda _: None)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        grid_search.compare(options, store, axes, tasks, "command")
+    return printed.getvalue()
+
+
+def test_a_sweep_ranks_its_points_by_the_signal_to_noise_ratio(
+    store: data.Store, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "sweep"
+    printed = _swept(store, folder, "--grid=learning_rate=0.0003,0.01", "--grid=z_size=2,3")
+    with (folder / "results.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert {(row["learning_rate"], row["z_size"]) for row in rows} == {
+        (rate, size) for rate in ("0.0003", "0.01") for size in ("2", "3")
+    }
+    ratios = [float(row["snr_db"]) for row in rows]
+    assert ratios == sorted(ratios, reverse=True)
+    assert printed.split("rank")[1].splitlines()[1].split()[1] == rows[0]["point"]
+    assert "SNR dB  spectral distance dB  KL bits  ELBO nats  active units" in printed
+    assert {"sampled_accuracy", "teacher_forced_accuracy"} & set(rows[0]) == set()
+    # The scores are those that evaluate writes of the point.
+    run_dir = folder / "points" / rows[0]["point"]
+    evaluate.evaluate(evaluate.Options(run_dir=str(run_dir), split="validation"))
+    alone = json.loads((run_dir / "evaluation_validation.json").read_text())
+    for name in ("snr_db", "log_spectral_distance_db", "kl_bits", "elbo_nats", "active_units"):
+        assert float(rows[0][name]) == pytest.approx(alone[name], rel=1e-5)
+    text = compare.compare([str(folder / "points" / row["point"]) for row in rows])
+    (line,) = (t for t in text.splitlines() if t.startswith("validation, sweep: signal-to-noise"))
+    assert [float(cell) for cell in line.split("dB")[1].split()] == pytest.approx(ratios, rel=1e-5)
+    page = (folder / "report.html").read_text()
+    assert "0 dB is that of silence" in page
+    assert page.count("<svg") == 4 + 1 + 4  # maps, rate and distortion, curves
 
 
 def test_what_needs_notes_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
