@@ -274,7 +274,8 @@ def _records(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def _at(values: Any, path: Sequence[str]) -> Any:
     for name in path:
-        values = None if values is None else values.get(name)
+        # Models of sound have numbers where others have one for each track.
+        values = values.get(name) if isinstance(values, dict) else None
     return values
 
 

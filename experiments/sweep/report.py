@@ -37,7 +37,8 @@ def results(tasks: Sequence[PointRun], scores: dict[str, dict[str, Any]]) -> lis
         row: Row = {"point": task.point.name}
         row |= {name: shown(value) for name, value in task.point.values.items()}
         row |= {"end": end["end"], "steps": end["step"], "best_step": found.get("step")}
-        row |= {name: found.get(name) for name in (*measures.columns, *measures.more)}
+        for name in (*measures.columns, *measures.more):
+            row.setdefault(name, found.get(name))  # z_size may be an axis
         rows.append(row | {"run_dir": str(task.folder)})
 
     def order(row: Row) -> tuple[bool, float]:
