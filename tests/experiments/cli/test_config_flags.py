@@ -101,6 +101,7 @@ def test_there_is_a_flagfile_for_each_published_configuration_system_and_the_dem
         *PUBLISHED,
         *FORECASTERS,
         "dense_vae",
+        "pianoroll_16bar",
         "stacked_vae",
         "waveform_vae",
         "mel_2bar_default",
