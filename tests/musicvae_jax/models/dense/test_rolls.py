@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from musicvae_jax.tasks import NOTE_TASKS, ROLL_SKIP
 from musicvae_jax.training.step import init_state, make_run_steps, make_train_step, take_from_device
 from tests.support.example_rows import ROLL_TASK as TASK
 from tests.support.example_rows import piano_rolls as rows_of
+from tests.support.model_cases import OPTIMISED
 
 SIZES = {
     "bar_sizes": (48, 12),
@@ -95,8 +97,9 @@ def test_it_overfits_16_rows_and_is_evaluated(monkeypatch: pytest.MonkeyPatch) -
     cells = [rng.choice(task.num_cells, 12, replace=False) for _ in range(16)]
     rows = np.stack([tokens.roll_row(own, task) for own in cells])
     model = build_vae(config)
-    state = init_state(model, config)
-    run = jax.jit(make_run_steps(make_train_step(model, config), take_from_device))
+    state = jax.jit(functools.partial(init_state, model, config))()
+    steps = make_run_steps(make_train_step(model, config), take_from_device)
+    run = jax.jit(steps, compiler_options=OPTIMISED)
     chunk = jnp.broadcast_to(jnp.arange(16), (50, 16))
     best = 0.0
     for _ in range(16):
