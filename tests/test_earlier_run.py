@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from musicvae_jax import MusicVAE
-from tests.support.commands import ROOT, run_python
+from tests.support.commands import ROOT, run_here
 
 ARCHIVE = ROOT / "tests" / "golden" / "earlier_run.tar.gz"
 # The flags that the run was started with, but for --train_steps, which was 6.
@@ -65,9 +65,10 @@ def test_a_run_written_earlier_is_restored(
 
 
 def test_a_run_written_earlier_resumes(
-    earlier: pathlib.Path, expected: dict[str, np.ndarray]
+    earlier: pathlib.Path, expected: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run_python("-m", "experiments.train", *FLAGS, cwd=earlier)
+    monkeypatch.chdir(earlier)
+    done = run_here("experiments.train", *FLAGS)
     assert done.returncode == 0, done.stderr
     records = map(json.loads, (earlier / "run" / "metrics.jsonl").read_text().splitlines())
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 10))

@@ -18,7 +18,7 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.storage import run_folder
 from musicvae_jax.tasks import get_task
-from tests.support.commands import run_command
+from tests.support.commands import run_here
 from tests.support.synthetic_store import write_store
 
 
@@ -107,7 +107,7 @@ def test_tables_for_documents_and_spreadsheets(store: data.Store, tmp_path: path
     assert cells["validation loss, best"] == [str(1.0 / 3.0), "2.0"]
     assert cells["validation kl_bits, best"] == ["", ""]
 
-    done = run_command("experiments.compare", *runs, "--format=csv", f"--output={tmp_path / 'out'}")
+    done = run_here("experiments.compare", *runs, "--format=csv", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert done.stdout == compare.as_csv(found)
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -175,7 +175,7 @@ def test_what_is_no_run_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_folders_are_arguments_of_the_command() -> None:
-    done = run_command("experiments.compare", "nowhere", "neither")
+    done = run_here("experiments.compare", "nowhere", "neither")
     assert done.returncode == 2
     assert done.stderr.startswith("error: run_dir: nowhere is not a run folder")
 

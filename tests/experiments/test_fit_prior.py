@@ -20,14 +20,14 @@ from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import checkpoints
-from tests.support.commands import run_command
+from tests.support.commands import run_here
 from tests.support.synthetic_store import write_store
 
 SIZES = ("--encoder_sizes=4", "--decoder_sizes=4", "--z_size=2", "--batch_size=16")
 
 
 def _run(*arguments: str, code: int = 0) -> str:
-    done = run_command(*arguments, JAX_PLATFORMS="cpu")
+    done = run_here(*arguments)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 

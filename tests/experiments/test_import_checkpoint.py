@@ -23,7 +23,7 @@ from musicvae_jax.latent.attributes import Vectors, load_vectors, save_vectors
 from musicvae_jax.storage import run_folder
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
-from tests.support.commands import run_command
+from tests.support.commands import run_here
 from tests.support.model_cases import case
 from tests.support.synthetic_store import write_store
 from tests.support.untrained_run import make_run
@@ -104,7 +104,7 @@ def test_training_continues_with_the_flagfile(tmp_path: pathlib.Path) -> None:
     import_checkpoint(checkpoint, str(run), "mel_2bar")
     store = write_store(tmp_path / "store", "mel_2bar", {"train": 512, "validation": 8, "test": 8})
     flags = [f"--flagfile={run}/train.flags", f"--run_dir={run}", f"--data_dir={store}"]
-    done = run_command("experiments.train", *flags, "--train_steps=6", "--log_every=1")
+    done = run_here("experiments.train", *flags, "--train_steps=6", "--log_every=1")
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if r["split"] == "train"] == [6]
@@ -166,9 +166,9 @@ def test_a_full_disk_leaves_nothing(
 def test_the_command_ends_with_one_line_and_code_2(tmp_path: pathlib.Path) -> None:
     (tmp_path / "m.index").write_bytes(bytes(100))
     flags = (f"--checkpoint={tmp_path / 'm'}", f"--run_dir={tmp_path / 'run'}")
-    done = run_command("experiments.import_checkpoint", *flags)
+    done = run_here("experiments.import_checkpoint", *flags)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith(f"error: checkpoint: {tmp_path / 'm.index'}: not an index file")
     assert not (tmp_path / "run").exists()
-    done = run_command("experiments.import_checkpoint")
+    done = run_here("experiments.import_checkpoint")
     assert (done.returncode, done.stderr) == (2, "error: checkpoint: --checkpoint is needed\n")

@@ -28,7 +28,7 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import callbacks, early_stopping, loop
-from tests.support.commands import HANGS_SECONDS, ROOT, run_command
+from tests.support.commands import HANGS_SECONDS, ROOT, run_command, run_here
 from tests.support.synthetic_store import write_store
 
 SMALL = (
@@ -464,7 +464,7 @@ def test_a_wrong_flag_ends_with_one_line_and_exit_code_2(
     store_dir: pathlib.Path, arguments: tuple[str, ...], message: str
 ) -> None:
     folders = (f"--data_dir={store_dir}", "--run_dir=unused")
-    done = run_command("experiments.train", *folders, *arguments)
+    done = run_here("experiments.train", *folders, *arguments)
     assert done.returncode == 2
     assert done.stderr == f"error: {message}\n"
     assert not (ROOT / "unused").exists()

@@ -1,14 +1,24 @@
-"""Python programs and our commands in processes of their own."""
+"""Python programs and our commands, in processes of their own or in this one."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
+from unittest import mock
+
+import jax
+from absl import flags
+from absl.testing import flagsaver
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A guard against processes that hang. No test depends on the speed of the machine.
@@ -39,6 +49,40 @@ def run_python(
 def run_command(module: str, *arguments: str, **env: str) -> Ended:
     """Run a command, such as "experiments.train", to its end."""
     return run_python("-m", module, *arguments, env=env)
+
+
+def run_here(module: str, *arguments: str) -> Ended:
+    """Run a command as `python -m` does, but in this process, which has imported and compiled much.
+
+    For commands that end by themselves, where the process itself is not what is tested: the number
+    of devices, signals and variables of the environment are those of this process.
+    """
+    jax.devices()  # a command that trains would otherwise choose their number for all tests
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    before = set(flags.FLAGS)
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(flagsaver.flagsaver())
+        stack.callback(_forget_flags, before)
+        stack.enter_context(mock.patch.object(sys, "argv", [spec.origin, *arguments]))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.resetwarnings()  # as in a process of its own, where they are no errors
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            runpy.run_path(spec.origin, run_name="__main__")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return subprocess.CompletedProcess([module, *arguments], code, out.getvalue(), err.getvalue())
+
+
+def _forget_flags(before: set[str]) -> None:
+    """Delete the flags that a command defined."""
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
 
 
 # Runs each command line of the standard input in a fork of a process that has imported what

@@ -15,7 +15,7 @@ import pytest
 from experiments.cli import multihost
 from musicvae_jax.config import InputError
 from musicvae_jax.devices import processes
-from tests.support.commands import HANGS_SECONDS
+from tests.support.commands import HANGS_SECONDS, run_here
 from tests.support.synthetic_store import write_store
 
 MODEL = (
@@ -34,11 +34,14 @@ MODEL = (
 )
 
 
-def _start(run_dir: pathlib.Path, steps: int, *arguments: str) -> subprocess.Popen[str]:
+def _arguments(run_dir: pathlib.Path, steps: int, *more: str) -> list[str]:
     store = f"--data_dir={run_dir.parent / 'store'}"
-    command = [sys.executable, "-m", "experiments.train", *MODEL, store, *arguments]
+    return [*MODEL, store, *more, f"--run_dir={run_dir}", f"--train_steps={steps}"]
+
+
+def _start(run_dir: pathlib.Path, steps: int, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command, f"--run_dir={run_dir}", f"--train_steps={steps}"],
+        [sys.executable, "-m", "experiments.train", *_arguments(run_dir, steps, *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -88,9 +91,8 @@ def test_two_processes_are_one_and_end_and_resume_together(tmp_path: pathlib.Pat
     assert ended[0][1] == ""
     assert ended[1] == ("", "")
 
-    alone = _start(one, steps)
-    _, errors = alone.communicate(timeout=HANGS_SECONDS)
-    assert alone.returncode == 0, errors
+    alone = run_here("experiments.train", *_arguments(one, steps))
+    assert alone.returncode == 0, alone.stderr
     expected, found = _records(one), _records(two)
     assert found.keys() >= {(step, "train") for step in range(1, steps + 1)}
     assert {key: expected[key] for key in found} == pytest.approx(found, rel=1e-5)

@@ -21,7 +21,7 @@ from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import fine_tuning
 from musicvae_jax.training.step import Batch, init_state, make_train_step
-from tests.support.commands import run_command
+from tests.support.commands import run_here
 from tests.support.synthetic_store import random_rows, write_store
 
 
@@ -165,7 +165,7 @@ def test_a_damaged_start_is_refused_before_anything_is_written(
         (start / "checkpoints" / "3").mkdir(parents=True)
         (start / "checkpoints" / "3" / "config.json").write_text("{")
     new = tmp_path / "new"
-    ended = run_command(
+    ended = run_here(
         "experiments.train",
         f"--data_dir={store.path}",
         f"--run_dir={new}",

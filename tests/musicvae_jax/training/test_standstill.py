@@ -13,7 +13,7 @@ from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import loop
 from musicvae_jax.training.standstill import Standstill
-from tests.support.commands import run_command
+from tests.support.commands import run_here
 from tests.support.listener import Listener
 from tests.support.synthetic_store import write_store
 
@@ -106,7 +106,7 @@ def test_the_command_ends_with_one_line_and_exit_code_3(
     sizes = ["--encoder_sizes=8", "--decoder_sizes=8", "--z_size=4", "--batch_size=8"]
     limits = ["--train_steps=200", "--log_every=50", "--learning_rate=1e9"]
     where = [f"--data_dir={store.path}", f"--run_dir={tmp_path / 'run'}"]
-    done = run_command("experiments.train", *where, *sizes, *limits)
+    done = run_here("experiments.train", *where, *sizes, *limits)
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ended after step 1")
