@@ -12,15 +12,16 @@ plateau for hundreds of steps. The default scales each part by the size of its i
     memory   gate biases of the encoder and the conductor for time scales up to the length of the
              sequence; with bias 1 a cell keeps 0.73 per step, which is nothing after 16 steps
 
-Gradients stay bounded as sequences and layers grow, by two rules:
+Gradients stay bounded as sequences and layers grow, by three rules:
 
-    length   Two bars of one track, 32 tokens, start with open input gates and the full gain of mu.
-             In a longer sequence, of T steps, a cell that remembers longer takes in less: its
-             input bias loses the share 1 - (32 / T)^2 of what its forget bias gains, 98% in 16
-             bars. With open input gates the cell states grow with the length, and the gradient
-             of 256 steps explodes (norms of 14,000 to 800,000 at step 0). The gain of mu falls
-             with the square root of the tokens per row beyond 32, as the loss is their sum.
-    width    The gains are those of 128 units. With more units they fall with the square root of
+    length   Two bars, 32 steps, start with open input gates. In a longer sequence, of T steps, a
+             cell that remembers longer takes in less: its input bias loses the share
+             1 - (32 / T)^2 of what its forget bias gains, 98% in 16 bars. With open input gates
+             the cell states grow with the length, and the gradient of 256 steps explodes (norms
+             of 14,000 to 800,000 at step 0).
+    tokens   The gain of mu is 6 for rows of up to 256 tokens, 16 bars of one track. Beyond, it
+             falls with the square root of the tokens, as the loss is their sum: 3.5 for trios.
+    width    The gains are those of 64 units. With more units they fall with the square root of
              their number, because the gradient of a part is a sum over its units.
 
 Reference: initial values in magenta/models/music_vae/lstm_models.py and lstm_utils.py;
@@ -42,9 +43,11 @@ Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype)
 GLOROT = nn.initializers.glorot_uniform()
 ZEROS = nn.initializers.zeros
 # Layers of up to so many units take the gains as they are.
-FULL_GAIN_UNITS = 128
-# Steps or tokens of a row that needs no smaller gain of mu and no closed input gates: two bars.
-SHORT_ROW = 32
+FULL_GAIN_UNITS = 64
+# Rows of up to so many tokens take the gain of mu as it is: 16 bars of one track.
+FULL_GAIN_TOKENS = 256
+# Steps of a sequence that needs no closed input gates: two bars.
+SHORT_SEQUENCE = 32
 
 
 class Initialisation(NamedTuple):
@@ -92,7 +95,7 @@ class Initialisation(NamedTuple):
             longest = float(num_steps - 1)
             time = jax.random.uniform(key, (H,), dtype, minval=math.e, maxval=max(longest, 3.0))
             longer = jnp.log(time) - 1.0
-            closed = max(1.0 - (SHORT_ROW / num_steps) ** 2, 0.0)
+            closed = max(1.0 - (SHORT_SEQUENCE / num_steps) ** 2, 0.0)
             bias = jnp.zeros(shape, dtype).at[2 * H : 3 * H].set(longer)
             return bias.at[:H].set(-closed * longer)
 
@@ -125,8 +128,8 @@ def _by_inputs(gain: float, units_of: Callable[[tuple[int, ...]], int]) -> Initi
 
 
 def _mu(num_tokens: int) -> Initializer:
-    """Draw the kernel of mu: gain 6 for melodies of 2 bars, 2.1 for 16 bars, 1.2 for trios."""
-    gain = 6.0 * math.sqrt(min(SHORT_ROW / num_tokens, 1.0))
+    """Draw the kernel of mu: gain 6 for one track of up to 16 bars, 3.5 for trios."""
+    gain = 6.0 * math.sqrt(min(FULL_GAIN_TOKENS / num_tokens, 1.0))
     return _by_inputs(gain, lambda shape: shape[0] // 2)  # h of both directions
 
 
