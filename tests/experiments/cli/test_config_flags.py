@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import pathlib
 import re
 from typing import Any
@@ -8,10 +9,13 @@ import pytest
 from absl import flags
 
 from experiments.cli import config_flags, operation_counts, presets
+from experiments.sweep.axes import make_points, parse_axes
 from musicvae_jax.config import Config, InputError, field_types
 from musicvae_jax.tasks import TASKS
 
 FORECASTERS = ("lstm_forecaster", "conv_forecaster", "gru_attention", "lstm_attention")
+# Winners of the sweeps in experiments/benchmarks/sweeps.
+BEST = ("conv_forecaster_best",)
 FLAGFILES = pathlib.Path(config_flags.__file__).parents[1] / "flagfiles"
 # The reference's configs.py: z, encoder, decoder, batch, free bits, beta, beta rate.
 PUBLISHED: dict[str, tuple[Any, ...]] = {
@@ -100,6 +104,7 @@ def test_there_is_a_flagfile_for_each_published_configuration_system_and_the_dem
     assert found == {
         *PUBLISHED,
         *FORECASTERS,
+        *BEST,
         "dense_vae",
         "pianoroll_16bar",
         "stacked_vae",
@@ -137,6 +142,17 @@ def test_a_flagfile_says_what_the_reference_has(name: str) -> None:
     assert (train.learning_rate, train.min_learning_rate, train.decay_rate) == (1e-3, 1e-5, 0.9999)
     assert (train.clip_mode, train.grad_clip, config.run.train_steps) == ("global_norm", 1, 200_000)
     assert (model.init, train.warmup_steps, train.adam_b2) == ("reference", 0, 0.999)
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_the_best_preset_is_the_winner_of_its_sweep(name: str) -> None:
+    folder = FLAGFILES.parent / "benchmarks" / "sweeps"
+    with (folder / f"{name.removesuffix('_best')}.csv").open(encoding="utf-8") as lines:
+        winner = next(csv.DictReader(lines))
+    swept = config_flags.config_from_flagfile(FLAGFILES / f"{name}.flags")
+    (point,) = make_points(swept, parse_axes(winner["point"].split(",")))
+    assert winner["rank"] == "1"
+    assert (point.config, point.config.run.train_steps) == (swept, int(winner["steps"]))
 
 
 @pytest.mark.parametrize("path", sorted(FLAGFILES.glob("*.flags")), ids=lambda path: path.stem)
