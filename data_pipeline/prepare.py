@@ -157,7 +157,7 @@ def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:
             engine=options.engine,
             programs=options.programs,
         )
-        found.settle(folder / "songs")
+        found.resolve(folder / "songs")
         place = folder / store.STORE
         whole, rolls = _write_store(found, inputs, options, place)
     text = report.format_report(whole)

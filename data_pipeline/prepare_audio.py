@@ -15,7 +15,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import io
 import json
 import pathlib
 from collections.abc import Sequence
@@ -178,12 +177,14 @@ def write_store(
     task = options.task
     names = sorted({file.label for file in found.files if file.rows})
     counts, sha256 = {}, {}
+    samples = np.memmap(raw, "<i2", "r").reshape(-1, task.num_steps)
     for number, split in enumerate(splits.SPLITS):
         chosen = [file for file in found.files if file.rows and file.split == number]
         rows = [row for file in chosen for row in file.rows]
         labels = [names.index(file.label) for file in chosen for _ in file.rows]
-        counts[split] = len(rows)
-        sha256[f"{split}.npy"] = _write_rows(folder / f"{split}.npy", raw, rows, task)
+        chosen_rows = np.array(rows, np.int64)
+        written = store.write_rows(folder / f"{split}.npy", samples, chosen_rows, task)
+        counts[split], sha256[f"{split}.npy"] = written.num_rows, written.sha256
         np.save(folder / (split + LABELS), np.array(labels, np.int32))
         with (folder / (split + LABELS)).open("rb") as stream:
             sha256[split + LABELS] = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -205,23 +206,6 @@ def write_store(
     }
     store.write_json(folder / store.META, about)
     return about
-
-
-def _write_rows(path: pathlib.Path, raw: pathlib.Path, rows: Sequence[int], task: SoundTask) -> str:
-    """Copy rows of `raw` to an .npy file, one at a time; return its SHA-256."""
-    size = 2 * task.num_steps
-    head = io.BytesIO()
-    header = {"descr": "<i2", "fortran_order": False, "shape": (len(rows), task.num_steps)}
-    np.lib.format.write_array_header_1_0(head, header)
-    sha256 = hashlib.sha256(head.getvalue())
-    with path.open("wb") as stream, raw.open("rb") as source:
-        stream.write(head.getvalue())
-        for row in rows:
-            source.seek(row * size)
-            content = source.read(size)
-            sha256.update(content)
-            stream.write(content)
-    return sha256.hexdigest()
 
 
 def _counted(left_out: collections.Counter[str]) -> str:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from data_pipeline.cli import option
 from data_pipeline.command_line import shell_line
 from experiments.cli import config_flags, presets
 from musicvae_jax.config import Config, InputError, ModelConfig
+from musicvae_jax.interop.new_folder import new_folder
 from musicvae_jax.interop.task_inference import infer_task
 from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.storage import full_disk
@@ -81,21 +80,18 @@ def _write(
     saved: SavedModel | None = None,
 ) -> None:
     """Write the run folder completely or not at all."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        _write_run(partial, found, config, checkpoint)
-        if saved is not None:
-            _write_extras(partial, saved)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(folder) as partial:
+            _write_run(partial, found, config, checkpoint)
+            if saved is not None:
+                _write_extras(partial, saved)
+            if folder.exists():
+                folder.rmdir()
     except full_disk.DiskFullError as error:
         raise InputError(f"run_dir: no space left for {folder}; nothing was written") from error
     except OSError as error:
         raise InputError(f"run_dir: {folder} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import tqdm
 from data_pipeline.conversion import workers
 from data_pipeline.conversion.convert import SONGS, Converted, Job, convert, warm_up
 from data_pipeline.conversion.journal import Journal
-from data_pipeline.conversion.manifest import Unit, settle_copies
+from data_pipeline.conversion.manifest import Unit, resolve_copies
 from data_pipeline.inputs import sources
 from data_pipeline.inputs.archives import Entry
 from data_pipeline.inputs.sources import Source
@@ -85,7 +85,7 @@ class Gathering:
       file_md5s: for each source, the hashes of its music files.
       journal: what is converted, with its rows.
       position: bytes of all sources read so far.
-      songs: which units belong to one song; set by `settle`.
+      songs: which units belong to one song; set by `resolve`.
     """
 
     def __init__(self, journal: Journal, meter: str, engine: str, programs: str | None) -> None:
@@ -159,13 +159,13 @@ class Gathering:
         units = np.array(self._unit_of_record, np.int32)
         return np.repeat(units, np.array(self.journal.spools[kind].counts, np.int64))
 
-    def settle(self, scratch: pathlib.Path) -> None:
+    def resolve(self, scratch: pathlib.Path) -> None:
         """Resolve copies and songs, which depend on all units, once everything is read.
 
         Args:
           scratch: folder to make and delete.
         """
-        settle_copies(self.units, self._copies)
+        resolve_copies(self.units, self._copies)
         spool, of_record = self.journal.spools[SONGS], np.array(self._unit_of_record, np.int64)
         counts = np.zeros(len(self.units), np.int64)
         counts[of_record[of_record != _NOBODY]] = np.array(spool.counts)[of_record != _NOBODY]

@@ -30,6 +30,7 @@ class Spool:
 
     Attributes:
       counts: rows of each record.
+      file: the open file.
     """
 
     def __init__(self, path: pathlib.Path, dtype: str, row_shape: tuple[int, ...]) -> None:
@@ -37,48 +38,36 @@ class Spool:
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._shape = row_shape
         self._path = path
-        self._file = path.open("ab+")
+        self.file = path.open("ab+")
 
     def append(self, rows: np.ndarray) -> int:
         """Add the rows [N, *row_shape] of the next record; return their checksum."""
         octets = np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data
-        self._file.write(octets)
+        self.file.write(octets)
         self.counts.append(len(rows))
         return zlib.crc32(octets)
 
     def recover(self, count: int, checksum: int) -> bool:
         """Accept the next rows of an existing file as those of one record, if they are complete."""
-        octets = self._file.read(count * self._row_bytes)
+        octets = self.file.read(count * self._row_bytes)
         if len(octets) != count * self._row_bytes or zlib.crc32(octets) != checksum:
             return False
         self.counts.append(count)
         return True
 
-    def rewind(self) -> None:
-        """Read from the start."""
-        self._file.seek(0)
-
     def cut(self) -> None:
         """Delete everything after the rows of the last record."""
-        self._file.flush()
-        self._file.truncate(sum(self.counts) * self._row_bytes)
-        self._file.seek(0, 2)
-
-    def flush(self) -> None:
-        """Write buffered rows to the file."""
-        self._file.flush()
+        self.file.flush()
+        self.file.truncate(sum(self.counts) * self._row_bytes)
+        self.file.seek(0, 2)
 
     def rows(self) -> np.ndarray:
         """Return all rows so far, memory-mapped [N, *row_shape]."""
-        self._file.flush()
+        self.file.flush()
         shape = (sum(self.counts), *self._shape)
         if not shape[0]:  # an empty file cannot be mapped
             return np.zeros(shape, self._dtype)
         return np.memmap(self._path, self._dtype, "r", shape=shape)
-
-    def close(self) -> None:
-        """Close the file without deleting it."""
-        self._file.close()
 
     @property
     def _row_bytes(self) -> int:
@@ -122,7 +111,7 @@ class Journal:
         """Read the valid records and delete everything after them."""
         self._file.seek(0)
         for spool in self.spools.values():
-            spool.rewind()
+            spool.file.seek(0)
         texts = _texts(self._file)
         header, end = next(texts, (None, 0))
         if header != self._header:
@@ -174,7 +163,7 @@ class Journal:
     def flush(self) -> None:
         """Write all buffers: rows first, so that no record lacks its rows."""
         for spool in self.spools.values():
-            spool.flush()
+            spool.file.flush()
         self._file.flush()
         self._flushed = time.monotonic()
 
@@ -184,7 +173,7 @@ class Journal:
             self.flush()
         finally:
             for spool in self.spools.values():
-                spool.close()
+                spool.file.close()
             self._file.close()
 
     def _remember(self, record: Mapping[str, Any]) -> int:

@@ -90,7 +90,7 @@ def sort_key(unit: Unit) -> tuple[str, str]:
     return unit.md5 or "", unit.name
 
 
-def settle_copies(units: list[Unit], copies: Iterable[tuple[int, int]]) -> None:
+def resolve_copies(units: list[Unit], copies: Iterable[tuple[int, int]]) -> None:
     """Keep, of files with equal bytes, the one whose name sorts first; in place.
 
     Args:

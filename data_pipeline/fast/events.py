@@ -83,7 +83,7 @@ def read_events(data: np.ndarray, position: Int, num_tracks: int) -> tuple[Int, 
 
 @compiled
 def _track_end(data: np.ndarray, position: Int) -> tuple[Int, Int]:
-    """Where the track ends whose header is at `position`; the code of what is wrong."""
+    """Return where the track ends whose header is at `position`, and the code of a fault."""
     if position + 8 > len(data):
         return position, _NO_TRACK
     length = np.int64(0)
@@ -149,7 +149,7 @@ def _read_track(
 
 @compiled
 def _variable_int(data: np.ndarray, position: Int, end: Int) -> tuple[Int, Int]:
-    """A variable-length integer and the position after it; past `end` if cut short."""
+    """Read a variable-length integer and the position after it; past `end` if cut short."""
     value: Int = 0
     while position < end:
         byte = np.int64(data[position])

@@ -1,6 +1,6 @@
 """Read the notes of a MIDI file, compiled, exactly as note-seq reads them.
 
-`read_midi` gives the same notes, in the same order and with the same float64 seconds, as
+`read_table` gives the same notes, in the same order and with the same float64 seconds, as
 note_seq.midi_to_note_sequence does through pretty_midi 0.2.11 and mido 1.3.3, for every
 file that it reads. What those refuse is refused here with a short reason.
 
@@ -30,8 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.fast.events import OK, REASONS, pair_notes, read_events, time_changes
-from data_pipeline.fast.tempo import QPM, SECONDS, tempo_map, to_seconds
-from data_pipeline.reading.segments import NOTE_DTYPE, NoteArrays
+from data_pipeline.fast.tempo import tempo_map
 
 
 class FastReadError(Exception):
@@ -58,36 +57,6 @@ class MidiTable(NamedTuple):
     meters: np.ndarray
 
 
-def read_midi(data: bytes) -> NoteArrays:
-    """Read a MIDI file's notes and time changes.
-
-    Returns:
-      Notes in note-seq's order, times in seconds.
-
-    Raises:
-      FastReadError: the compiled reader refuses the file.
-    """
-    table = read_table(data)
-    notes = np.empty(len(table.notes), NOTE_DTYPE)
-    seconds = to_seconds(table.notes, 2, table.tempos)
-    notes["start"], notes["end"] = seconds[:, 0], seconds[:, 1]
-    notes["pitch"], notes["instrument"] = table.notes[:, 2], table.notes[:, 3]
-    notes["program"] = table.instruments[table.notes[:, 3], 0]
-    notes["is_drum"] = table.instruments[table.notes[:, 3], 1]
-    meter_seconds = to_seconds(table.meters, 1, table.tempos)[:, 0]
-    return NoteArrays(
-        notes=notes,
-        tempos=tuple((row[SECONDS], row[QPM]) for row in table.tempos.tolist()),
-        meters=tuple(
-            (time, numerator, denominator)
-            for time, (_, numerator, denominator) in zip(
-                meter_seconds.tolist(), table.meters.tolist(), strict=True
-            )
-        ),
-        total_seconds=float(seconds[:, 1].max(initial=0.0)),
-    )
-
-
 def read_table(data: bytes) -> MidiTable:
     """Read a MIDI file's notes and time changes, times in ticks.
 
@@ -104,7 +73,7 @@ def read_table(data: bytes) -> MidiTable:
 
 
 def _read_header(data: bytes) -> tuple[int, int, int]:
-    """Where the first track starts, how many there are, and ticks per quarter."""
+    """Return where the first track starts, how many there are, and ticks per quarter."""
     if data[:4] != b"MThd":
         raise FastReadError("no MThd header")
     if len(data) < 14 or int.from_bytes(data[4:8], "big") < 6:

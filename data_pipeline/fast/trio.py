@@ -82,7 +82,7 @@ def _write_melodies(
 
 @compiled
 def groups(kinds: np.ndarray, has_token: np.ndarray) -> np.ndarray:
-    """Every melody with every bass with every drum instrument that has tokens, int64 [G, 3]."""
+    """Join every melody, bass and drum instrument that has tokens to groups, int64 [G, 3]."""
     counts = np.zeros(3, np.int64)
     members = np.empty((3, len(kinds)), np.int64)
     for instrument in range(len(kinds)):
@@ -103,7 +103,7 @@ def groups(kinds: np.ndarray, has_token: np.ndarray) -> np.ndarray:
 
 @compiled
 def first_bars(covered: np.ndarray, group: np.ndarray, window_bars: int) -> np.ndarray:
-    """First bars of the windows in which all three of a group are covered, int64 [N]."""
+    """Find the first bars of the windows that all three of a group cover, int64 [N]."""
     num_bars = covered.shape[1]
     both_ends = np.zeros(2, np.bool_)  # the reference is lenient at both ends
     for i in group:

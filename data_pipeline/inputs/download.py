@@ -142,18 +142,22 @@ def _receive(remote: Remote, part: BinaryIO) -> bool:
     request = urllib.request.Request(remote.url, headers={"User-Agent": "musicvae-jax"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-        tag = _read_tag(part)
-        if tag:
-            request.add_header("If-Range", tag)
+        with contextlib.suppress(OSError):
+            if tag := _tag_path(part).read_text():
+                request.add_header("If-Range", tag)
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-        if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not _starts_at(answer, have):
+        begins = str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not begins:
             part.truncate(0)
             have = 0
-        _write_tag(part, answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+        tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        # Weak ETags do not distinguish versions.
+        _tag_path(part).write_text("" if tag.startswith("W/") else tag)
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
         _check_space(remote, part, (total or remote.size or 0) - have)
-        with _progress(remote, have, total or remote.size) as bar:
+        settings: dict[str, Any] = {"desc": remote.name, "unit": "B", "unit_scale": True}
+        with progress_bar(initial=have, total=total or remote.size, **settings) as bar:
             while chunk := answer.read(_CHUNK_BYTES):
                 part.write(chunk)
                 part.flush()
@@ -162,25 +166,9 @@ def _receive(remote: Remote, part: BinaryIO) -> bool:
     return total is None or part.seek(0, os.SEEK_END) >= total
 
 
-def _starts_at(answer: Any, have: int) -> bool:
-    """Tell whether a partial response continues where the file ends."""
-    return str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
-
-
 def _tag_path(part: BinaryIO) -> pathlib.Path:
+    """Return the file with the identifier (ETag or date) of the partly downloaded version."""
     return pathlib.Path(f"{part.name}.tag")
-
-
-def _read_tag(part: BinaryIO) -> str:
-    """Return the identifier (ETag or date) of the partly downloaded version."""
-    with contextlib.suppress(OSError):
-        return _tag_path(part).read_text()
-    return ""
-
-
-def _write_tag(part: BinaryIO, tag: str) -> None:
-    """Store the version being downloaded; weak ETags do not distinguish versions."""
-    _tag_path(part).write_text("" if tag.startswith("W/") else tag)
 
 
 def _check_space(remote: Remote, part: BinaryIO, missing: int) -> None:
@@ -192,11 +180,6 @@ def _check_space(remote: Remote, part: BinaryIO, missing: int) -> None:
             f"corpus: {remote.name} needs {needed:.2f} GiB free in {folder}, there are "
             f"{free / 2**30:.2f}: free some or choose another --cache_dir"
         )
-
-
-def _progress(remote: Remote, have: int, total: int | None) -> Any:
-    """Return a progress line on standard error."""
-    return progress_bar(desc=remote.name, initial=have, total=total, unit="B", unit_scale=True)
 
 
 def _check(remote: Remote, part: BinaryIO, path: pathlib.Path) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def musicxml(
     num_bars = layout.num_steps // STEPS_PER_BAR
     pitched = layout.notes[~layout.notes["is_drum"]]
     fifths = best_key(pitched["pitch"])
-    marks = {} if len(layout.origins) < 2 else _marks(layout.origins)
+    marks = {step // STEPS_PER_BAR: str(n) for n, step in enumerate(layout.origins, start=1)}
     root = _Element("score-partwise", version="4.0")
     part_list = ElementTree.SubElement(root, "part-list")
     for number, track in enumerate(task.tracks, start=1):
@@ -133,7 +133,7 @@ def musicxml(
                 measure.append(_attributes(track, fifths, notes))
                 if number == 1:
                     measure.append(_tempo(qpm))
-            if number == 1 and bar in marks:
+            if number == 1 and bar in marks and len(marks) > 1:
                 measure.append(_mark(marks[bar]))
             _add_events(measure, events, f"P{number}", track, fifths)
     ElementTree.indent(root, " ")
@@ -199,11 +199,6 @@ def _symbol_length(place: int, room: int, is_rest: bool) -> int:
     # A rest starts at a multiple of its own length.
     places = {16: 16, 8: 8, 4: 4, 2: 2, 1: 1} if is_rest else _NOTE_PLACES
     return next(n for n, every in places.items() if n <= room and place % every == 0)
-
-
-def _marks(origins: Sequence[int]) -> dict[int, str]:
-    """Number the rows: {first bar: number}."""
-    return {step // STEPS_PER_BAR: str(number) for number, step in enumerate(origins, start=1)}
 
 
 def _notes_of(notes: np.ndarray, track: Track) -> np.ndarray:

@@ -70,7 +70,7 @@ def task_report(
 
 
 def example_rows(rows: np.ndarray, chosen: np.ndarray, task: Task) -> list[str]:
-    """Write rows spread over a split as text, skipping silent ones.
+    """Write rows spread over a split as text, without empty ones.
 
     Rows of more than `MAX_EXAMPLE_BARS` bars are not written; the page draws rows of every task.
 
@@ -84,9 +84,9 @@ def example_rows(rows: np.ndarray, chosen: np.ndarray, task: Task) -> list[str]:
     texts: list[str] = []
     parts = np.array_split(chosen, min(NUM_EXAMPLES, max(len(chosen), 1)))
     for part in parts:
-        loud = next((i for i in part[:1000] if np.any(rows[i] != NO_EVENT)), None)
-        if loud is not None:
-            texts.append(row_to_text(np.asarray(rows[loud]), task.name))
+        filled = next((i for i in part[:1000] if np.any(rows[i] != NO_EVENT)), None)
+        if filled is not None:
+            texts.append(row_to_text(np.asarray(rows[filled]), task.name))
     return texts
 
 

@@ -58,8 +58,8 @@ def song_hashes(rows: Mapping[str, np.ndarray]) -> np.ndarray:
     hashes = [np.zeros(0, np.uint64)]
     for number, (name, task) in enumerate(TASKS.items()):
         if name in rows:
-            loud = rows[name][num_onsets(rows[name], task) >= MIN_ONSETS]
-            hashes.append(row_hashes(loud)[:, 0] ^ np.uint64(number))
+            chosen = rows[name][num_onsets(rows[name], task) >= MIN_ONSETS]
+            hashes.append(row_hashes(chosen)[:, 0] ^ np.uint64(number))
     return np.unique(np.concatenate(hashes))
 
 
@@ -193,7 +193,7 @@ class Songs:
 
         Args:
           percentages: share of the songs in each split.
-          seed: salt.
+          seed: random seed of the splits.
           pinned: for some files, by md5, the index of their split.
           of_tasks: for each task the md5s of the files with rows; see `fill_empty_splits`.
         """

@@ -63,7 +63,7 @@ def fill_empty_splits(
       drawn: for each song, by md5, the index of its split.
       of_tasks: for each task the songs with rows.
       percentages: share of the songs in each split; they sum to 100.
-      seed: salt, as in `split_of`.
+      seed: random seed of the splits, as in `split_of`.
       pinned: songs that must stay where they are.
     """
     splits = dict(drawn)

@@ -162,7 +162,8 @@ def write_rows(path: pathlib.Path, rows: np.ndarray, chosen: np.ndarray, task: T
         stream.write(head.getvalue())
         for start in range(0, len(chosen), step):
             chunk = np.ascontiguousarray(rows[chosen[start : start + step]], dtype)
-            no_events += (chunk.reshape(-1, len(task.tracks)) == NO_EVENT).sum(axis=0)
+            if task.tracks:
+                no_events += (chunk.reshape(-1, len(task.tracks)) == NO_EVENT).sum(axis=0)
             sha256.update(chunk.reshape(-1).view(np.uint8).data)
             stream.write(chunk.data)
     return Written(len(chosen), sha256.hexdigest(), tuple(no_events.tolist()))

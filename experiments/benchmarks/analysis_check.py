@@ -76,7 +76,7 @@ def random_lines(rows: np.ndarray, stored: np.ndarray, known: Known, task: Task)
 
 
 def _holds(finding: Finding) -> bool:
-    """Whether the interval of a measure's overlap contains the real value, or is undefined."""
+    """Tell whether the interval of a measure's overlap contains the real value or is undefined."""
     real, other = finding.compared.real["overlap"], finding.compared.others[_RANDOM]["overlap"]
     return not (math.isfinite(real.value) and math.isfinite(other.value)) or other.holds(real.value)
 

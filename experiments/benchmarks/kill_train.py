@@ -90,9 +90,9 @@ def kill_often(
     Args:
       data_dir: a token store.
       folder: an empty folder to work in.
-      kinds: of KINDS. What is before the first save comes first.
-      seed: of the moments.
-      model: flags of what is trained.
+      kinds: some of KINDS, those before the first save first.
+      seed: random seed of the moments.
+      model: flags of the model to train.
 
     Raises:
       InputError: training fails by itself.
@@ -103,7 +103,7 @@ def kill_often(
     _Process([*common, f"--run_dir={whole}"], whole).finish()
     found: list[Kill] = []
     for kind in kinds:
-        # A moment that comes too late is another kind: it counts for itself, and is tried again.
+        # A kill that comes too late is of another kind: it is kept as that, and tried again.
         while True:
             process = _Process([*common, f"--run_dir={killed}"], killed)
             found.append(process.kill(kind, rng))
@@ -159,7 +159,7 @@ class _Process:
         return Kill(found, self._first_step, self._last_step)
 
     def _is_saving(self) -> bool:
-        """Return whether a checkpoint is there that is not complete."""
+        """Return whether there is an incomplete checkpoint."""
         return any(
             not path.name.isdecimal() or not (path / CHECKSUMS).exists()
             for path in self._folder.glob("*")

@@ -29,7 +29,7 @@ from musicvae_jax.config import InputError
 from musicvae_jax.models.registry import build_vae
 
 
-class Way:
+class StepProcess:
     """A process that makes training steps when it is asked to.
 
     Args:
@@ -90,10 +90,10 @@ def table_row(name: str, rounds: int, min_seconds: float) -> str:
     """Time the three ways of a configuration in turn; return a line of the table."""
     cores = len(os.sched_getaffinity(0))
     how = {"native": ("native", 1), "xla": ("xla", 1), "divided": ("xla", cores)}
-    ways: dict[str, Way] = {}
+    ways: dict[str, StepProcess] = {}
     try:
         for way, (backend, devices) in how.items():
-            ways[way] = Way(name, backend, devices, min_seconds)
+            ways[way] = StepProcess(name, backend, devices, min_seconds)
         times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, process in ways.items():

@@ -19,7 +19,7 @@ import multiprocessing
 import os
 import pathlib
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import jax
@@ -98,20 +98,10 @@ def measure_here(config: Config) -> Row:
     )
 
 
-def _report(config: Config, connection: Connection) -> None:
-    """Measure and send the row."""
-    connection.send(measure_here(config))
-
-
 def measure(name: str, config: Config) -> Row:
     """Measure in a new process."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_report, args=(config, theirs))
-    process.start()
-    row = ours.recv()
-    process.join()
-    return dataclasses.replace(row, name=name)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return dataclasses.replace(process.submit(measure_here, config).result(), name=name)
 
 
 def line(row: Row) -> str:

@@ -127,16 +127,10 @@ def continuation_titles(rows: np.ndarray) -> list[str]:
     return [f"input {number}, continued from {place}" for number in numbers(len(rows))]
 
 
-def _sample(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
-    titles = [f"sample {number}" for number in range(1, len(ends) + 1)]
-    return Points(ends, titles, [f"sample_{number}" for number in numbers(len(ends))])
-
-
-def _reconstruct(
-    options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None
-) -> Points:
-    titles = [f"reconstruction {number}" for number in range(1, len(ends) + 1)]
-    return Points(ends, titles, [f"reconstruct_{number}" for number in numbers(len(ends))], 2)
+def _numbered(z: jax.Array, mode: str, word: str, columns: int = 3) -> Points:
+    """Number points as they are: samples, reconstructions, windows."""
+    titles = [f"{word} {number}" for number in range(1, len(z) + 1)]
+    return Points(z, titles, [f"{mode}_{number}" for number in numbers(len(z))], columns)
 
 
 def _interpolate(
@@ -185,9 +179,7 @@ def _attribute(
 
 
 def _long(options: Options, ends: jax.Array, key: jax.Array, vector: np.ndarray | None) -> Points:
-    z = paths.through(ends, options.windows, options.path)
-    titles = [f"window {number}" for number in range(1, len(z) + 1)]
-    return Points(z, titles, [f"long_{number}" for number in numbers(len(z))])
+    return _numbered(paths.through(ends, options.windows, options.path), "long", "window")
 
 
 def numbers(count: int) -> list[str]:
@@ -201,8 +193,8 @@ def _of(number: int, ends: jax.Array) -> str:
 
 
 _POINTS: dict[str, Callable[[Options, jax.Array, jax.Array, np.ndarray | None], Points]] = {
-    "sample": _sample,
-    "reconstruct": _reconstruct,
+    "sample": lambda options, ends, *_: _numbered(ends, "sample", "sample"),
+    "reconstruct": lambda options, ends, *_: _numbered(ends, "reconstruct", "reconstruction", 2),
     "interpolate": _interpolate,
     "grid": _grid,
     "attribute": _attribute,

@@ -8,7 +8,7 @@ import pathlib
 from data_pipeline.conversion.manifest import (
     SAME_BYTES,
     Unit,
-    settle_copies,
+    resolve_copies,
     sort_key,
     write_manifest,
 )
@@ -51,7 +51,7 @@ def test_the_copy_with_the_first_name_is_kept() -> None:
     def settled(names: str) -> list[tuple[str, str | None, str, bool]]:
         units = [Unit(name=name, md5="1") for name in names]
         units[0].rows = {"mel_2bar": 1}
-        settle_copies(units, [(i, 0) for i in range(1, len(names))])
+        resolve_copies(units, [(i, 0) for i in range(1, len(names))])
         units.sort(key=sort_key)
         return [(unit.name, unit.reason, unit.detail, unit.kept) for unit in units]
 

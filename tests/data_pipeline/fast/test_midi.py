@@ -13,8 +13,9 @@ import pytest
 
 from data_pipeline.fast import events
 from data_pipeline.fast import tempo as midi_time
-from data_pipeline.fast.midi import FastReadError, read_midi, read_table
+from data_pipeline.fast.midi import FastReadError, read_table
 from data_pipeline.reading.notes import import_note_seq
+from tests.support.fast_notes import read_midi
 from tests.support.midi_bytes import END, chunk, meter, midi, random_song, tempo, track
 
 SILENT_SMPTE = midi(END, division=-6400)  # 25 frames a second

@@ -12,11 +12,12 @@ from data_pipeline.codecs import trio
 from data_pipeline.extraction.extract import tasks_from_notes
 from data_pipeline.fast import cut
 from data_pipeline.fast import trio as fast_trio
-from data_pipeline.fast.midi import FastReadError, read_midi
+from data_pipeline.fast.midi import FastReadError
 from data_pipeline.fast.rows import extract_fast, warm_up
 from data_pipeline.reading.extraction import Extraction
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
+from tests.support.fast_notes import read_midi
 from tests.support.midi_bytes import END, meter, midi, random_song, tempo, track
 
 REFERENCE_CONFIGS = {
