@@ -15,8 +15,7 @@ from data_pipeline.fast import events
 from data_pipeline.fast import tempo as midi_time
 from data_pipeline.fast.midi import FastReadError, read_table
 from data_pipeline.reading.notes import import_note_seq
-from tests.support.fast_notes import read_midi
-from tests.support.midi_bytes import END, chunk, meter, midi, random_song, tempo, track
+from tests.support.midi_bytes import END, chunk, meter, midi, random_song, read_midi, tempo, track
 
 SILENT_SMPTE = midi(END, division=-6400)  # 25 frames a second
 TOO_LONG = {"delta_huge.mid", "delta_huge_x20.mid", "note_length_huge.mid", "vlq_5_bytes.mid"}

@@ -17,8 +17,7 @@ from data_pipeline.fast.rows import extract_fast, warm_up
 from data_pipeline.reading.extraction import Extraction
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import TASKS
-from tests.support.fast_notes import read_midi
-from tests.support.midi_bytes import END, meter, midi, random_song, tempo, track
+from tests.support.midi_bytes import END, meter, midi, random_song, read_midi, tempo, track
 
 REFERENCE_CONFIGS = {
     "mel_2bar": "cat-mel_2bar_big",
