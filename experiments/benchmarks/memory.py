@@ -32,7 +32,7 @@ from experiments.benchmarks.support.options import FormatOptions, check_names
 from experiments.benchmarks.train_step import all_configs, random_batch
 from experiments.cli import operation_counts
 from musicvae_jax.config import Config
-from musicvae_jax.models.registry import build_vae
+from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import program
 from musicvae_jax.training.step import Batch, TrainState, init_state, make_train_step
@@ -54,7 +54,7 @@ class Row:
 
 def compiled_step(config: Config) -> Any:
     """Compile a training step from shapes alone."""
-    model, task = build_vae(config), get_task(config.task)
+    model, task = build_model(config), get_task(config.task)
     B = config.train.batch_size
 
     def start() -> tuple[TrainState, Batch]:
@@ -83,7 +83,7 @@ def measure_here(config: Config) -> Row:
     before = resident_bytes("VmRSS")
     # Forget the peak of compilation.
     pathlib.Path("/proc/self/clear_refs").write_text("5")
-    state, batch = init_state(build_vae(config), config), random_batch(config)
+    state, batch = init_state(build_model(config), config), random_batch(config)
     for _ in range(2):
         state, measured = step(state, batch)
         jax.block_until_ready(measured)
