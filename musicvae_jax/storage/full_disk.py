@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import re
+import sys
 from collections.abc import Iterator
 
 from musicvae_jax.config import InputError
@@ -29,10 +30,26 @@ def is_disk_full(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def unlogged_errors() -> Iterator[None]:
-    """Keep libraries from logging errors, which they also raise; of a full disk, one per file."""
-    before = logging.root.manager.disable
+    """Keep libraries from logging errors, which they also raise; of a full disk, one per file.
+
+    After a full disk TensorStore's threads still report their writes to an event loop that the
+    first error has closed. What Python prints about that is left out, too, until the process ends.
+    """
+    before, hook = logging.root.manager.disable, sys.unraisablehook
+
+    def print_others(unraisable: sys.UnraisableHookArgs) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
     logging.disable(logging.ERROR)
+    sys.unraisablehook = print_others
+    is_full = False
     try:
         yield
+    except DiskFullError:
+        is_full = True
+        raise
     finally:
         logging.disable(before)
+        if not is_full:
+            sys.unraisablehook = hook
