@@ -4,10 +4,10 @@
 #   make test    format check, lint, types, tests: the one check command
 #
 # Variables: PYTHON (which Python 3.11 or 3.12 makes the environment), VENV (where it lies),
-# WORKERS (processes that run tests).
+# WORKERS (processes that run tests; one more than two cores, as some wait for others).
 
 VENV ?= .venv
-WORKERS ?= 2
+WORKERS ?= 3
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3 python)
 
 # A candidate may be a version manager's shim that exists and only prints an error, another
@@ -15,7 +15,7 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3 python)
 SUITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check clean
+.PHONY: help demo test types tests check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -26,7 +26,13 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	@$(MAKE) --no-print-directory -j 2 types tests
+
+# Both at once: some tests wait for processes that they start, so that a core is free.
+types:
 	$(VENV)/bin/mypy
+
+tests:
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist=worksteal
 
 check: test

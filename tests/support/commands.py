@@ -85,20 +85,26 @@ def _forget_flags(before: set[str]) -> None:
         delattr(flags.FLAGS, name)
 
 
-# Runs each command line of the standard input in a fork of a process that has imported what
-# most commands import. What they print goes to files in the folder that is named.
+# Runs each command line of the standard input in a fork of a process that has imported all these
+# commands. What they print goes to files in the folder that is named.
 _FORKS = """
-import json, os, pathlib, runpy, sys
-import data_pipeline.conversion.convert, data_pipeline.reporting.charts
-import musicvae_jax.evaluation, musicvae_jax.training.loop
-folder, codes = pathlib.Path(sys.argv[1]), []
-for number, (module, *arguments) in enumerate(json.load(sys.stdin)):
+import importlib, json, os, pathlib, runpy, sys
+folder, codes, commands = pathlib.Path(sys.argv[1]), [], json.load(sys.stdin)
+for module, *_ in commands:
+    importlib.import_module(module)
+for module, *_ in commands:
+    sys.modules.pop(module, None)  # a fork runs it anew, as the main module
+for number, (module, *arguments) in enumerate(commands):
     if os.fork() == 0:
         for descriptor, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / f"{number}.{name}", os.O_CREAT | os.O_WRONLY), descriptor)
-        sys.argv = [module, *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        sys.exit()
+        sys.argv, code = [module, *arguments], 0
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+        sys.stdout.flush()
+        os._exit(code)  # Python's own end, with all that is imported, takes longer than the command
     codes.append(os.waitstatus_to_exitcode(os.wait()[1]))
 print(json.dumps(codes))
 """
