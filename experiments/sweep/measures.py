@@ -60,9 +60,15 @@ def measures_of(config: Config) -> Measures:
     return _MEASURES.get(get_task(config.task).content, TOKENS)
 
 
-def _distortion(elbo_nats: float, kl_bits: float | None) -> float:
-    """Return the cross-entropy of a row given z: nats per example."""
-    return -elbo_nats - (kl_bits or 0.0) * math.log(2.0)
+def _latent_figures(found: evaluation.Evaluation | sound_evaluation.SoundEvaluation) -> Figures:
+    """Return the figures of z; the distortion is the cross-entropy of a row given z, in nats."""
+    return {
+        "kl_bits": found.kl_bits,
+        "elbo_nats": found.elbo_nats,
+        "distortion_nats": -found.elbo_nats - (found.kl_bits or 0.0) * math.log(2.0),
+        "active_units": found.active_units,
+        "z_size": found.z_size,
+    }
 
 
 def _token_evaluator(
@@ -78,11 +84,7 @@ def _token_evaluator(
             "sampled_error": found.sampled_error["accuracy"]["overall"],
             "teacher_forced_accuracy": found.teacher_forced["accuracy"]["overall"],
             "greedy_accuracy": found.greedy["accuracy"]["overall"],
-            "kl_bits": found.kl_bits,
-            "elbo_nats": found.elbo_nats,
-            "distortion_nats": _distortion(found.elbo_nats, found.kl_bits),
-            "active_units": found.active_units,
-            "z_size": found.z_size,
+            **_latent_figures(found),
         }
 
     return figures
@@ -100,11 +102,7 @@ def _sound_evaluator(
             "rows": found.examples,
             "snr_db": found.snr_db,
             "log_spectral_distance_db": found.log_spectral_distance_db,
-            "kl_bits": found.kl_bits,
-            "elbo_nats": found.elbo_nats,
-            "distortion_nats": _distortion(found.elbo_nats, found.kl_bits),
-            "active_units": found.active_units,
-            "z_size": found.z_size,
+            **_latent_figures(found),
         }
 
     return figures
