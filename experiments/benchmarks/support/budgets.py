@@ -1,9 +1,9 @@
 """Train one run to two budgets, equal examples and equal minutes, and score it at each.
 
-Both budgets are points of the same training: it stops at the one that comes first, is scored, goes
-on to the other, and is scored again. The folder of a training has the run (`run`), what was used at
-each point (`points.json`) and its scores (`minutes.json`, `examples.json`). The same call continues
-a training that was ended at any time.
+Both budgets are points of the same training: it stops at the one that comes first, is scored,
+continues to the other, and is scored again. The folder of a training has the run (`run`), what was
+used at each point (`points.json`) and its scores (`minutes.json`, `examples.json`). The same call
+continues a training that was ended at any time.
 """
 
 from __future__ import annotations
