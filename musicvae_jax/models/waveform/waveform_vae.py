@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import Posterior
+from musicvae_jax.models.waveform.convolutions import Conv, TransposedConv
 from musicvae_jax.tasks import get_task
 
 FULL_SCALE = 2**15
@@ -57,8 +58,8 @@ class DownBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Run the block: [B, T, C] -> [B, T / 2, channels]."""
 
-        def conv(width: int, stride: int, name: str) -> nn.Conv:
-            return nn.Conv(self.channels, (width,), (stride,), dtype=self.dtype, name=name)
+        def conv(width: int, stride: int, name: str) -> Conv:
+            return Conv(self.channels, width, stride, self.dtype, name=name)
 
         y = nn.GroupNorm(None, group_size=1, name="norm_0")(conv(self.width, 2, "conv_0")(x))
         y = conv(self.width, 1, "conv_1")(_leaky(y))
@@ -76,12 +77,10 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Run the block: [B, T, C] -> [B, 2 * T, channels]."""
-        above = nn.ConvTranspose(
-            self.channels, (self.width,), (2,), dtype=self.dtype, name="conv_0"
-        )
+        above = TransposedConv(self.channels, self.width, self.dtype, name="conv_0")
         y = _leaky(nn.GroupNorm(1, name="norm_0")(above(x)))
-        y = nn.Conv(self.channels, (self.width,), dtype=self.dtype, name="conv_1")(y)
-        skip = nn.Conv(self.channels, (1,), dtype=self.dtype, name="skip")(x)
+        y = Conv(self.channels, self.width, dtype=self.dtype, name="conv_1")(y)
+        skip = Conv(self.channels, 1, dtype=self.dtype, name="skip")(x)
         return _leaky(nn.GroupNorm(1, name="norm_1")(y) + jnp.repeat(skip, 2, axis=1))
 
 
@@ -136,7 +135,7 @@ class WaveformDecoder(nn.Module):
         x = _leaky(x).reshape(len(z), length, self.sizes[0])
         for n, channels in enumerate((*self.sizes[1:], self.sizes[-1])):
             x = UpBlock(channels, self.width, self.dtype, name=f"block_{n}")(x)
-        mean = nn.Conv(1, (self.width,), dtype=self.dtype, name="output")(x)
+        mean = Conv(1, self.width, dtype=self.dtype, name="output")(x)
         mean = jnp.tanh(mean[:, : self.num_steps].astype(jnp.float32))
         first = nn.initializers.constant(math.log(FIRST_SCALE))
         log_scale = jnp.maximum(self.param("log_scale", first, ()), LEAST_LOG_SCALE)
