@@ -325,13 +325,11 @@ def check_store(store: data.Store, trainings: Sequence[Results]) -> None:
             raise InputError(f"data_dir: {store.path} differs from the results' {task.name} rows")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print the tables."""
-    del argv
     compile_cache.switch_on()
-    print(run(cli.options_from_flags(Options)), end="")
+    print(run(options), end="")
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

@@ -23,7 +23,6 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -248,7 +247,10 @@ def picture(task: str, found: dict[tuple[str, str], budgets.Scores]) -> str:
         for s in found.values()
     ]
     names = [f"{system}, equal {budget}" for system, budget in found]
-    columns = ["teacher\nforced", *(f"sampled\nafter {n}" for n in seeds)]
+    columns = [
+        "teacher\nforced",
+        *(f"sampled\nafter {n} {'bar' if n == '1' else 'bars'}" for n in seeds),
+    ]
     return charts.heat_map(np.array(values), names, columns, f"accuracy, {task}", ("", task))
 
 
@@ -311,13 +313,11 @@ def run(options: Options) -> str:
     return write_tables(folder, options, found)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Print the tables."""
-    del argv
     compile_cache.switch_on()
-    print(run(cli.options_from_flags(Options)))
+    print(run(options))
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

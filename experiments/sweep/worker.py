@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from data_pipeline import cli
 from data_pipeline.cli import option
@@ -48,10 +48,8 @@ class Options:
     core: int = option(-1, help="Processor core to stay on; -1 for any.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(options: Options) -> None:
     """Train the point."""
-    del argv
-    options = cli.options_from_flags(Options)
     if options.core >= 0:
         os.sched_setaffinity(0, {options.core})
     compile_cache.switch_on()
@@ -62,5 +60,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.define_flags(Options)
-    cli.run(main)
+    cli.run(main, Options)

@@ -66,7 +66,7 @@ class Clock(Recorder):
 
     def trained(self, progress: callbacks.Progress) -> None:
         """Print progress, with the time left until the first of the two budgets is used up."""
-        left = min(progress.seconds_left, self._limit - self.seconds)
+        left = max(0.0, min(progress.seconds_left, self._limit - self.seconds))
         super().trained(progress._replace(seconds_left=left))
 
     def saved(self, step: int) -> None:

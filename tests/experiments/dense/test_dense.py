@@ -62,9 +62,8 @@ def _fit(
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_is_bit_equal(name: str, store: data.Store, tmp_path: pathlib.Path) -> None:
-    config = _config(architecture=name)
+def test_a_resumed_run_is_bit_equal(store: data.Store, tmp_path: pathlib.Path) -> None:
+    config = _config(architecture="dense_vae")
     whole = _fit(config, store, tmp_path / "whole")
     assert _fit(config, store, tmp_path / "run", stop_after=2).stopped
     resumed = _fit(config, store, tmp_path / "run")

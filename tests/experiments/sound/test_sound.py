@@ -206,11 +206,11 @@ def test_a_sweep_ranks_its_points_by_the_signal_to_noise_ratio(
     store: data.Store, tmp_path: pathlib.Path
 ) -> None:
     folder = tmp_path / "sweep"
-    printed = _swept(store, folder, "--grid=learning_rate=0.0003,0.01", "--grid=z_size=2,3")
+    printed = _swept(store, folder, "--grid=learning_rate=0.0003,0.01", "--grid=beta=0.5,1")
     with (folder / "results.csv").open() as lines:
         rows = list(csv.DictReader(lines))
-    assert {(row["learning_rate"], row["z_size"]) for row in rows} == {
-        (rate, size) for rate in ("0.0003", "0.01") for size in ("2", "3")
+    assert {(row["learning_rate"], row["beta"]) for row in rows} == {
+        (rate, beta) for rate in ("0.0003", "0.01") for beta in ("0.5", "1.0")
     }
     ratios = [float(row["snr_db"]) for row in rows]
     assert ratios == sorted(ratios, reverse=True)

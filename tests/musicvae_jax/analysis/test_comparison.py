@@ -91,7 +91,7 @@ def test_one_half_of_real_rows_is_as_close_as_real_and_random_rows_are_not(name:
     stored = np.arange(len(everything))
     draw = np.random.default_rng(3)
     shares = []
-    for _ in range(3):
+    for _ in range(2):
         half = comparison.draw_halves(comparison.block_numbers(stored), 640, draw, 1)
         a, b = (np.flatnonzero(weights[0]) for weights in half)
         others = {

@@ -114,20 +114,20 @@ PROGRAM = textwrap.dedent("""
         assert steps == expected, compiled
         return watch, outcome.state
 
-    # Every pair once, and each way to cut with both architectures.
-    meshes = [(1, "replicated"), (1, "fsdp"), (4, "replicated"), (2, "fsdp")]
+    # Each way to cut alone and both together; the hierarchy with both together.
+    meshes = [(1, "fsdp"), (4, "replicated"), (2, "fsdp")]
     if architecture != "flat":
-        meshes = [(1, "fsdp"), (2, "replicated"), (4, "fsdp")]
+        meshes = [(4, "fsdp")]
     alone, _ = fit("alone", jax.devices()[:1], store, train_steps=2 * len(meshes))
     assert alone.devices == "1 x cpu"
     for turn, (model_parallel, param_sharding) in enumerate(meshes):
         watch, state = fit(
-            "many", jax.devices(), store if turn == 3 else silent, train_steps=2 * turn + 2,
+            "many", jax.devices(), store if turn == 2 else silent, train_steps=2 * turn + 2,
             model_parallel=model_parallel, param_sharding=param_sharding,
         )
         assert (watch.devices, watch.first_step) == ("8 x cpu", 2 * turn)
         assert len(watch.losses) == 2
-        assert len(watch.validations) == (architecture == "flat" and turn == 3)
+        assert len(watch.validations) == (architecture == "flat" and turn == 2)
         for step, loss in watch.losses.items():
             assert loss == pytest.approx(alone.losses[step], rel=1e-5)
         for step, loss in watch.validations.items():
@@ -160,4 +160,4 @@ def test_every_mesh_and_sharding_gives_the_losses_of_one_device(
     env = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {devices}", "JAX_PLATFORMS": "cpu"}
     done = run_python("-c", PROGRAM, *arguments, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("fsdp") == 2
+    assert done.stdout.count("fsdp") == (2 if architecture == "flat" else 1)

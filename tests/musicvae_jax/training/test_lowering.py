@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jax import export
 from jax.experimental import rnn
 from jax.interpreters import mlir
 
@@ -38,11 +37,8 @@ def lowered(config: Config, *platforms: str) -> str:
     shape = (config.train.batch_size, *task.row_shape)
     batch = jax.eval_shape(lambda: Batch(jnp.zeros(shape, task.token_dtype)))
     state = jax.eval_shape(lambda: init_state(model, config))
-    unchecked = [export.DisabledSafetyCheck.custom_call(name) for name in CUDNN_CALLS]
-    step = jax.jit(make_train_step(model, config))
-    exported = export.export(step, platforms=platforms, disabled_checks=unchecked)(state, batch)
-    assert exported.platforms == platforms
-    return str(exported.mlir_module())
+    traced = jax.jit(make_train_step(model, config)).trace(state, batch)
+    return traced.lower(lowering_platforms=platforms).as_text()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
