@@ -1,12 +1,15 @@
 # One command each; every one of them first makes the virtual environment it needs.
 #
 #   make demo    a corpus, a model trained on it, its table, and music: below demo/
+#   make data    the rows of the packaged models from their sources in SOURCES, below data/
 #   make test    format check, lint, types, tests: the one check command
 #
 # Variables: PYTHON (which Python 3.11 or 3.12 makes the environment), VENV (where it lies),
+# SOURCES (folder with a clone or an archive of each source of docs/data.md),
 # WORKERS (processes that run tests; one more than two cores, as some wait for others).
 
 VENV ?= .venv
+SOURCES ?= sources
 WORKERS ?= 3
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3 python)
 
@@ -15,13 +18,16 @@ PYTHONS := $(if $(PYTHON),$(PYTHON),python3.12 python3.11 python3 python)
 SUITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test types tests check clean
+.PHONY: help demo data test types tests check clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(VENV)/.installed-demo
 	@$(VENV)/bin/python -m experiments.demo
+
+data: $(VENV)/.installed-demo
+	@$(VENV)/bin/python -m experiments.release.rebuild --sources=$(SOURCES) --output=data
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
