@@ -210,7 +210,7 @@ def test_a_sweep_ranks_its_points_by_the_signal_to_noise_ratio(
     with (folder / "results.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert {(row["learning_rate"], row["beta"]) for row in rows} == {
-        (rate, beta) for rate in ("0.0003", "0.01") for beta in ("0.5", "1.0")
+        (rate, beta) for rate in ("0.0003", "0.01") for beta in ("0.5", "1")
     }
     ratios = [float(row["snr_db"]) for row in rows]
     assert ratios == sorted(ratios, reverse=True)
