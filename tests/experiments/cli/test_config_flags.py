@@ -15,7 +15,7 @@ from musicvae_jax.tasks import TASKS
 
 FORECASTERS = ("lstm_forecaster", "conv_forecaster", "gru_attention", "lstm_attention")
 # Winners of the sweeps in experiments/benchmarks/sweeps.
-BEST = tuple(f"{name}_best" for name in (*FORECASTERS, "dense_vae"))
+BEST = tuple(f"{name}_best" for name in (*FORECASTERS, "dense_vae", "stacked_vae", "waveform_vae"))
 FLAGFILES = pathlib.Path(config_flags.__file__).parents[1] / "flagfiles"
 # The reference's configs.py: z, encoder, decoder, batch, free bits, beta, beta rate.
 PUBLISHED: dict[str, tuple[Any, ...]] = {
