@@ -12,7 +12,7 @@ the report of `prepare`, and whether the rows are those that the models were tra
 
 from __future__ import annotations
 
-import hashlib
+import json
 import pathlib
 import subprocess
 import tempfile
@@ -26,6 +26,7 @@ from data_pipeline.inputs.archives import ARCHIVE_ENDINGS, is_music
 from data_pipeline.inputs.sources import entries, md5, open_sources
 from data_pipeline.options import Options as PrepareOptions
 from data_pipeline.options import read_split_file
+from data_pipeline.selection.store import META
 from experiments.release.sources import source_of
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
@@ -162,9 +163,8 @@ def compare(output: pathlib.Path, models: dict[str, dict[str, Any]]) -> str:
     lines, differing = [], []
     for task, data in models.items():
         folder = output / task if (output / task).is_dir() else output
-        different = [
-            name for name, digest in data["sha256"].items() if _sha256(folder / name) != digest
-        ]
+        written = json.loads((folder / META).read_text(encoding="ascii"))["sha256"]
+        different = [name for name, digest in data["sha256"].items() if written[name] != digest]
         differing += [f"{task}/{name}" for name in different]
         lines.append(
             f"{task}: {len(data['sha256']) - len(different)} of {len(data['sha256'])} equal"
@@ -174,11 +174,6 @@ def compare(output: pathlib.Path, models: dict[str, dict[str, Any]]) -> str:
             f"output: {', '.join(differing)} differ from the rows of the packaged models"
         )
     return "\n".join(lines)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def main(options: Options) -> None:
