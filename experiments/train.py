@@ -54,7 +54,7 @@ from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import checkpoints, full_disk, run_folder
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import fine_tuning, loop
-from musicvae_jax.training.step import init_state
+from musicvae_jax.training.state import init_state
 
 # Exit code of a run that was ended because its steps changed no parameter.
 STOOD_STILL = 3

@@ -34,14 +34,8 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_vae
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.tasks import RECIPES, get_task
-from musicvae_jax.training.step import (
-    Batch,
-    Metrics,
-    TrainState,
-    make_eval_step,
-    make_train_step,
-    state_from_params,
-)
+from musicvae_jax.training.state import TrainState, state_from_params
+from musicvae_jax.training.step import Batch, Metrics, make_eval_step, make_train_step
 
 TASK = "drums_2bar"
 ALL_STEPS, BATCH_SIZE, EVAL_EVERY, EVAL_BATCHES = 1250, 128, 50, 13

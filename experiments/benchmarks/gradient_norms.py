@@ -32,7 +32,8 @@ from musicvae_jax import data
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import TASKS, get_task
-from musicvae_jax.training.step import Batch, init_state, make_train_step
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import Batch, make_train_step
 
 WIDTHS = (64, 128, 256, 512)
 

@@ -37,7 +37,8 @@ from musicvae_jax.config import Config
 from musicvae_jax.models.registry import build_vae
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import callbacks, loop
-from musicvae_jax.training.step import init_state, make_train_step
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import make_train_step
 
 Tree = Any
 NAMES = ("hierdec", "hier")

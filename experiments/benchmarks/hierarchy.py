@@ -44,7 +44,7 @@ from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.tasks import NO_EVENT, Task
-from musicvae_jax.training.step import count_parameters
+from musicvae_jax.training.state import count_parameters
 
 FLAT, HIERARCHICAL = MODELS = ("flat", "hierdec")
 LARGEST_DIFFERENCE = 0.03  # of the numbers of parameters

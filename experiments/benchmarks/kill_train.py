@@ -35,7 +35,7 @@ from musicvae_jax.models.registry import architectures_with, build_model
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.storage.checksums import CHECKSUMS
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training.step import init_state
+from musicvae_jax.training.state import init_state
 
 SAVE_EVERY = 6
 # Most steps of a process that is going to be killed.

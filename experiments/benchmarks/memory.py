@@ -35,7 +35,8 @@ from musicvae_jax.config import Config
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import program
-from musicvae_jax.training.step import Batch, TrainState, init_state, make_train_step
+from musicvae_jax.training.state import TrainState, init_state
+from musicvae_jax.training.step import Batch, make_train_step
 
 MEASURED = ("drums_2bar_256", "mel_16bar_256")
 LIMIT_GIGABYTES = 80.0

@@ -39,7 +39,7 @@ from musicvae_jax.models.dense import stacked_vae
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training.program import Dispatch
-from musicvae_jax.training.step import init_state
+from musicvae_jax.training.state import init_state
 
 HEADER = (
     f"{'task':18}{'dtype':>9}{'batch':>6}{'params/M':>9}{'GFLOP':>7}{'left':>6}{'step':>8}"

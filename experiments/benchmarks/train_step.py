@@ -43,7 +43,8 @@ from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.variables import variables_from_params
 from musicvae_jax.tasks import TASKS, get_task
 from musicvae_jax.training.program import Dispatch
-from musicvae_jax.training.step import Batch, init_state
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import Batch
 
 LOSS_TOLERANCE = 1e-4  # relative
 

@@ -24,10 +24,9 @@ from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.training import program
 from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.optimiser import Hyperparameters
+from musicvae_jax.training.state import TrainState, init_state
 from musicvae_jax.training.step import (
     Metrics,
-    TrainState,
-    init_state,
     make_run_steps,
     make_train_step,
     take_from_chunk,

@@ -26,7 +26,7 @@ from musicvae_jax.training import early_stopping, loop
 from musicvae_jax.training.callbacks import Observer
 from musicvae_jax.training.program import Validation
 from musicvae_jax.training.samples import make_sampler
-from musicvae_jax.training.step import (
+from musicvae_jax.training.state import (
     TrainState,
     count_parameters,
     init_state,

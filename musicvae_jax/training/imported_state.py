@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from musicvae_jax.config import Config
 from musicvae_jax.training.optimiser import AdamState
-from musicvae_jax.training.step import TrainState, split_seed, state_from_params
+from musicvae_jax.training.state import TrainState, split_seed, state_from_params
 
 Tree = Any
 

@@ -29,7 +29,8 @@ from musicvae_jax.training.optimiser import hyperparameters
 from musicvae_jax.training.program import Dispatch, Validation, placed_like
 from musicvae_jax.training.samples import Sampler, make_sampler
 from musicvae_jax.training.standstill import Standstill
-from musicvae_jax.training.step import Metrics, TrainState, count_parameters, init_state
+from musicvae_jax.training.state import TrainState, count_parameters, init_state
+from musicvae_jax.training.step import Metrics
 
 # Target length of a dispatch, so that the loop responds quickly to signals.
 SECONDS_PER_DISPATCH = 2.0

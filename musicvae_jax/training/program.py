@@ -16,10 +16,10 @@ from musicvae_jax.config import Config
 from musicvae_jax.devices import sharding
 from musicvae_jax.models.registry import Forecaster, Model
 from musicvae_jax.training.early_stopping import Patience
+from musicvae_jax.training.state import TrainState
 from musicvae_jax.training.step import (
     Batch,
     Metrics,
-    TrainState,
     make_eval_step,
     make_run_steps,
     make_train_step,

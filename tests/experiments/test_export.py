@@ -18,7 +18,7 @@ from musicvae_jax.interop.tensor_bundle import TensorBundle
 from musicvae_jax.models.registry import build_vae
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training.step import init_state
+from musicvae_jax.training.state import init_state
 from tests.support.model_cases import compiled
 from tests.support.untrained_run import make_run
 

@@ -24,7 +24,8 @@ from musicvae_jax.config import Config
 from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.variables import params_from_variables, variables_from_params
 from musicvae_jax.tasks import RECIPES, get_task
-from musicvae_jax.training.step import Batch, make_train_step, state_from_params
+from musicvae_jax.training.state import state_from_params
+from musicvae_jax.training.step import Batch, make_train_step
 from tests.support import numpy_oracle
 
 GOLDEN = {

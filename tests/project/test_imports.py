@@ -73,7 +73,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "flax": ("musicvae_jax.models",),
     "flax.struct": (
         "musicvae_jax.models",
-        "musicvae_jax.training.step",
+        "musicvae_jax.training.state",
         "musicvae_jax.training.optimiser",
     ),
     "orbax": ("musicvae_jax.storage",),
@@ -351,7 +351,7 @@ def test_a_wrong_import_is_seen(importer: str, source: str, part: str) -> None:
 @pytest.mark.parametrize(
     ("importer", "source"),
     [
-        ("musicvae_jax.training.step", "from flax import struct"),
+        ("musicvae_jax.training.state", "from flax import struct"),
         ("musicvae_jax.models.lstm", "from flax import linen"),
         ("experiments.train", "from data_pipeline import cli\nimport jax"),
         ("data_pipeline.extraction.extract", "import note_seq, re, musicvae_jax.tasks"),

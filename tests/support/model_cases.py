@@ -14,7 +14,8 @@ import numpy as np
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import VAE, Model, Params, build_vae
 from musicvae_jax.tasks import Task, get_task
-from musicvae_jax.training.step import init_state, make_run_steps, make_train_step, take_from_device
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import make_run_steps, make_train_step, take_from_device
 
 # (task, architecture): every decoder and every encoder input.
 CASES = (

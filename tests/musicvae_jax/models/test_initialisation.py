@@ -15,6 +15,7 @@ from musicvae_jax.models import initialisation
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import TASKS, get_task
 from musicvae_jax.training import step
+from musicvae_jax.training.state import TrainState, init_state
 from tests.support.synthetic_store import random_rows
 
 SIZES = {"encoder_sizes": (64,), "decoder_sizes": (64,), "z_size": 32, "dtype": "float32"}
@@ -95,14 +96,14 @@ def test_the_gain_of_mu_falls_with_the_square_root_of_the_tokens_beyond_256(
     assert float(jnp.std(mu)) * math.sqrt(128) == pytest.approx(gain, rel=0.03)
 
 
-def trained(task: str, units: int, num_steps: int) -> tuple[step.TrainState, list[step.Metrics]]:
+def trained(task: str, units: int, num_steps: int) -> tuple[TrainState, list[step.Metrics]]:
     """Train a default start on one small batch: the last state, and each step's metrics."""
     config = get_task(task).config.replace(
         encoder_sizes=(units,), decoder_sizes=(units,), z_size=units, dtype="float32"
     )
     model = build_model(config)
     batch = step.Batch(jnp.asarray(random_rows(np.random.default_rng(0), TASKS[task], 4)))
-    state = jax.jit(functools.partial(step.init_state, model, config))()
+    state = jax.jit(functools.partial(init_state, model, config))()
     train_step, found = jax.jit(step.make_train_step(model, config)), []
     for _ in range(num_steps):
         state, measured = train_step(state, batch)

@@ -11,7 +11,8 @@ import pytest
 
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training.step import Batch, init_state, make_train_step
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import Batch, make_train_step
 
 SIZES = {"encoder_sizes": (16, 16), "decoder_sizes": (16, 16), "z_size": 8, "batch_size": 16}
 

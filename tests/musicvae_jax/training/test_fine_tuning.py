@@ -20,7 +20,8 @@ from musicvae_jax.storage import run_folder
 from musicvae_jax.storage.checkpoints import Checkpoints
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training import fine_tuning
-from musicvae_jax.training.step import Batch, init_state, make_train_step
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import Batch, make_train_step
 from tests.support.commands import run_here
 from tests.support.synthetic_store import random_rows, write_store
 

@@ -18,7 +18,8 @@ from musicvae_jax.config import Config
 from musicvae_jax.models import cudnn
 from musicvae_jax.models.registry import build_model, find_architecture
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training.step import Batch, init_state, make_train_step
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import Batch, make_train_step
 
 PUBLISHED = operation_counts.published()
 # cuDNN runs the LSTMs of VAEs only.

@@ -14,13 +14,11 @@ import pytest
 from musicvae_jax.config import Config
 from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.tasks import get_task
+from musicvae_jax.training.state import TrainState, count_parameters, init_state
 from musicvae_jax.training.step import (
     Batch,
     Metrics,
-    TrainState,
     TrainStep,
-    count_parameters,
-    init_state,
     make_eval_step,
     make_run_steps,
     make_train_step,

@@ -16,12 +16,8 @@ from musicvae_jax.config import InputError
 from musicvae_jax.models.dense.layers import DenseStack, UnitDropout
 from musicvae_jax.models.registry import VAE, Params, build_model, build_vae
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training.step import (
-    Batch,
-    example_values,
-    init_state,
-    make_train_step,
-)
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import Batch, example_values, make_train_step
 from tests.support.model_cases import compiled, memorise, random_params, random_tokens
 from tests.support.synthetic_store import random_rows
 

@@ -16,7 +16,8 @@ from musicvae_jax.config import InputError
 from musicvae_jax.models.dense import rolls
 from musicvae_jax.models.registry import architectures_of, build_model, build_vae
 from musicvae_jax.tasks import NOTE_TASKS, ROLL_SKIP
-from musicvae_jax.training.step import init_state, make_run_steps, make_train_step, take_from_device
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import make_run_steps, make_train_step, take_from_device
 from tests.support.example_rows import ROLL_TASK as TASK
 from tests.support.example_rows import piano_rolls as rows_of
 from tests.support.model_cases import OPTIMISED

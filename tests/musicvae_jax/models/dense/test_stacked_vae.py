@@ -12,7 +12,7 @@ import pytest
 from experiments.cli import operation_counts
 from musicvae_jax.models.registry import Params, build_vae
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training.step import count_parameters
+from musicvae_jax.training.state import count_parameters
 from tests.musicvae_jax.models.dense.test_dense_vae import SIZES, affine, cells, dense
 from tests.support.model_cases import compiled, memorise, random_params, random_tokens
 from tests.support.synthetic_store import random_rows

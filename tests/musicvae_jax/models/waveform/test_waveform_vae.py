@@ -14,7 +14,8 @@ from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import VAE, build_vae
 from musicvae_jax.models.waveform import waveform_vae
 from musicvae_jax.tasks import get_task, sound_task
-from musicvae_jax.training.step import Batch, example_values, init_state, make_train_step
+from musicvae_jax.training.state import init_state
+from musicvae_jax.training.step import Batch, example_values, make_train_step
 from tests.support.model_cases import compiled
 
 SIZES: dict[str, Any] = {
