@@ -39,6 +39,7 @@ types:
 	$(VENV)/bin/mypy
 
 tests:
+	$(VENV)/bin/python -m tests.warm_up
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist=worksteal
 
 check: test

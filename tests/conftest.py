@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import signal
 import tempfile
 
 # Set before jax reads it; pytest-xdist's workers and child processes inherit it.
-# Compiled programs are shared, in a folder that is not in the home of whoever runs the tests.
+# Compiled programs are shared, in a folder that is not in the home of whoever runs the tests. What
+# tests write lies beside them, in memory where it has room: these are many small files, and nobody
+# needs them later. To keep them, give --basetemp=FOLDER.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    COMPILED = tempfile.TemporaryDirectory(prefix="musicvae-tests-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    memory = pathlib.Path("/dev/shm")
+    has_room = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= 2 << 30
+    FOLDER = tempfile.TemporaryDirectory(prefix="musicvae-", dir=memory if has_room else None)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{FOLDER.name}/compiled"
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", FOLDER.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Tests compile many programs and run each a few times, so that compiling is what takes long.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
