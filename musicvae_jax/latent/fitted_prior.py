@@ -12,6 +12,7 @@ is a candidate, so that the fitted prior is never the worse of the two on these 
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -132,6 +133,7 @@ def _fitted(z: np.ndarray, count: int, seed: int) -> FittedPrior:
     )
 
 
+@jax.jit
 def log_density(prior: FittedPrior, z: np.ndarray) -> jax.Array:
     """Compute log p(z), nats: [N] float32 for z [N, Z]."""
 
@@ -146,6 +148,7 @@ def log_density(prior: FittedPrior, z: np.ndarray) -> jax.Array:
     return jax.nn.logsumexp(jax.vmap(of_one)(*map(jnp.asarray, prior)), axis=0)
 
 
+@functools.partial(jax.jit, static_argnames="num")
 def sample(prior: FittedPrior, key: jax.Array, num: int) -> jax.Array:
     """Draw z [num, Z] float32."""
     component_key, noise_key = jax.random.split(key)

@@ -8,9 +8,13 @@ Reference: `_slerp` in magenta/models/music_vae/trained_model.py.
 
 Differences from the reference: `slerp` is defined for equal, opposite and zero ends, and gives
 its ends exactly.
+
+The functions are compiled: their first call would compile each of their operations otherwise.
 """
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +64,7 @@ def linear(a: jax.Array, b: jax.Array, fractions: jax.Array) -> jax.Array:
     return (1.0 - fractions)[:, None] * a[None, :] + fractions[:, None] * b[None, :]
 
 
+@functools.partial(jax.jit, static_argnames="kind")
 def between(a: jax.Array, b: jax.Array, fractions: jax.Array, kind: str = "slerp") -> jax.Array:
     """Interpolate between a [Z] and b [Z] by `slerp` or `linear`: [N, Z] at `fractions` [N].
 
@@ -95,6 +100,7 @@ def grid(corners: jax.Array, rows: int, columns: int, kind: str = "slerp") -> ja
     return grid_at(corners, across, down, kind)
 
 
+@functools.partial(jax.jit, static_argnames="kind")
 def grid_at(
     corners: jax.Array, across: jax.Array, down: jax.Array, kind: str = "slerp"
 ) -> jax.Array:
@@ -114,6 +120,7 @@ def grid_at(
     return jax.vmap(lambda a, b: between(a, b, down, kind), out_axes=1)(upper, lower)
 
 
+@jax.jit
 def similar(z: jax.Array, noise: jax.Array, amount: jax.Array | float) -> jax.Array:
     """Move each point along the arc towards its own noise.
 
@@ -133,6 +140,7 @@ def similar(z: jax.Array, noise: jax.Array, amount: jax.Array | float) -> jax.Ar
     return jax.vmap(lambda a, b, fraction: slerp(a, b, fraction[None])[0])(z, noise, amounts)
 
 
+@jax.jit
 def shifted(z: jax.Array, vector: jax.Array, amounts: jax.Array) -> jax.Array:
     """Add multiples of one vector to each point.
 
@@ -147,6 +155,7 @@ def shifted(z: jax.Array, vector: jax.Array, amounts: jax.Array) -> jax.Array:
     return z[:, None, :] + amounts[None, :, None] * vector[None, None, :]
 
 
+@functools.partial(jax.jit, static_argnames=("num", "kind"))
 def through(points: jax.Array, num: int, kind: str = "slerp") -> jax.Array:
     """Follow a path through several points in order, with equally many steps between neighbours.
 

@@ -38,8 +38,6 @@ class StudioModel(PlayedModel):
         self.vae = vae
         self.z_size, self.changeable = vae.z_size, vae.attributes
         self.prior = STANDARD if vae.prior is None else FITTED
-        self._grid = jax.jit(paths.grid_at)
-        self._similar = jax.jit(paths.similar)
         self._draw = jax.jit(
             lambda prior, key: fitted_prior.draw(prior, key, MAX_DRAWN, vae.z_size)
         )
@@ -88,13 +86,13 @@ class StudioModel(PlayedModel):
 
     def grid(self, corners: np.ndarray, rows: int, columns: int) -> np.ndarray:
         """Fill a grid between corners [4, Z]: [rows, columns, Z]; 1 to `LARGEST_GRID` each."""
-        points = np.asarray(self._grid(corners, _fractions(columns), _fractions(rows)))
+        points = np.asarray(paths.grid_at(corners, _fractions(columns), _fractions(rows)))
         return points[:rows, :columns]
 
     def similar(self, z: np.ndarray, amount: float, key: jax.Array) -> np.ndarray:
         """Move points [B, Z], at most `MAX_DRAWN`, towards samples of the prior."""
         noise = filled(self.draw(key, len(z)))
-        return np.asarray(self._similar(filled(z), noise, amount))[: len(z)]
+        return np.asarray(paths.similar(filled(z), noise, amount))[: len(z)]
 
     def chain(
         self, z: np.ndarray, bars: int, drift: float, key: jax.Array, temperature: float
