@@ -30,6 +30,7 @@ Figures = dict[str, dict[str, float]]
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 # Predicted rows that are scored at once.
 _SCORED = 4_096
+_KEPT = 64  # compiled programs
 
 
 class Evaluation(NamedTuple):
@@ -213,15 +214,9 @@ class _Scorer:
         self._data_sharding, self._replicated = sharding.along_data(mesh), sharding.replicated(mesh)
         self._params: Tree = None
         self._key = jax.random.key(seed)
-        self._forced = jax.jit(
-            functools.partial(_teacher_forced, model, get_task(config.task)),
-            out_shardings=(self._replicated, self._data_sharding),
-        )
-        self._decode = jax.jit(
-            functools.partial(_decoded, model, get_task(config.task), seed_bars * STEPS_PER_BAR),
-            static_argnums=0,
-            out_shardings=self._replicated,
-        )
+        task = get_task(config.task)
+        self._forced = _compiled_teacher_forced(model, task, mesh)
+        self._decode = _compiled_decoded(model, task, seed_bars * STEPS_PER_BAR, mesh)
 
     def place(self, params: Tree) -> None:
         """Place the parameters to score on the devices."""
@@ -250,6 +245,27 @@ class _Scorer:
             placed = self._place(draw, indices, mask)
             sums = metrics.add_sums(sums, self._decode(temperature, self._params, *placed))
         return sums
+
+
+@functools.lru_cache(_KEPT)
+def _compiled_teacher_forced(model: Model, task: Task, mesh: Mesh) -> Callable[..., Any]:
+    """Return `_teacher_forced` of a model; configurations with equal models share it."""
+    return jax.jit(
+        functools.partial(_teacher_forced, model, task),
+        out_shardings=(sharding.replicated(mesh), sharding.along_data(mesh)),
+    )
+
+
+@functools.lru_cache(_KEPT)
+def _compiled_decoded(
+    model: Model, task: Task, seed_steps: int, mesh: Mesh
+) -> Callable[..., metrics.Counts]:
+    """Return `_decoded` of a model; the temperature is static."""
+    return jax.jit(
+        functools.partial(_decoded, model, task, seed_steps),
+        static_argnums=0,
+        out_shardings=sharding.replicated(mesh),
+    )
 
 
 def _batch_size(config: Config, mesh: Mesh, num_rows: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -129,6 +130,7 @@ class Evaluator:
         return found, np.concatenate(means)
 
 
+@functools.lru_cache(64)
 def _scores(model: VAE) -> Callable[..., tuple[metrics.Counts, jax.Array]]:
     """Return the function that scores a batch: (masked sums, mu [B, Z])."""
     scores = model.scores

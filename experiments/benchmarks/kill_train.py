@@ -11,7 +11,6 @@ parameters, optimiser state and records must be equal to the bit.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import pathlib
 import random
@@ -35,7 +34,7 @@ from musicvae_jax.models.registry import architectures_with, build_model
 from musicvae_jax.storage import checkpoints
 from musicvae_jax.storage.checksums import CHECKSUMS
 from musicvae_jax.tasks import get_task
-from musicvae_jax.training.state import init_state
+from musicvae_jax.training.state import state_shapes
 
 SAVE_EVERY = 6
 # Most steps of a process that is going to be killed.
@@ -191,11 +190,10 @@ def _final_state(run_dir: pathlib.Path) -> Any:
     with checkpoints.Checkpoints(run_dir) as saved:
         step = saved.find("latest")
         config, _ = saved.restore_params(step)
-        init = functools.partial(init_state, build_model(config), config)
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            jax.eval_shape(init),
+            state_shapes(build_model(config), config),
         )
         state = {name: value for name, value in vars(shapes).items() if name != "params"}
         return step, saved.restore(step, shapes.params, state)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -31,6 +34,14 @@ def check_options(options: Options, architecture: str) -> None:
             raise InputError(f"{name}: not used by {architecture}, which has no latent space")
 
 
+@functools.lru_cache(16)
+def _compiled(model: Forecaster, num_steps: int, temperature: float) -> Callable[..., jax.Array]:
+    """Return a function of parameters, seeds and key that continues the seeds."""
+    return jax.jit(
+        lambda params, seed, key: model.continuation(params, seed, num_steps, key, temperature)
+    )
+
+
 def make(trained: Trained, model: Forecaster, options: Options, rows: np.ndarray | None) -> Music:
     """Continue each row by `options.bars` bars; without rows write `options.num` whole rows.
 
@@ -44,10 +55,7 @@ def make(trained: Trained, model: Forecaster, options: Options, rows: np.ndarray
     seeds = np.zeros((options.num, 0, *task.row_shape[1:]), np.int32) if rows is None else rows
     num_steps = task.num_steps if rows is None else options.bars * STEPS_PER_BAR
 
-    @jax.jit
-    def run(params: object, seed: jax.Array, key: jax.Array) -> jax.Array:
-        return model.continuation(params, seed, num_steps, key, temperature)
-
+    run = _compiled(model, num_steps, temperature)
     tokens = batches.in_parts(
         lambda part, key: run(trained.params, *part, key),
         (np.asarray(seeds, np.int32),),

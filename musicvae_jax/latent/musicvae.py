@@ -39,6 +39,7 @@ from musicvae_jax.latent.batches import (
     in_parts,
 )
 from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
+from musicvae_jax.latent.programs import programs_of
 from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_vae
@@ -75,26 +76,7 @@ class MusicVAE:
         self.prior, self.attributes, self.step = prior, dict(attributes or {}), step
         self.task = get_task(config.task)
         self.params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-        model = build_vae(config)
-        self._conductor = None if model.conductor is None else jax.jit(model.conductor)
-        self._encode = jax.jit(model.encode)
-        self._logits = jax.jit(lambda params, z, tokens: model.logits(params, z, tokens))
-        self._generate = jax.jit(model.generate)
-        self._greedy = jax.jit(lambda params, z, key: model.generate(params, z, key, 0.0))
-        self._log_likelihood = jax.jit(
-            lambda params, tokens, lengths, key, num: operations.log_likelihood(
-                model, params, tokens, key, num, lengths
-            ),
-            static_argnums=4,
-        )
-        self._chain_windows = jax.jit(
-            lambda params, z, key, num, drift, temperature, greedy, fitted: (
-                operations.continuation(
-                    model, params, z, num, drift, key, 0.0 if greedy else temperature, fitted
-                ).tokens
-            ),
-            static_argnums=(3, 6),
-        )
+        self._programs = programs_of(build_vae(config))
 
     @classmethod
     def restore(
@@ -189,7 +171,7 @@ class MusicVAE:
         """
         rows = self._rows(tokens)
         mu, sigma = in_parts(
-            lambda part: self._encode(self.params, *part), (rows.tokens, rows.lengths)
+            lambda part: self._programs.encode(self.params, *part), (rows.tokens, rows.lengths)
         )
         return Posterior(mu[0], sigma[0]) if rows.is_single else Posterior(mu, sigma)
 
@@ -218,7 +200,7 @@ class MusicVAE:
           InputError: the model has no conductor, or z has the wrong shape.
         """
         points, is_single = self._points(z)
-        run = self._conductor
+        run = self._programs.conductor
         if run is None:
             raise InputError(
                 f"conductor: the architecture {self.config.model.architecture!r} has none"
@@ -244,7 +226,9 @@ class MusicVAE:
         points, is_single = self._points(z)
         if is_single != rows.is_single or len(points) != len(rows.tokens):
             raise InputError(f"z: {np.shape(z)} must have one z per row")
-        tracks = in_parts(lambda part: self._logits(self.params, *part), (points, rows.tokens))
+        tracks = in_parts(
+            lambda part: self._programs.logits(self.params, *part), (points, rows.tokens)
+        )
         steps = int(rows.lengths.max()) if self.task.has_steps else None
         tracks = tuple(t[0, :steps] if is_single else t[:, :steps] for t in tracks)
         return tracks[0] if len(tracks) == 1 else tracks
@@ -315,7 +299,9 @@ class MusicVAE:
             raise InputError("key: None; drawing z needs a random key or a seed")
         rows = self._rows(tokens)
         bounds = in_parts(
-            lambda part, part_key: self._log_likelihood(self.params, *part, part_key, num_samples),
+            lambda part, part_key: self._programs.log_likelihood(
+                self.params, *part, part_key, num_samples
+            ),
             (rows.tokens, rows.lengths),
             as_key(key),
         )
@@ -494,7 +480,9 @@ class MusicVAE:
         checked = check_sampling(key, temperature)
         settings = (num_windows, drift, temperature, temperature == 0, self._prior(prior))
         windows = in_parts(
-            lambda part, part_key: self._chain_windows(self.params, *part, part_key, *settings),
+            lambda part, part_key: self._programs.chain_windows(
+                self.params, *part, part_key, *settings
+            ),
             (self._means(pieces),),
             checked,
         )
@@ -505,8 +493,8 @@ class MusicVAE:
 
         def run(part: tuple[np.ndarray, ...], part_key: jax.Array) -> jax.Array:
             if temperature == 0:
-                return self._greedy(self.params, *part, part_key)
-            return self._generate(self.params, *part, part_key, temperature)
+                return self._programs.greedy(self.params, *part, part_key)
+            return self._programs.generate(self.params, *part, part_key, temperature)
 
         return in_parts(run, (z,), key)
 

@@ -3,11 +3,14 @@
 A model is a `VAE` or a `Forecaster`, a record of pure functions of its parameters. To add one,
 write a function that builds it from a configuration, and add a line to `ARCHITECTURES`. Training,
 evaluation and generation call the functions of these records and nothing else.
+Equal modules share one record, so JAX compiles its functions once for all models of a process that
+differ only in their parameters.
 Longer than 400 lines because the records of all models are made here.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +25,7 @@ from musicvae_jax.models.decoders import Dropout, Sampling
 from musicvae_jax.models.dense import dense_vae, stacked_vae
 from musicvae_jax.models.dense.cells import CellVAE
 from musicvae_jax.models.dense.layers import UnitDropout
+from musicvae_jax.models.dense.rolls import Likelihood
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.forecasters import (
@@ -39,6 +43,8 @@ from musicvae_jax.models.waveform import waveform_vae
 from musicvae_jax.tasks import get_task
 
 Params = dict[str, Any]
+# Records that are kept for models of equal sizes.
+_KEPT = 64
 
 
 class VAE(NamedTuple):
@@ -205,6 +211,7 @@ def _functions(module: nn.Module) -> tuple[Callable[[jax.Array], Params], Callab
     return init, apply
 
 
+@functools.lru_cache(_KEPT)
 def functions_of(module: VariationalAutoencoder) -> VAE:
     """Return the pure functions of a Flax module that has an encoder and a decoder."""
     init, apply = _functions(module)
@@ -246,6 +253,7 @@ def functions_of(module: VariationalAutoencoder) -> VAE:
     return VAE(init, encode, logits, generate, conductor if has_conductor else None)
 
 
+@functools.lru_cache(_KEPT)
 def forecaster_of(module: ForecasterModule) -> Forecaster:
     """Return the pure functions of a Flax module that forecasts."""
     init, apply = _functions(module)
@@ -293,6 +301,7 @@ def _dense(
     return lambda config: dense_functions(build(config, compute_dtype(config.train.dtype)))
 
 
+@functools.lru_cache(_KEPT)
 def dense_functions(module: CellVAE) -> VAE:
     """Return the pure functions of a Flax module of dense layers."""
     init, apply = _functions(module)
@@ -339,10 +348,14 @@ def _unit_dropout(probability: float, key: jax.Array | None) -> UnitDropout | No
 def _stacked(config: Config) -> VAE:
     """Build a model of bars; of piano rolls with the likelihood of their cells."""
     module = stacked_vae.build(config, compute_dtype(config.train.dtype))
-    model = dense_functions(module)
     likelihood = stacked_vae.likelihood(config)
-    if likelihood is None:
-        return model
+    return _roll_functions(module, likelihood) if likelihood else dense_functions(module)
+
+
+@functools.lru_cache(_KEPT)
+def _roll_functions(module: CellVAE, likelihood: Likelihood) -> VAE:
+    """Return the pure functions of a Flax module that reads and writes piano rolls."""
+    model = dense_functions(module)
     return model._replace(
         nats=likelihood.nats,
         scores=likelihood.scores,
@@ -355,8 +368,14 @@ def _stacked(config: Config) -> VAE:
 
 
 def _waveform(config: Config) -> VAE:
-    """Build a model of rows of samples; a sample's noise is not drawn."""
-    init, apply = _functions(waveform_vae.build(config, compute_dtype(config.train.dtype)))
+    """Build a model of rows of samples."""
+    return _sound_functions(waveform_vae.build(config, compute_dtype(config.train.dtype)))
+
+
+@functools.lru_cache(_KEPT)
+def _sound_functions(module: waveform_vae.WaveformVAE) -> VAE:
+    """Return the pure functions of a Flax module of sound; a sample's noise is not drawn."""
+    init, apply = _functions(module)
     return VAE(
         init=init,
         encode=lambda params, samples, lengths=None: apply("encode", params, samples),

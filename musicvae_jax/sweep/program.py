@@ -8,7 +8,6 @@ fully use, many points take the time of one. On a CPU, batched products are not 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from musicvae_jax.models.registry import Model, build_model
 from musicvae_jax.training import program
 from musicvae_jax.training.early_stopping import Patience
 from musicvae_jax.training.optimiser import Hyperparameters
-from musicvae_jax.training.state import TrainState, init_state
+from musicvae_jax.training.state import TrainState, state_shapes
 from musicvae_jax.training.step import (
     Metrics,
     make_run_steps,
@@ -139,8 +138,7 @@ class SweepProgram:
         self._own_batches = len(set(self._seeds)) > 1
         take = take_from_device if self.on_device else take_from_chunk
         run_steps = make_run_steps(make_train_step(model, config), take)
-        init = functools.partial(init_state, model, config)
-        self._compile(run_steps, jax.eval_shape(init), side_by_side)
+        self._compile(run_steps, state_shapes(model, config), side_by_side)
         self._pick = jax.jit(lambda block, n: jax.tree.map(lambda leaf: leaf[n], block))
 
     def _compile(self, run_steps: RunSteps, shapes: TrainState, side_by_side: int) -> None:
@@ -237,7 +235,7 @@ def memory_limit(device: jax.Device) -> float:
 
 def most_points(config: Config, devices: Sequence[jax.Device]) -> int:
     """Return how many points fit into the memory of all devices together, at least 1."""
-    shapes = jax.eval_shape(functools.partial(init_state, build_model(config), config))
+    shapes = state_shapes(build_model(config), config)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     # Arguments, results, and the same again for gradients.
     each = int(memory_limit(devices[0]) * SHARE_FOR_PROGRAM / (3 * size))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from musicvae_jax.training.state import (
     init_state,
     split_seed,
     state_from_params,
+    state_shapes,
 )
 
 Tree = Any
@@ -149,8 +149,7 @@ def _first_states(
     drawn: dict[int, Tree] = {}
     states = []
     for config, _, checkpoints in runs:
-        init = functools.partial(init_state, model, config)
-        state = loop.restored(init, config, mesh, checkpoints)
+        state = loop.restored(state_shapes(model, config), config, mesh, checkpoints)
         if state is None:
             seed = config.train.seed
             init_key, run_key = split_seed(seed)

@@ -6,7 +6,6 @@ It prints nothing and writes only checkpoints. An `Observer` receives everything
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -29,7 +28,7 @@ from musicvae_jax.training.optimiser import hyperparameters
 from musicvae_jax.training.program import Dispatch, Validation, placed_like
 from musicvae_jax.training.samples import Sampler, make_sampler
 from musicvae_jax.training.standstill import Standstill
-from musicvae_jax.training.state import TrainState, count_parameters, init_state
+from musicvae_jax.training.state import TrainState, count_parameters, drawn_state, state_shapes
 from musicvae_jax.training.step import Metrics
 
 # Target length of a dispatch, so that the loop responds quickly to signals.
@@ -99,12 +98,12 @@ def fit(
     """
     mesh = check_fits(config, store, devices)
     model = build_model(config)
-    init = functools.partial(init_state, model, config)
+    shapes = state_shapes(model, config)
     with Checkpoints(run_dir, create=True) as checkpoints:
-        state = restored(init, config, mesh, checkpoints)
+        state = restored(shapes, config, mesh, checkpoints)
         if state is None:
-            shardings = sharding.of_tree(mesh, jax.eval_shape(init), config.run.param_sharding)
-            state = jax.jit(init, out_shardings=shardings)()
+            shardings = sharding.of_tree(mesh, shapes, config.run.param_sharding)
+            state = drawn_state(model, config, shardings)
             if params is not None:
                 placed = placed_like(params, state.params)
                 state = dataclasses.replace(state, params=placed)
@@ -134,13 +133,12 @@ def check_rows(config: Config, store: data.Store) -> None:
 
 
 def restored(
-    init: Callable[[], TrainState], config: Config, mesh: Mesh, checkpoints: Checkpoints
+    shapes: TrainState, config: Config, mesh: Mesh, checkpoints: Checkpoints
 ) -> TrainState | None:
-    """Restore the last good checkpoint, if there is one; `init` only provides the shapes."""
+    """Restore the last good checkpoint, if there is one."""
     step = checkpoints.last_good_step()
     if step is None:
         return None
-    shapes = jax.eval_shape(init)
     shardings = sharding.of_tree(mesh, shapes, config.run.param_sharding)
     shapes = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

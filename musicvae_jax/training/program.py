@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from musicvae_jax import data, metrics
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, RunConfig
 from musicvae_jax.devices import sharding
 from musicvae_jax.models.registry import Forecaster, Model
 from musicvae_jax.training.early_stopping import Patience
@@ -32,6 +33,7 @@ from musicvae_jax.training.step import (
 SHARE_FOR_ROWS = 0.25
 # The limit for devices that do not report their memory (CPUs), in bytes.
 BYTES_FOR_ROWS = 2 << 30
+_KEPT = 16  # programs
 
 
 class Dispatch:
@@ -55,11 +57,8 @@ class Dispatch:
         self.on_device = fits(rows, config.run.data_placement, mesh)
         kept = np.asarray(rows if self.on_device else rows[:0])
         self._rows = sharding.place(replicated, kept.shape, kept.__getitem__)
-        take = take_from_device if self.on_device else take_from_chunk
-        step = make_train_step(_gathering(model, mesh), config)
-        run_steps = make_run_steps(step, take)
         jitted = jax.jit(
-            run_steps,
+            _run_steps(model, _without_host_fields(config), mesh, self.on_device),
             in_shardings=(shardings, replicated, self._chunk_sharding, replicated),
             out_shardings=(shardings, replicated),
             donate_argnums=0,
@@ -103,6 +102,27 @@ class Dispatch:
 
     def freeze(self, run: int) -> None:
         """Do nothing, as the loop ends with its only run."""
+
+
+def _without_host_fields(config: Config) -> Config:
+    """Replace the fields that no compiled step depends on by fixed values."""
+    train = dataclasses.replace(config.train, seed=0)
+    return dataclasses.replace(config, train=train, run=RunConfig())
+
+
+# The functions are kept, so that trainings with equal settings, such as a run and its resumption in
+# the same process, share what JAX traces and compiles.
+@functools.lru_cache(_KEPT)
+def _run_steps(model: Model, config: Config, mesh: Mesh, on_device: bool) -> Callable[..., Any]:
+    """Return the program of several training steps."""
+    take = take_from_device if on_device else take_from_chunk
+    return make_run_steps(make_train_step(_gathering(model, mesh), config), take)
+
+
+@functools.lru_cache(_KEPT)
+def _eval_step(model: Model, config: Config, mesh: Mesh) -> Callable[..., Metrics]:
+    """Return the evaluation step."""
+    return make_eval_step(_gathering(model, mesh), config)
 
 
 def _gathering(model: Model, mesh: Mesh) -> Model:
@@ -179,7 +199,7 @@ class Validation:
         self._data_sharding, replicated = sharding.along_data(mesh), sharding.replicated(mesh)
         shardings = sharding.of_tree(mesh, params, config.run.param_sharding)
         self._step = jax.jit(
-            make_eval_step(_gathering(model, mesh), config),
+            _eval_step(model, _without_host_fields(config), mesh),
             in_shardings=(shardings, replicated, self._data_sharding, self._data_sharding),
             out_shardings=replicated,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -60,24 +62,35 @@ class Sampler:
             start = jax.random.normal(z_key, (NUM_SAMPLES, config.model.z_size))
             self._z = np.asarray(start)
 
-        def generate(params: Any) -> jax.Array:
-            if mesh.size > 1:
-                params = sharding.gathered(mesh, params)
-            if not isinstance(model, Forecaster):
-                return model.generate(params, start, key, TEMPERATURE)
-            steps = task.num_steps - STEPS_PER_BAR
-            rest = model.continuation(params, start, steps, key, TEMPERATURE)
-            return jnp.concatenate([start, rest], axis=1)
-
+        replicated = sharding.replicated(mesh)
+        shardings = sharding.of_tree(mesh, params, config.run.param_sharding)
+        self._start, self._key = jax.device_put((start, key), replicated)
         self._generate = jax.jit(
-            generate,
-            in_shardings=(sharding.of_tree(mesh, params, config.run.param_sharding),),
-            out_shardings=sharding.replicated(mesh),
+            _generating(model, task.num_steps, mesh),
+            in_shardings=(shardings, replicated, replicated),
+            out_shardings=replicated,
         )
 
     def __call__(self, params: Any) -> Samples:
         """Generate the rows with these parameters; all processes of a run must call it."""
-        return Samples(np.asarray(self._generate(params)).astype(self._row_type), self._z)
+        rows = self._generate(params, self._start, self._key)
+        return Samples(np.asarray(rows).astype(self._row_type), self._z)
+
+
+# Kept, so that runs with equal models share what JAX compiles.
+@functools.lru_cache(16)
+def _generating(model: Model, num_steps: int, mesh: Mesh) -> Callable[..., jax.Array]:
+    """Return what generates rows from `(params, start, key)`."""
+
+    def generate(params: Any, start: jax.Array, key: jax.Array) -> jax.Array:
+        if mesh.size > 1:
+            params = sharding.gathered(mesh, params)
+        if not isinstance(model, Forecaster):
+            return model.generate(params, start, key, TEMPERATURE)
+        rest = model.continuation(params, start, num_steps - STEPS_PER_BAR, key, TEMPERATURE)
+        return jnp.concatenate([start, rest], axis=1)
+
+    return generate
 
 
 def make_sampler(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -9,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, TrainConfig
 from musicvae_jax.models.registry import Model
 from musicvae_jax.training.early_stopping import Patience, first_patience
 from musicvae_jax.training.optimiser import Hyperparameters, hyperparameters, make_optimiser
@@ -44,8 +46,41 @@ class TrainState:
 
 def init_state(model: Model, config: Config) -> TrainState:
     """Return the state at step 0 with random parameters from the configuration's seed."""
-    init_key, run_key = split_seed(config.train.seed)
-    return state_from_params(model.init(init_key), config, run_key)
+    return make_init(model, config.train.clip_mode)(*init_arguments(config.train))
+
+
+def state_shapes(model: Model, config: Config) -> TrainState:
+    """Return the shapes and types of the arrays of a state."""
+    init: Callable[..., TrainState] = make_init(model, config.train.clip_mode)
+    return jax.eval_shape(init, *init_arguments(config.train))
+
+
+def drawn_state(model: Model, config: Config, shardings: Any) -> TrainState:
+    """Compute `init_state` on the devices, with the sharding of each array."""
+    init = jax.jit(make_init(model, config.train.clip_mode), out_shardings=shardings)
+    return init(*init_arguments(config.train))
+
+
+def init_arguments(train: TrainConfig) -> tuple[np.ndarray, np.ndarray, Hyperparameters]:
+    """Return what the state at step 0 depends on besides the model, on the host.
+
+    Returns:
+      the data of the keys of parameters and steps, uint32, and the hyper-parameters.
+    """
+    keys = jax.device_get([jax.random.key_data(key) for key in split_seed(train.seed)])
+    return *keys, jax.device_get(hyperparameters(train))
+
+
+# Kept, so that trainings of equal models share what JAX traces and compiles.
+@functools.lru_cache(16)
+def make_init(model: Model, clip_mode: str) -> Callable[..., TrainState]:
+    """Build the function from `init_arguments` to the state at step 0."""
+
+    def init(params_key: jax.Array, steps_key: jax.Array, hyper: Hyperparameters) -> TrainState:
+        params = model.init(jax.random.wrap_key_data(params_key))
+        return _first_state(params, clip_mode, steps_key, hyper)
+
+    return init
 
 
 def split_seed(seed: int) -> tuple[jax.Array, jax.Array]:
@@ -56,12 +91,20 @@ def split_seed(seed: int) -> tuple[jax.Array, jax.Array]:
 
 def state_from_params(params: Tree, config: Config, key: jax.Array) -> TrainState:
     """Return the state at step 0 with given parameters; `key` is the run's random key."""
+    train = config.train
+    return _first_state(params, train.clip_mode, jax.random.key_data(key), hyperparameters(train))
+
+
+def _first_state(
+    params: Tree, clip_mode: str, key_data: jax.Array, hyper: Hyperparameters
+) -> TrainState:
+    """Return the state at step 0."""
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        optimiser=make_optimiser(config.train.clip_mode).init(params),
-        hyper=hyperparameters(config.train),
-        key_data=jax.random.key_data(key),
+        optimiser=make_optimiser(clip_mode).init(params),
+        hyper=jax.tree.map(jnp.asarray, hyper),
+        key_data=jnp.asarray(key_data),
         zeroed=jnp.int32(0),
         skipped=jnp.int32(0),
         patience=jax.tree.map(jnp.asarray, first_patience()),

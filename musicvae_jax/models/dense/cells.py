@@ -7,6 +7,7 @@ sampling draws from, and its largest is the best token. The steps are independen
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from musicvae_jax.config import Config
 from musicvae_jax.models import draws
 from musicvae_jax.models.decoders import join_columns
 from musicvae_jax.models.dense.layers import SMALL_BIAS, UnitDropout
@@ -24,7 +24,7 @@ from musicvae_jax.models.dense.sparse import CellsOn
 from musicvae_jax.models.draws import Columns
 from musicvae_jax.models.encoders import Posterior, drum_roll
 from musicvae_jax.models.initialisation import Initializer
-from musicvae_jax.tasks import Track, get_task
+from musicvae_jax.tasks import Track
 
 
 def read_cells(
@@ -95,14 +95,15 @@ class CellVAE(nn.Module):
         return join_columns(tuple(column.reshape(len(z), -1).T for column in drawn))
 
 
-def cell_bias(config: Config, num_steps: int) -> Initializer:
+@functools.cache
+def cell_bias(tracks: tuple[Track, ...], init: str, num_steps: int) -> Initializer:
     """Return the initial biases of the cells of so many steps.
 
     With init=default a cell starts at the probability 1 / V of its track, else near one half.
     """
-    if config.model.init == "reference":
+    if init == "reference":
         return SMALL_BIAS
-    depths = [track.num_classes for track in get_task(config.task).tracks]
+    depths = [track.num_classes for track in tracks]
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
         del key, shape

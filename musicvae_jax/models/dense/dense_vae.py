@@ -112,7 +112,7 @@ def build(config: Config, dtype: jax.typing.DTypeLike) -> CellVAE:
     task, model = get_task(config.task), config.model
     depths = tuple(track.num_classes for track in task.tracks)
     T, Z = task.num_steps, model.z_size
-    bias = cell_bias(config, T)
+    bias = cell_bias(task.tracks, model.init, T)
     return CellVAE(
         RowEncoder(task.tracks, T, model.encoder_sizes, Z, dtype),
         RowDecoder(depths, T, model.decoder_sizes, Z, bias, dtype),

@@ -6,6 +6,7 @@ between note starts (`tasks.RollTask`); dense, they are T ticks x P pitches.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -55,16 +56,22 @@ def least_logit(threshold: float) -> float:
     return math.log(threshold) - math.log1p(-threshold)
 
 
+@dataclasses.dataclass(frozen=True)
 class Likelihood:
     """The likelihood of cells, and how well they are reconstructed.
 
-    Args:
+    Attributes:
       task: the task.
       threshold: probability from which on a cell is a note start.
     """
 
-    def __init__(self, task: RollTask, threshold: float) -> None:
-        self._task, self._least = task, least_logit(threshold)
+    task: RollTask
+    threshold: float
+
+    @property
+    def _least(self) -> float:
+        """Logit from which on a cell is a note start."""
+        return least_logit(self.threshold)
 
     def nats(self, logits: Columns, rows: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """Compute -log p(rows | z), [B, 1] nats, of logits [B, ticks, pitches] and rows [B, T].
@@ -73,12 +80,12 @@ class Likelihood:
         """
         del lengths
         cells = logits[0].reshape(len(rows), -1)
-        return sparse.bernoulli_nats(cells, note_starts(rows, self._task).cells)[:, None]
+        return sparse.bernoulli_nats(cells, note_starts(rows, self.task).cells)[:, None]
 
     def best(self, logits: Columns) -> jax.Array:
         """List the cells above the threshold: rows [B, T] int32."""
         cells = logits[0].reshape(len(logits[0]), -1)
-        return listed(cells, self._least, self._task)
+        return listed(cells, self._least, self.task)
 
     def scores(self, logits: Columns, rows: jax.Array) -> dict[str, jax.Array]:
         """Compute "accuracy" and "f1" of note starts, [B]: 1 where there are none, rightly.
@@ -88,7 +95,7 @@ class Likelihood:
         Reference: Poliner and Ellis 2007, "A Discriminative Model for Polyphonic Piano
         Transcription", for accuracy.
         """
-        cells, starts = logits[0].reshape(len(rows), -1), note_starts(rows, self._task)
+        cells, starts = logits[0].reshape(len(rows), -1), note_starts(rows, self.task)
         found = (starts.values(cells, -jnp.inf) >= self._least).sum(axis=1)
         num_true = (starts.cells < starts.num_cells).sum(axis=1)
         either = num_true + (cells >= self._least).sum(axis=1) - found
@@ -108,7 +115,7 @@ class Likelihood:
         Returns:
           float32 [B, 1] each.
         """
-        guess, truth = dense(predicted, self._task), dense(rows, self._task)
+        guess, truth = dense(predicted, self.task), dense(rows, self.task)
         num_true, num_guessed = truth.sum(axis=1), guess.sum(axis=1)
         found = (truth * guess).sum(axis=1)
         values = {
@@ -129,7 +136,7 @@ class Likelihood:
         """
         cells = logits[0].reshape(len(logits[0]), -1)
         noise = temperature * jax.random.logistic(key, cells.shape)
-        return listed(cells + noise, self._least, self._task)
+        return listed(cells + noise, self._least, self.task)
 
 
 def as_ticks(cells: jax.Array) -> Columns:

@@ -45,6 +45,7 @@ from musicvae_jax.tasks import ROLL_PITCHES, STEPS_PER_BAR, RollTask, Task, get_
 
 # About the share of cells in which a note starts: 30 of the 9,216 of a bar.
 _ROLL_SHARE = 1 / 300
+_ROLL_BIAS = nn.initializers.constant(math.log(_ROLL_SHARE / (1 - _ROLL_SHARE)))
 
 
 class Cells(NamedTuple):
@@ -67,21 +68,29 @@ class Cells(NamedTuple):
 
 def cells_of(config: Config) -> Cells:
     """Return how the rows of a configuration's task are read and written."""
-    task = get_task(config.task)
-    if isinstance(task, RollTask):
-        size = task.steps_per_bar * ROLL_PITCHES
-        start = nn.initializers.constant(math.log(_ROLL_SHARE / (1 - _ROLL_SHARE)))
-        bias = SMALL_BIAS if config.model.init == "reference" else start
-        return Cells(
-            lambda rows, _: rolls.note_starts(rows, task), size, size, rolls.as_ticks, bias
-        )
+    task, init = get_task(config.task), config.model.init
+    return _roll_cells(task, init) if isinstance(task, RollTask) else _token_cells(task, init)
+
+
+# Kept, so that modules of equal sizes are equal.
+@functools.cache
+def _roll_cells(task: RollTask, init: str) -> Cells:
+    """Return how lists of note starts are read and written."""
+    size = task.steps_per_bar * ROLL_PITCHES
+    bias = SMALL_BIAS if init == "reference" else _ROLL_BIAS
+    return Cells(lambda rows, _: rolls.note_starts(rows, task), size, size, rolls.as_ticks, bias)
+
+
+@functools.cache
+def _token_cells(task: Task, init: str) -> Cells:
+    """Return how rows of tokens are read and written."""
     depths = tuple(track.num_classes for track in task.tracks)
     return Cells(
         read=functools.partial(read_cells, task.tracks),
         inputs=STEPS_PER_BAR * task.encoder_depth,
         outputs=STEPS_PER_BAR * sum(depths),
         as_columns=lambda logits: as_columns(logits, depths),
-        bias_init=cell_bias(config, STEPS_PER_BAR),
+        bias_init=cell_bias(task.tracks, init, STEPS_PER_BAR),
     )
 
 

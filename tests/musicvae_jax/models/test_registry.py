@@ -1,0 +1,35 @@
+"""Configurations that describe equal models share one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from musicvae_jax.config import Config
+from musicvae_jax.models.registry import ARCHITECTURES, build_model
+from musicvae_jax.tasks import get_task
+
+SIZES: dict[str, Any] = {"encoder_sizes": (8,), "decoder_sizes": (8,), "z_size": 4}
+TASKS = {"tokens": "mel_2bar", "note starts": "pianoroll_16bar", "sound": "sound_3000hz_2s"}
+CASES = [(name, TASKS[content]) for name, found in ARCHITECTURES.items() for content in found.reads]
+
+
+def config_of(name: str, task: str) -> Config:
+    return get_task(task).config.replace(architecture=name, **SIZES)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_equal_sizes_share_a_model_and_other_sizes_do_not(name: str, task: str) -> None:
+    config = config_of(name, task)
+    model = build_model(config)
+    others = {"learning_rate": 0.5, "beta": 0.5, "seed": 3, "train_steps": 7, "batch_size": 4}
+    assert build_model(config.replace(**others)) is model
+    for fields in ({"decoder_sizes": (12,)}, {"dtype": "bfloat16"}, {"init": "reference"}):
+        if not set(fields) & set(ARCHITECTURES[name].unused_fields):
+            assert build_model(config.replace(**fields)) is not model, fields
+
+
+def test_piano_rolls_with_another_threshold_are_another_model() -> None:
+    config = config_of("stacked_vae", "pianoroll_16bar")
+    assert build_model(config.replace(threshold=0.3)) is not build_model(config)
