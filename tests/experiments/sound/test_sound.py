@@ -29,10 +29,8 @@ from experiments.sweep.points import open_folders
 from musicvae_jax import data, sound_evaluation
 from musicvae_jax.config import Config, InputError
 from musicvae_jax.latent.musicvae import MusicVAE
-from musicvae_jax.storage import run_folder
-from musicvae_jax.sweep.runs import Point, fit_points
+from musicvae_jax.storage import checkpoints, run_folder
 from musicvae_jax.training import loop
-from tests.support.listener import Listener
 from tests.support.sound_folder import SAMPLE_RATE, sine, write_folder
 
 SMALL: dict[str, Any] = {
@@ -106,26 +104,6 @@ def test_a_resumed_run_is_bit_equal(
         assert (folder / "again" / "samples" / name).read_bytes() == content
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert all({"snr_db", "kl_bits"} <= set(json.loads(line)) for line in lines)
-
-
-def test_a_sweep_of_two_by_two_equals_single_runs(
-    trained: loop.Outcome, config: Config, store: data.Store, folder: pathlib.Path
-) -> None:
-    points = []
-    for rate in (config.train.learning_rate, 1e-2):
-        for beta in (config.train.beta, 0.5):
-            own = config.replace(learning_rate=rate, beta=beta)
-            run = run_folder.open_run_folder(folder / f"{rate}_{beta}", own, store)
-            points.append(Point(own, str(run), Listener()))
-    found = fit_points(points, store)
-    assert [outcome.step for outcome in found] == [6] * 4
-    alone = dict(jax.tree.leaves_with_path(jax.device_get(trained.state.params)))
-    for path, value in jax.tree.leaves_with_path(found[0].state.params):
-        name = jax.tree_util.keystr(path)
-        # The encoder's normalisation removes these biases: their gradients are rounding alone,
-        # which Adam scales to steps of full size.
-        if not re.search(r"encoder.*conv_[01].*bias", name):
-            np.testing.assert_allclose(value, alone[path], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_evaluate_scores_and_draws_the_map(run_dir: pathlib.Path, store: data.Store) -> None:
@@ -202,15 +180,48 @@ def _swept(store: data.Store, folder: pathlib.Path, *arguments: str) -> str:
     return printed.getvalue()
 
 
-def test_a_sweep_ranks_its_points_by_the_signal_to_noise_ratio(
-    store: data.Store, tmp_path: pathlib.Path
+@pytest.fixture(scope="module")
+def swept(
+    config: Config, store: data.Store, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[pathlib.Path, str]:
+    """Folder of a sweep of 2 x 2, whose first values are those of `config`, and what it printed."""
+    folder, train = tmp_path_factory.mktemp("swept") / "sweep", config.train
+    rates, betas = f"{train.learning_rate},0.01", f"{train.beta},0.5"
+    return folder, _swept(store, folder, f"--grid=learning_rate={rates}", f"--grid=beta={betas}")
+
+
+def test_a_point_of_a_sweep_equals_its_single_run(
+    trained: loop.Outcome, config: Config, swept: tuple[pathlib.Path, str]
 ) -> None:
-    folder = tmp_path / "sweep"
-    printed = _swept(store, folder, "--grid=learning_rate=0.0003,0.01", "--grid=beta=0.5,1")
+    folder, _ = swept
+    points = sorted((folder / "points").iterdir())
+    restored = [checkpoints.restore_params(point, "latest") for point in points]
+    assert [step for _, _, step in restored] == [6] * 4
+    (params,) = (
+        params
+        for found, params, _ in restored
+        if (found.train.learning_rate, found.train.beta)
+        == (config.train.learning_rate, config.train.beta)
+    )
+    alone = dict(jax.tree.leaves_with_path(jax.device_get(trained.state.params)))
+    for path, value in jax.tree.leaves_with_path(params):
+        name = jax.tree_util.keystr(path)
+        # The encoder's normalisation removes these biases: their gradients are rounding alone,
+        # which Adam scales to steps of full size.
+        if not re.search(r"encoder.*conv_[01].*bias", name):
+            np.testing.assert_allclose(value, alone[path], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_sweep_ranks_its_points_by_the_signal_to_noise_ratio(
+    config: Config, swept: tuple[pathlib.Path, str]
+) -> None:
+    folder, printed = swept
     with (folder / "results.csv").open() as lines:
         rows = list(csv.DictReader(lines))
-    assert {(row["learning_rate"], row["beta"]) for row in rows} == {
-        (rate, beta) for rate in ("0.0003", "0.01") for beta in ("0.5", "1")
+    assert {(float(row["learning_rate"]), float(row["beta"])) for row in rows} == {
+        (rate, beta)
+        for rate in (config.train.learning_rate, 0.01)
+        for beta in (config.train.beta, 0.5)
     }
     ratios = [float(row["snr_db"]) for row in rows]
     assert ratios == sorted(ratios, reverse=True)

@@ -115,7 +115,7 @@ def test_continuations_in_parts_equal_one(name: str, key: jax.Array) -> None:
 def test_samples_follow_their_key(name: str) -> None:
     model, params, tokens = case(name, "mel_2bar")
     keys = [jax.random.key(seed) for seed in (1, 1, 2)]
-    made = [model.continuation(params, tokens, 16, key, 1.0) for key in keys]
+    made = [model.continuation(params, tokens[:, :10], 9, key, 1.0) for key in keys]
     np.testing.assert_array_equal(made[0], made[1])
     assert np.any(made[0] != made[2])
     assert int(made[0].max()) < get_task("mel_2bar").tracks[0].num_classes
@@ -127,17 +127,18 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     rng = np.random.default_rng(1)
 
     @jax.jit
+    @jax.value_and_grad
     def loss(params: Params) -> jax.Array:
         logits = model.next_logits(params, tokens)
         return objectives.reconstruction_nats(logits, tokens).mean()
 
-    grads = jax.jit(jax.grad(loss))(params)
+    start, grads = jax.device_get((params, loss(params)[1]))
     for _ in range(3):
-        way = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+        way = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), start)
         size = 1e-3
-        ends = [jax.tree.map(lambda p, w, s=s: p + s * w, params, way) for s in (size, -size)]
-        measured = (loss(ends[0]) - loss(ends[1])) / (2 * size)
-        products = jax.tree.map(lambda g, w: jnp.vdot(g, w), grads, way)
+        ends = [jax.tree.map(lambda p, w, s=s: p + s * w, start, way) for s in (size, -size)]
+        measured = (loss(ends[0])[0] - loss(ends[1])[0]) / (2 * size)
+        products = jax.tree.map(np.vdot, grads, way)
         expected = sum(jax.tree.leaves(products))
         np.testing.assert_allclose(measured, expected, rtol=0.02, atol=0.02)
 

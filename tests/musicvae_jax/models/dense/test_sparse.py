@@ -40,10 +40,16 @@ def test_sums_of_rows_are_the_product(
     assert dense.sum() == 3 * 9 + 4
     kernel = jnp.asarray(rng.normal(size=(SIZE, WIDTH)), jnp.float32)
     grad = jnp.asarray(rng.normal(size=(ROWS * PARTS, WIDTH)), jnp.float32)
-    found, pull = jax.vjp(lambda kernel: sparse.multiply(on, kernel, dtype), kernel)
+
+    @jax.jit
+    def run(kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found, pull = jax.vjp(lambda kernel: sparse.multiply(on, kernel, dtype), kernel)
+        return found, pull(grad)[0]
+
+    found, pulled = run(kernel, grad)
     factors = [np.asarray(x.astype(dtype), np.float64) for x in (kernel, grad)]
     np.testing.assert_allclose(found, dense @ factors[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(pull(grad)[0], dense.T @ factors[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(pulled, dense.T @ factors[1], rtol=1e-5, atol=1e-6)
 
 
 def test_sums_of_rows_of_several_kernels_side_by_side() -> None:
@@ -53,8 +59,10 @@ def test_sums_of_rows_of_several_kernels_side_by_side() -> None:
     def total(kernel: jax.Array) -> jax.Array:
         return (sparse.multiply(on, kernel) ** 2).sum()
 
-    found = jax.vmap(jax.grad(total))(kernels)
-    alone = [jax.grad(total)(kernel) for kernel in kernels]
+    grad = jax.grad(total)
+    found, alone = jax.jit(lambda kernels: (jax.vmap(grad)(kernels), [*map(grad, kernels)]))(
+        kernels
+    )
     np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -73,6 +81,7 @@ def test_likelihood_of_cells_and_its_gradient_are_the_dense_ones() -> None:
     weights = jnp.asarray(rng.normal(size=ROWS), jnp.float32)
     dense = on.dense()
 
+    @jax.jit
     def cost(logits: jax.Array) -> jax.Array:
         return (sparse.bernoulli_nats(logits, on.cells) * weights).sum()
 
@@ -81,7 +90,7 @@ def test_likelihood_of_cells_and_its_gradient_are_the_dense_ones() -> None:
     # Of a cell that is off: -log(1 - p) = log(1 + exp(logit)).
     expected = np.log1p(np.exp(np.where(np.asarray(dense) > 0, -exact, exact))).sum(axis=1)
     np.testing.assert_allclose(sparse.bernoulli_nats(logits, on.cells), expected, rtol=1e-5)
-    grad = jax.grad(cost)(logits)
+    grad = jax.jit(jax.grad(cost))(logits)
     np.testing.assert_allclose(grad, (probability - dense) * weights[:, None], rtol=1e-4, atol=1e-6)
     step = jnp.asarray(rng.normal(size=logits.shape), jnp.float32) * 0.01
     moved = (cost(logits + step) - cost(logits - step)) / 2
@@ -119,8 +128,9 @@ def test_layers_read_both_forms() -> None:
     on = some_cells()
     for sizes in ((6, 2), (6,), ()):
         stack = DenseStack(SIZE, sizes)
-        params = stack.init(jax.random.key(0), on)
-        found = [np.asarray(stack.apply(params, cells)) for cells in (on, on.dense())]
+        params = jax.jit(lambda key, stack=stack: stack.init(key, on))(jax.random.key(0))
+        both = jax.jit(lambda p, s=stack: [s.apply(p, cells) for cells in (on, on.dense())])
+        found = [np.asarray(result) for result in both(params)]
         assert found[0].shape == (ROWS * PARTS, sizes[-1] if sizes else SIZE)
         np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
 

@@ -24,8 +24,7 @@ def test_a_correlation_by_hand() -> None:
 
 
 def _assert_equal(ours: nn.Module, flax: nn.Module, x: jax.Array) -> None:
-    params = flax.init(jax.random.key(1), x)
-    drawn = ours.init(jax.random.key(1), x)
+    params, drawn = (jax.jit(module.init)(jax.random.key(1), x) for module in (flax, ours))
     jax.tree.map(np.testing.assert_array_equal, drawn, params)
 
     def results(module: nn.Module) -> tuple[jax.Array, jax.Array]:
@@ -33,7 +32,7 @@ def _assert_equal(ours: nn.Module, flax: nn.Module, x: jax.Array) -> None:
             y = module.apply(params, x)
             return jnp.sum(jnp.sin(jnp.asarray(y))), y
 
-        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, x)
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), results(ours), results(flax)
