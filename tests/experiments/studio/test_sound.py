@@ -145,7 +145,8 @@ def test_notes_go_to_a_midi_output(page: Page) -> None:
     type_sketch(page, "K K K K")
     page.locator("#play").click()
     wait(page, "window.sent.filter((status) => status === 0x99).length >= 4")
-    assert page.evaluate(LEVEL) == 0
+    # A note has more than 0.001; the graph may hold a remainder that nobody hears.
+    assert page.evaluate(LEVEL) < 1e-5
 
 
 def test_the_wav_file_is_as_long_as_the_loop(page: Page) -> None:
