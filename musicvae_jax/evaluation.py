@@ -30,7 +30,7 @@ Figures = dict[str, dict[str, float]]
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 # Predicted rows that are scored at once.
 _SCORED = 4_096
-_KEPT = 64  # compiled programs
+_KEPT = 8  # compiled programs
 
 
 class Evaluation(NamedTuple):

@@ -130,7 +130,7 @@ class Evaluator:
         return found, np.concatenate(means)
 
 
-@functools.lru_cache(64)
+@functools.lru_cache(4)
 def _scores(model: VAE) -> Callable[..., tuple[metrics.Counts, jax.Array]]:
     """Return the function that scores a batch: (masked sums, mu [B, Z])."""
     scores = model.scores

@@ -34,7 +34,7 @@ def check_options(options: Options, architecture: str) -> None:
             raise InputError(f"{name}: not used by {architecture}, which has no latent space")
 
 
-@functools.lru_cache(16)
+@functools.lru_cache(4)
 def _compiled(model: Forecaster, num_steps: int, temperature: float) -> Callable[..., jax.Array]:
     """Return a function of parameters, seeds and key that continues the seeds."""
     return jax.jit(

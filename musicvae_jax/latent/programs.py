@@ -15,7 +15,7 @@ import jax
 from musicvae_jax.latent import operations
 from musicvae_jax.models.registry import VAE
 
-_KEPT = 64  # models of different sizes
+_KEPT = 8  # models of different sizes
 
 Compiled = Callable[..., Any]
 

@@ -43,8 +43,8 @@ from musicvae_jax.models.waveform import waveform_vae
 from musicvae_jax.tasks import get_task
 
 Params = dict[str, Any]
-# Records that are kept for models of equal sizes.
-_KEPT = 64
+# Records that are kept. Few: what JAX compiled of their functions is kept with them.
+_KEPT = 8
 
 
 class VAE(NamedTuple):

@@ -33,7 +33,7 @@ from musicvae_jax.training.step import (
 SHARE_FOR_ROWS = 0.25
 # The limit for devices that do not report their memory (CPUs), in bytes.
 BYTES_FOR_ROWS = 2 << 30
-_KEPT = 16  # programs
+_KEPT = 4  # programs
 
 
 class Dispatch:

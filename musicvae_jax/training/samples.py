@@ -78,7 +78,7 @@ class Sampler:
 
 
 # Kept, so that runs with equal models share what JAX compiles.
-@functools.lru_cache(16)
+@functools.lru_cache(4)
 def _generating(model: Model, num_steps: int, mesh: Mesh) -> Callable[..., jax.Array]:
     """Return what generates rows from `(params, start, key)`."""
 

@@ -72,7 +72,7 @@ def init_arguments(train: TrainConfig) -> tuple[np.ndarray, np.ndarray, Hyperpar
 
 
 # Kept, so that trainings of equal models share what JAX traces and compiles.
-@functools.lru_cache(16)
+@functools.lru_cache(4)
 def make_init(model: Model, clip_mode: str) -> Callable[..., TrainState]:
     """Build the function from `init_arguments` to the state at step 0."""
 
