@@ -64,7 +64,8 @@ class Sampler:
 
         replicated = sharding.replicated(mesh)
         shardings = sharding.of_tree(mesh, params, config.run.param_sharding)
-        self._start, self._key = jax.device_put((start, key), replicated)
+        # On the host: each process of a run gives them to its own devices.
+        self._start, self._key = jax.device_get((start, jax.random.key_data(key)))
         self._generate = jax.jit(
             _generating(model, task.num_steps, mesh),
             in_shardings=(shardings, replicated, replicated),
@@ -80,9 +81,10 @@ class Sampler:
 # Kept, so that runs with equal models share what JAX compiles.
 @functools.lru_cache(4)
 def _generating(model: Model, num_steps: int, mesh: Mesh) -> Callable[..., jax.Array]:
-    """Return what generates rows from `(params, start, key)`."""
+    """Return what generates rows from `(params, start, data of a key)`."""
 
-    def generate(params: Any, start: jax.Array, key: jax.Array) -> jax.Array:
+    def generate(params: Any, start: jax.Array, key_data: jax.Array) -> jax.Array:
+        key = jax.random.wrap_key_data(key_data)
         if mesh.size > 1:
             params = sharding.gathered(mesh, params)
         if not isinstance(model, Forecaster):
