@@ -73,13 +73,20 @@ class Row:
 
 
 def config_of(data_dir: str, batch_size: int, dtype: str) -> Config:
-    """Return the configuration that the rows of a store are trained with."""
-    task = data.open_store(data_dir).task
+    """Return the configuration that the rows of a store are trained with.
+
+    Raises:
+      InputError: the store has fewer training rows than a batch.
+    """
+    store = data.open_store(data_dir)
+    task = store.task
     rolls = get_task("pianoroll_16bar").config
     own = task.config
     if task.content == "tokens":
         own = dataclasses.replace(rolls, task=task.name)
-    return own.replace(batch_size=batch_size or own.train.batch_size, dtype=dtype)
+    config = own.replace(batch_size=batch_size or own.train.batch_size, dtype=dtype)
+    data.check_enough_rows(len(store.splits["train"]), config.train.batch_size)
+    return config
 
 
 def first_layer(config: Config) -> int:

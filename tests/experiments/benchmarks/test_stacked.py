@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from experiments.benchmarks import stacked
+from musicvae_jax.config import InputError
 from musicvae_jax.tasks import get_task
 from tests.support.synthetic_store import write_store
 
@@ -18,6 +21,15 @@ def test_stores_of_tokens_are_trained_with_the_layers_of_piano_rolls(
     assert (config.train.batch_size, config.train.dtype) == (8, "bfloat16")
     # Forward and two gradients, a multiply-add is two: 2 bars of 16 x 90 cells, 2,000 units.
     assert stacked.first_layer(config) == 3 * 2 * 2 * 16 * 90 * 2000
+
+
+def test_stores_with_fewer_rows_than_a_batch_are_refused(tmp_path: pathlib.Path) -> None:
+    store = str(
+        write_store(tmp_path / "store", "mel_2bar", {"train": 7, "validation": 1, "test": 1})
+    )
+    assert stacked.config_of(store, 7, "float32").train.batch_size == 7
+    with pytest.raises(InputError, match="7 training rows are fewer than one batch of 8"):
+        stacked.config_of(store, 8, "float32")
 
 
 def test_layers_that_multiply_are_counted_in_full() -> None:
