@@ -9,6 +9,9 @@ plateau for hundreds of steps. The default scales each part by the size of its i
     context  rows of the decoder's kernel for z (or a bar's embedding); Glorot's rule for the whole
              kernel, most of whose rows are for tokens, makes them too small
     state    kernels of the initial states
+    bar      the decoder of a bar reads the conductor's output, whose values have a root mean square
+             of 0.25, 0.2 and 0.13 with 64, 256 and 1,024 units; its gains for context and state
+             are divided by that
     memory   gate biases of the encoder and the conductor for time scales up to the length of the
              sequence; with bias 1 a cell keeps 0.73 per step, which is nothing after 16 steps
 
@@ -20,7 +23,8 @@ Gradients stay bounded as sequences and layers grow, by three rules:
              the cell states grow with the length, and the gradient of 256 steps explodes (norms
              of 14,000 to 800,000 at step 0).
     tokens   The gain of mu is 6 for rows of up to 256 tokens, 16 bars of one track. Beyond, it
-             falls with the square root of the tokens, as the loss is their sum: 3.5 for trios.
+             falls with the square root of the tokens, as the loss is their sum: 3.5 for trios. The
+             gain of a bar's embedding falls with the tokens, to a third for trios.
     width    The gains are those of 64 units. With more units they fall with the square root of
              their number, because the gradient of a part is a sum over its units.
 
@@ -31,6 +35,7 @@ section 3.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -44,10 +49,13 @@ GLOROT = nn.initializers.glorot_uniform()
 ZEROS = nn.initializers.zeros
 # Layers of up to so many units take the gains as they are.
 FULL_GAIN_UNITS = 64
-# Rows of up to so many tokens take the gain of mu as it is: 16 bars of one track.
+# Rows of up to so many tokens take the gains as they are: 16 bars of one track.
 FULL_GAIN_TOKENS = 256
 # Steps of a sequence that needs no closed input gates: two bars.
 SHORT_SEQUENCE = 32
+# Root mean square of a bar's embedding at the start, of 256 units; it falls with the fifth root of
+# their number.
+BAR_EMBEDDING_RMS = 0.2
 
 
 class Initialisation(NamedTuple):
@@ -133,12 +141,33 @@ def _mu(num_tokens: int) -> Initializer:
     return _by_inputs(gain, lambda shape: shape[0] // 2)  # h of both directions
 
 
+def _state(gain: float) -> Initializer:
+    """Draw a kernel of initial states: h and c of all layers."""
+    return _by_inputs(gain, lambda shape: shape[1] // 2)
+
+
 DEFAULT = Initialisation(
     mu=_mu,
     sigma=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
     sigma_bias=nn.initializers.constant(-1.0),
-    state=_by_inputs(2.0, lambda shape: shape[1] // 2),  # h and c of all layers
+    state=_state(2.0),
     context_gain=1.5,
     has_memory=True,
 )
 INITIALISATIONS = {"reference": REFERENCE, "default": DEFAULT}
+
+
+@functools.lru_cache  # equal models have the same functions, so that they share what is compiled
+def of_bars(name: str, num_tokens: int, conductor_units: int) -> Initialisation:
+    """Return the scheme of a decoder that reads the embedding of a bar.
+
+    Args:
+      name: key of `INITIALISATIONS`.
+      num_tokens: tokens per row, T * K.
+      conductor_units: size of the embedding.
+    """
+    if name == "reference":
+        return REFERENCE
+    rms = BAR_EMBEDDING_RMS * (256 / conductor_units) ** 0.2
+    gain = DEFAULT.context_gain / rms * min(FULL_GAIN_TOKENS / num_tokens, 1.0)
+    return DEFAULT._replace(state=_state(2.0 / rms), context_gain=gain)

