@@ -12,8 +12,9 @@ two budgets, after --examples and after --minutes of processor time on all cores
 initialisations; nothing else of the recipe differs.
 
 The results file has everything that the tables show. A training that is in it is not repeated, so
-the work can be divided over days, and over machines by copying the file. Without --data_dir the
-tables are printed from the file alone.
+the work can be divided over days, and over machines by copying the file. All trainings of a task
+have the same settings; those of different tasks may differ. Without --data_dir the tables are
+printed from the file alone.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Options:
     batch_size: int = option(128, help="Rows per step.")
     learning_rate: float = option(2.5e-3, help="Initial learning rate.")
     rows: int = option(1000, help="Held-out rows that are scored, and samples.")
+    beta: float = option(0.2, help="Weight of the KL divergence.")
+    free_bits: float = option(0.0, help="Bits of KL divergence per row that cost nothing.")
     eval_every: int = option(50, help="Steps between points of the validation curve.")
 
     def __post_init__(self) -> None:
@@ -82,6 +85,7 @@ class Options:
         check_ranges(
             self, examples=(1, 1e12), batch_size=(1, 1e6), rows=(16, 1e6), units=(2, 4096),
             minutes=(0.001, 1e6), learning_rate=(1e-9, 1e3), eval_every=(1, 1e6),
+            beta=(0, 1e3), free_bits=(0, 1e4),
         )  # fmt: skip
         for name, given, known in (("model", self.models, MODELS), ("init", self.inits, INITS)):
             for value in given:
@@ -100,8 +104,11 @@ class Options:
         return pathlib.Path(self.results or pathlib.Path(self.output) / "results.json")
 
     def settings(self) -> Results:
-        """Return what all trainings of a results file have in common."""
-        common = ("minutes", "examples", "units", "batch_size", "learning_rate", "rows")
+        """Return what all trainings of a task have in common."""
+        common = (
+            *("minutes", "examples", "units", "batch_size", "learning_rate"),
+            *("beta", "free_bits", "rows"),
+        )
         return {name: getattr(self, name) for name in common}
 
 
@@ -137,8 +144,8 @@ def config_of(job: Job, options: Options) -> Config:
         decoder_sizes=(units, units),
         z_size=units // 2,
         init=job.init,
-        beta=0.2,
-        free_bits=0.0,
+        beta=options.beta,
+        free_bits=options.free_bits,
         sampling_schedule="constant",
         sampling_rate=0.0,
         learning_rate=options.learning_rate,
@@ -240,25 +247,35 @@ def curve(run_dir: pathlib.Path) -> tuple[list[list[float]], float]:
     return losses, zeroed[-1] if zeroed else 0.0
 
 
-def read_results(path: pathlib.Path, settings: Results | None) -> Results:
-    """Read the finished trainings, of these settings; none if there is no file and settings.
+def read_results(path: pathlib.Path) -> Results:
+    """Read the finished trainings, and the settings of each task.
 
     Raises:
-      InputError: there is no file to print, it is damaged, or its settings differ.
+      InputError: there is no such file, or it is damaged.
     """
     if not path.is_file():
-        if settings is None:
-            raise InputError(f"results: there is no file {path}")
-        return {"settings": settings, "trainings": []}
+        raise InputError(f"results: there is no file {path}")
     try:
         found: Results = json.loads(path.read_text())
-        before = found["settings"], found["trainings"]
+        tasks = {entry["task"] for entry in found["trainings"]}
+        known = all("units" in found["settings"][task] for task in tasks)
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"results: {path} is not a results file of this script") from None
-    if settings is not None and before[0] != settings:
-        names = [name for name, value in settings.items() if before[0].get(name) != value]
-        raise InputError(f"results: {path} has trainings with another {names[0]}")
+        known = False
+    if not known:
+        raise InputError(f"results: {path} is not a results file of this script")
     return found
+
+
+def set_settings(found: Results, task: str, settings: Results) -> None:
+    """Note the settings of the trainings of a task.
+
+    Raises:
+      InputError: the finished trainings of the task have others.
+    """
+    before = found["settings"].setdefault(task, settings)
+    names = [name for name, value in settings.items() if before.get(name) != value]
+    if names:
+        raise InputError(f"{names[0]}: the results' trainings of {task} have another one")
 
 
 def train(job: Job, options: Options) -> Results:
@@ -285,10 +302,12 @@ def train(job: Job, options: Options) -> Results:
 def run(options: Options) -> str:
     """Train and score everything that is not done yet; return the tables."""
     path = options.results_path
-    found = read_results(path, options.settings() if options.data_dirs else None)
     stores = [data.open_store(folder) for folder in options.data_dirs]
+    is_new = bool(stores) and not path.exists()
+    found = {"settings": {}, "trainings": []} if is_new else read_results(path)
     for store in stores:
         check_store(store, found["trainings"])
+        set_settings(found, store.task.name, options.settings())
     jobs = [
         Job(store, model, init, seed)
         for seed in options.seeds

@@ -33,12 +33,10 @@ EARLIER = (
 def write(found: dict[str, Any], folder: pathlib.Path | None) -> str:
     """Return all tables as text; write text, Markdown and pictures to a folder, if there is one."""
     groups = by_series(found["trainings"])
-    settings = found["settings"]
     about = [
         *sorted({entry["machine"] for entry in found["trainings"]}),
-        f"{settings['units']} units, batch {settings['batch_size']}, learning rate "
-        f"{settings['learning_rate']:g}; up to {settings['rows']:,} test rows; minutes are of "
-        "processor time on all cores;",
+        *(f"{task}: {settings_line(found['settings'][task])}" for task in _tasks(groups)),
+        "minutes are of processor time on all cores;",
         "sampled: z from the posterior, temperature 1, 2 draws; overlap: samples of fitted priors",
     ]
     tables = [paper_table(groups), by_bar_table(groups), overlap_table(groups)]
@@ -54,6 +52,16 @@ def write(found: dict[str, Any], folder: pathlib.Path | None) -> str:
         run_folder.write_text(folder / "hierarchy_by_bar.svg", by_bar_picture(groups))
         run_folder.write_text(folder / "hierarchy_curves.svg", curves_picture(groups))
     return text
+
+
+def settings_line(settings: dict[str, Any]) -> str:
+    """Describe what all trainings of a task have in common."""
+    return (
+        f"{settings['units']} units, batch {settings['batch_size']}, learning rate "
+        f"{settings['learning_rate']:g}, beta {settings['beta']:g}, free bits "
+        f"{settings['free_bits']:g}, {settings['minutes']:g} minutes, "
+        f"{settings['examples']:,} examples, up to {settings['rows']:,} test rows"
+    )
 
 
 def by_series(trainings: Iterable[Entry]) -> Groups:

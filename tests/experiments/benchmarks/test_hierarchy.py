@@ -63,8 +63,18 @@ def entry(model: str, seed: int, sampled: float, init: str = "default") -> dict[
     }
 
 
+SETTINGS: dict[str, Any] = {
+    "minutes": 20.0,
+    "examples": 320,
+    "units": 64,
+    "batch_size": 8,
+    "learning_rate": 0.0025,
+    "beta": 0.2,
+    "free_bits": 48.0,
+    "rows": 100,
+}
 RESULTS: dict[str, Any] = {
-    "settings": {"units": 64, "batch_size": 8, "learning_rate": 0.0025, "rows": 100},
+    "settings": {"mel_16bar": SETTINGS},
     "trainings": [
         entry("flat", 0, 0.5),
         entry("hierdec", 0, 0.7),
@@ -129,7 +139,10 @@ def test_tables_and_pictures_are_made_from_the_results_alone(tmp_path: pathlib.P
     options = hierarchy.Options(results=str(path), output=str(tmp_path / "out"))
     text = hierarchy.run(options)
     assert text == hierarchy.run(hierarchy.Options(results=str(path)))
-    assert text.startswith("one machine\n64 units, batch 8")
+    assert text.startswith(
+        "one machine\nmel_16bar: 64 units, batch 8, learning rate 0.0025, beta 0.2, free bits 48, "
+        "20 minutes, 320 examples, up to 100 test rows\n"
+    )
     files = {file.name: file.read_text() for file in (tmp_path / "out").iterdir()}
     assert files["hierarchy.txt"] == text
     assert files["hierarchy.md"].splitlines()[1].startswith("| --- | --- | ---: |")
@@ -188,20 +201,25 @@ def test_a_training_is_made_once_and_kept(
 def test_results_of_other_settings_or_rows_are_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(RESULTS))
-    settings = {**RESULTS["settings"], "units": 32}
-    with pytest.raises(InputError, match="has trainings with another units"):
-        hierarchy.read_results(path, settings)
+    found = hierarchy.read_results(path)
+    hierarchy.set_settings(found, "mel_16bar", SETTINGS)
+    with pytest.raises(InputError, match="units: the results' trainings of mel_16bar have another"):
+        hierarchy.set_settings(found, "mel_16bar", {**SETTINGS, "units": 32})
+    hierarchy.set_settings(found, "drums_16bar", {**SETTINGS, "units": 32})
+    assert found["settings"]["drums_16bar"]["units"] == 32
     store = data.Store(tmp_path, get_task("mel_16bar"), {}, {}, "g")
     with pytest.raises(InputError, match="differs from the results' mel_16bar rows"):
         hierarchy.check_store(store, RESULTS["trainings"])
     short = data.Store(tmp_path, get_task("mel_2bar"), {}, {}, "g")
     with pytest.raises(InputError, match="has rows of mel_2bar, not of 16 bars"):
         hierarchy.check_store(short, [])
-    path.write_text("[1]")
-    with pytest.raises(InputError, match="is not a results file"):
-        hierarchy.read_results(path, None)
+    # The last one has a training of a task whose settings are missing.
+    for damaged in ("[1]", "{", json.dumps({**RESULTS, "settings": {}})):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match="is not a results file"):
+            hierarchy.read_results(path)
     with pytest.raises(InputError, match="there is no file"):
-        hierarchy.read_results(tmp_path / "none.json", None)
+        hierarchy.read_results(tmp_path / "none.json")
 
 
 def test_wrong_options_are_refused() -> None:
