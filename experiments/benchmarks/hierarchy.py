@@ -49,6 +49,7 @@ from musicvae_jax.training.state import count_parameters
 
 FLAT, HIERARCHICAL = MODELS = ("flat", "hierdec")
 LARGEST_DIFFERENCE = 0.03  # of the numbers of parameters
+PRIOR_ROWS = 4000  # training rows that a prior is fitted to
 KERNEL_UNITS = 16  # the native LSTM kernel needs a multiple
 
 Results = dict[str, Any]
@@ -191,7 +192,7 @@ def score(job: Job, run_dir: pathlib.Path, options: Options) -> budgets.Scores:
     rows = np.asarray(split[chosen])
     found = evaluation.evaluate(trained.config, trained.params, rows, draws=2, seed=job.seed)
     vae = MusicVAE(trained.config, trained.params)
-    fitted = prior.fit_run(run_dir, vae, trained.step, job.store, job.seed).prior
+    fitted = prior.fit_run(run_dir, vae, trained.step, job.store, job.seed, PRIOR_ROWS).prior
     vae = MusicVAE(trained.config, trained.params, prior=fitted)
     overall = {
         name: figures["accuracy"]["overall"]

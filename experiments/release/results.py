@@ -1,22 +1,29 @@
-"""Write the table of all models of the package, docs/results.md, from the headers of their files.
+"""Write docs/results.md: the models of the package, and flat and hierarchical decoders of 16 bars.
 
 python -m experiments.release.results
+
+The models' numbers come from the headers of their files, the others from the results file of
+`experiments.benchmarks.hierarchy`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
 from data_pipeline import cli
 from data_pipeline.cli import option
+from experiments.benchmarks.support import hierarchy_tables
+from experiments.benchmarks.support.tables import as_markdown
 from experiments.release import card
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import run_folder
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "results.md"
+HIERARCHY = pathlib.Path(__file__).resolve().parents[1] / "benchmarks" / "hierarchy.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,14 +37,14 @@ def document() -> str:
     """Return the page."""
     found = {name: safetensors_file.read(packaged.path_of(name)).about for name in packaged.names()}
     parts = [
-        "# Results of the packaged models",
+        "# Results",
         card.paragraph(
-            "Made by `python -m experiments.release.results` from the headers of the models'",
-            "files; `experiments.release.publish` computed the scores with the functions of",
-            "`evaluate`, `analyze` and `attributes`. One training run each. The cards have data,",
-            "licences, attribute matrices and samples.",
+            "Made by `python -m experiments.release.results`. The numbers of the packaged models",
+            "come from the headers of their files; `experiments.release.publish` computed them",
+            "with the functions of `evaluate`, `analyze` and `attributes`. One training run each.",
+            "The cards have data, licences, attribute matrices and samples.",
         ),
-        "## Models",
+        "## Packaged models",
         card.table(
             ("model", "architecture", "parameters", "minutes of training", "train rows"),
             [_model(name, about) for name, about in found.items()],
@@ -63,7 +70,33 @@ def document() -> str:
             "prior, and test rows.",
         ),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *sixteen_bars(json.loads(HIERARCHY.read_text()))]) + "\n"
+
+
+def sixteen_bars(found: dict[str, Any]) -> list[str]:
+    """Return the section on flat and hierarchical decoders, from a results file of `hierarchy`."""
+    groups = hierarchy_tables.by_series(found["trainings"])
+    settings = [f"- `{task}`: {line}" for task, line in hierarchy_tables.settings(found).items()]
+    return [
+        "## Sixteen bars: flat and hierarchical decoders",
+        card.paragraph(
+            "Trained by `python -m experiments.benchmarks.hierarchy` with equal numbers of",
+            "parameters (3% at most), and scored on test rows twice, after equal minutes of",
+            "processor time and after equal numbers of examples. `hierdec` and `flat` start with",
+            "the default initialisation; `reference start` is that of the original",
+            "implementation. Where there are several seeds, the range follows the mean.",
+            "[hierarchy.txt](../experiments/benchmarks/hierarchy.txt) has every training.",
+        ),
+        "\n".join(settings),
+        as_markdown(hierarchy_tables.paper_table(groups)),
+        "![Sampled accuracy of each bar](pictures/hierarchy_by_bar.svg)",
+        as_markdown(hierarchy_tables.by_bar_table(groups), 3),
+        as_markdown(hierarchy_tables.overlap_table(groups), 3),
+        card.paragraph(
+            "Overlap: samples of the fitted prior with test rows, by family of measures.",
+        ),
+        "![Validation loss over minutes](pictures/hierarchy_curves.svg)",
+    ]
 
 
 def _model(name: str, about: dict[str, Any]) -> list[str]:

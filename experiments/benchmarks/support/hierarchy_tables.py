@@ -35,7 +35,7 @@ def write(found: dict[str, Any], folder: pathlib.Path | None) -> str:
     groups = by_series(found["trainings"])
     about = [
         *sorted({entry["machine"] for entry in found["trainings"]}),
-        *(f"{task}: {settings_line(found['settings'][task])}" for task in _tasks(groups)),
+        *(f"{task}: {line}" for task, line in settings(found).items()),
         "minutes are of processor time on all cores;",
         "sampled: z from the posterior, temperature 1, 2 draws; overlap: samples of fitted priors",
     ]
@@ -54,14 +54,14 @@ def write(found: dict[str, Any], folder: pathlib.Path | None) -> str:
     return text
 
 
-def settings_line(settings: dict[str, Any]) -> str:
-    """Describe what all trainings of a task have in common."""
-    return (
-        f"{settings['units']} units, batch {settings['batch_size']}, learning rate "
-        f"{settings['learning_rate']:g}, beta {settings['beta']:g}, free bits "
-        f"{settings['free_bits']:g}, {settings['minutes']:g} minutes, "
-        f"{settings['examples']:,} examples, up to {settings['rows']:,} test rows"
-    )
+def settings(found: dict[str, Any]) -> dict[str, str]:
+    """Describe what all trainings of each task have in common."""
+    return {
+        task: f"{one['units']} units, batch {one['batch_size']}, learning rate "
+        f"{one['learning_rate']:g}, beta {one['beta']:g}, free bits {one['free_bits']:g}, "
+        f"{one['minutes']:g} minutes, {one['examples']:,} examples, up to {one['rows']:,} test rows"
+        for task, one in found["settings"].items()
+    }
 
 
 def by_series(trainings: Iterable[Entry]) -> Groups:
