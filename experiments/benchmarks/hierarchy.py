@@ -49,7 +49,6 @@ from musicvae_jax.training.state import count_parameters
 
 FLAT, HIERARCHICAL = MODELS = ("flat", "hierdec")
 LARGEST_DIFFERENCE = 0.03  # of the numbers of parameters
-PRIOR_ROWS = 4000  # training rows that a prior is fitted to
 KERNEL_UNITS = 16  # the native LSTM kernel needs a multiple
 
 Results = dict[str, Any]
@@ -72,14 +71,14 @@ class Options:
     )
     seeds: tuple[int, ...] = option((0,), flag="seed", comma=True, help="Seeds, comma separated.")
     minutes: float = option(20.0, help="Minutes of training of each model, on all cores.")
-    examples: int = option(100_000, help="Training examples of each model.")
+    examples: int = option(20_000, help="Training examples of each model.")
     units: int = option(256, help="Units of every layer of hierdec, and of the encoders.")
-    batch_size: int = option(128, help="Rows per step.")
-    learning_rate: float = option(2.5e-3, help="Initial learning rate.")
+    batch_size: int = option(16, help="Rows per step.")
+    learning_rate: float = option(2e-3, help="Initial learning rate.")
     rows: int = option(1000, help="Held-out rows that are scored, and samples.")
     beta: float = option(0.2, help="Weight of the KL divergence.")
-    free_bits: float = option(0.0, help="Bits of KL divergence per row that cost nothing.")
-    eval_every: int = option(50, help="Steps between points of the validation curve.")
+    free_bits: float = option(256.0, help="Bits of KL divergence per row that cost nothing.")
+    eval_every: int = option(150, help="Steps between points of the validation curve.")
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -106,11 +105,8 @@ class Options:
 
     def settings(self) -> Results:
         """Return what all trainings of a task have in common."""
-        common = (
-            *("minutes", "examples", "units", "batch_size", "learning_rate"),
-            *("beta", "free_bits", "rows"),
-        )
-        return {name: getattr(self, name) for name in common}
+        common = "minutes examples units batch_size learning_rate beta free_bits rows"
+        return {name: getattr(self, name) for name in common.split()}
 
 
 class Job(NamedTuple):
@@ -192,7 +188,9 @@ def score(job: Job, run_dir: pathlib.Path, options: Options) -> budgets.Scores:
     rows = np.asarray(split[chosen])
     found = evaluation.evaluate(trained.config, trained.params, rows, draws=2, seed=job.seed)
     vae = MusicVAE(trained.config, trained.params)
-    fitted = prior.fit_run(run_dir, vae, trained.step, job.store, job.seed, PRIOR_ROWS).prior
+    fitted = prior.fit_run(
+        run_dir, vae, trained.step, job.store, job.seed, hierarchy_tables.PRIOR_ROWS
+    ).prior
     vae = MusicVAE(trained.config, trained.params, prior=fitted)
     overall = {
         name: figures["accuracy"]["overall"]
@@ -274,9 +272,12 @@ def set_settings(found: Results, task: str, settings: Results) -> None:
       InputError: the finished trainings of the task have others.
     """
     before = found["settings"].setdefault(task, settings)
-    names = [name for name, value in settings.items() if before.get(name) != value]
-    if names:
-        raise InputError(f"{names[0]}: the results' trainings of {task} have another one")
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise InputError(
+                f"{name}: the trainings of {task} so far have {before.get(name)}, not {value}; "
+                "give the same, or another --results"
+            )
 
 
 def train(job: Job, options: Options) -> Results:

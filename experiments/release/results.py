@@ -84,7 +84,9 @@ def sixteen_bars(found: dict[str, Any]) -> list[str]:
             "parameters (3% at most), and scored on test rows twice, after equal minutes of",
             "processor time and after equal numbers of examples. `hierdec` and `flat` start with",
             "the default initialisation; `reference start` is that of the original",
-            "implementation. Where there are several seeds, the range follows the mean.",
+            "implementation. Sampled: z is drawn from the posterior of the test row and every step",
+            "at temperature 1. Where there are several seeds, the range follows the mean.",
+            "Trainings of this length are far from converged.",
             "[hierarchy.txt](../experiments/benchmarks/hierarchy.txt) has every training.",
         ),
         "\n".join(settings),
@@ -93,7 +95,8 @@ def sixteen_bars(found: dict[str, Any]) -> list[str]:
         as_markdown(hierarchy_tables.by_bar_table(groups), 3),
         as_markdown(hierarchy_tables.overlap_table(groups), 3),
         card.paragraph(
-            "Overlap: samples of the fitted prior with test rows, by family of measures.",
+            "Overlap: test rows with samples of a prior that was fitted to up to",
+            f"{hierarchy_tables.PRIOR_ROWS:,} training rows, by family of measures.",
         ),
         "![Validation loss over minutes](pictures/hierarchy_curves.svg)",
     ]

@@ -53,9 +53,10 @@ FULL_GAIN_UNITS = 64
 FULL_GAIN_TOKENS = 256
 # Steps of a sequence that needs no closed input gates: two bars.
 SHORT_SEQUENCE = 32
-# Root mean square of a bar's embedding at the start, of 256 units; it falls with the fifth root of
-# their number.
-BAR_EMBEDDING_RMS = 0.2
+STATE_GAIN = 2.0  # of the kernels of initial states
+# Root mean square of a bar's embedding of so many units at the start. It falls with the fifth root
+# of their number.
+BAR_EMBEDDING_RMS, BAR_EMBEDDING_UNITS = 0.2, 256
 
 
 class Initialisation(NamedTuple):
@@ -150,24 +151,24 @@ DEFAULT = Initialisation(
     mu=_mu,
     sigma=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
     sigma_bias=nn.initializers.constant(-1.0),
-    state=_state(2.0),
+    state=_state(STATE_GAIN),
     context_gain=1.5,
     has_memory=True,
 )
 INITIALISATIONS = {"reference": REFERENCE, "default": DEFAULT}
 
 
-@functools.lru_cache  # equal models have the same functions, so that they share what is compiled
-def of_bars(name: str, num_tokens: int, conductor_units: int) -> Initialisation:
-    """Return the scheme of a decoder that reads the embedding of a bar.
+@functools.lru_cache  # equal models then have the same functions, and share what is compiled
+def of_bars(initial: Initialisation, num_tokens: int, conductor_units: int) -> Initialisation:
+    """Adapt a scheme to a decoder whose context is the embedding of a bar.
 
     Args:
-      name: key of `INITIALISATIONS`.
+      initial: the scheme of a decoder that reads z; the reference's stays as it is.
       num_tokens: tokens per row, T * K.
       conductor_units: size of the embedding.
     """
-    if name == "reference":
-        return REFERENCE
-    rms = BAR_EMBEDDING_RMS * (256 / conductor_units) ** 0.2
-    gain = DEFAULT.context_gain / rms * min(FULL_GAIN_TOKENS / num_tokens, 1.0)
-    return DEFAULT._replace(state=_state(2.0 / rms), context_gain=gain)
+    if initial.context_gain == 0:
+        return initial
+    rms = BAR_EMBEDDING_RMS * (BAR_EMBEDDING_UNITS / conductor_units) ** 0.2
+    gain = initial.context_gain / rms * min(FULL_GAIN_TOKENS / num_tokens, 1.0)
+    return initial._replace(state=_state(STATE_GAIN / rms), context_gain=gain)

@@ -107,19 +107,20 @@ def _flat_decoder(config: Config, backend: Backend) -> FlatDecoder:
 def _bar_decoder(config: Config, backend: Backend) -> HierarchicalDecoder:
     """Build a conductor over bars, and a decoder of each bar with a stream for each track."""
     task, model = get_task(config.task), config.model
-    sizes = model.resolved_conductor_sizes
+    sizes, initial = model.resolved_conductor_sizes, INITIALISATIONS[model.init]
     conductor = Conductor(
         model.z_size,
         sizes,
-        INITIALISATIONS[model.init],
+        initial,
         task.num_bars,
         backend.dtype,
         backend.run_layer,
         backend.use_native,
     )
     depths = tuple((track.num_classes,) for track in task.tracks)
-    initial = of_bars(model.init, task.num_steps * len(task.tracks), sizes[-1])
-    core = _core(config, backend, depths, sizes[-1], initial)
+    num_tokens = task.num_steps * len(task.tracks)
+    of_bar = of_bars(initial, num_tokens, sizes[-1])
+    core = _core(config, backend, depths, sizes[-1], of_bar)
     return HierarchicalDecoder(conductor, core, task.num_bars)
 
 

@@ -22,6 +22,7 @@ Entry = dict[str, Any]
 Groups = dict[tuple[str, str], list[Entry]]  # task and series to the trainings of all seeds
 
 SHOWN_BARS = (1, 2, 4, 8, 12, 16)
+PRIOR_ROWS = 4000  # training rows that a prior is fitted to, at most
 EDGE = 4  # bars at the start and at the end that are compared
 # As recalled from the paper and as printed in a course project (docs/systems.md).
 EARLIER = (
@@ -37,7 +38,8 @@ def write(found: dict[str, Any], folder: pathlib.Path | None) -> str:
         *sorted({entry["machine"] for entry in found["trainings"]}),
         *(f"{task}: {line}" for task, line in settings(found).items()),
         "minutes are of processor time on all cores;",
-        "sampled: z from the posterior, temperature 1, 2 draws; overlap: samples of fitted priors",
+        "sampled: z from the posterior, temperature 1, 2 draws;",
+        f"overlap: samples of priors fitted to up to {PRIOR_ROWS:,} training rows",
     ]
     tables = [paper_table(groups), by_bar_table(groups), overlap_table(groups)]
     tables.append(training_table(groups))

@@ -203,7 +203,9 @@ def test_results_of_other_settings_or_rows_are_refused(tmp_path: pathlib.Path) -
     path.write_text(json.dumps(RESULTS))
     found = hierarchy.read_results(path)
     hierarchy.set_settings(found, "mel_16bar", SETTINGS)
-    with pytest.raises(InputError, match="units: the results' trainings of mel_16bar have another"):
+    with pytest.raises(
+        InputError, match="units: the trainings of mel_16bar so far have 64, not 32"
+    ):
         hierarchy.set_settings(found, "mel_16bar", {**SETTINGS, "units": 32})
     hierarchy.set_settings(found, "drums_16bar", {**SETTINGS, "units": 32})
     assert found["settings"]["drums_16bar"]["units"] == 32

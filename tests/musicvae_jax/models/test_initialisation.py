@@ -106,7 +106,7 @@ def test_the_decoder_of_a_bar_takes_in_as_much_as_one_that_reads_z(
     z = jax.random.normal(key, (64, 64))
     embeddings = np.asarray(conductor.apply(conductor.init(key, z), z)).reshape(-1, units)
     assert np.abs(embeddings.mean(axis=0)).max() < 0.1  # z decides, not the bar
-    of_bars = initialisation.of_bars("default", 256, units)
+    of_bars = initialisation.of_bars(default, 256, units)
     for initial, context in ((of_bars, embeddings), (default, np.asarray(z))):
         size = context.shape[1]
         rows = initial.context_kernel(0, size)(key, (size + units, 4 * units))[:size]
@@ -117,11 +117,12 @@ def test_the_decoder_of_a_bar_takes_in_as_much_as_one_that_reads_z(
 
 
 def test_the_gain_of_a_bars_embedding_falls_with_the_tokens_beyond_256() -> None:
-    one, three = (initialisation.of_bars("default", tokens, 256) for tokens in (256, 768))
+    default, reference = initialisation.DEFAULT, initialisation.REFERENCE
+    one, three = (initialisation.of_bars(default, tokens, 256) for tokens in (256, 768))
     assert one.context_gain == pytest.approx(7.5)
     assert three.context_gain == pytest.approx(2.5)
-    assert initialisation.of_bars("default", 256, 256) == one  # equal models share programs
-    assert initialisation.of_bars("reference", 768, 64) == initialisation.REFERENCE
+    assert initialisation.of_bars(default, 256, 256) == one  # equal models share programs
+    assert initialisation.of_bars(reference, 768, 64) == reference
 
 
 def trained(task: str, units: int, num_steps: int) -> tuple[TrainState, list[step.Metrics]]:
