@@ -146,6 +146,13 @@ def _read_adam(trained: Trained) -> reference.Adam | None:
     memory = next((part for part in optimiser if part and "first_moment" in part), None)
     if memory is None:
         return None
+    if train.optimiser != "adam":
+        warnings.warn(
+            f"the optimiser's moments are left out: the run's is {train.optimiser}, the "
+            "reference's is Adam",
+            stacklevel=2,
+        )
+        return None
     if (train.adam_b1, train.adam_b2, train.adam_eps) != (0.9, 0.999, 1e-8):
         warnings.warn(
             "Adam's moments are left out: the reference's decays are 0.9 and 0.999 and its epsilon "

@@ -15,6 +15,7 @@ import typing
 from typing import Any
 
 INITS = ("reference", "default")
+OPTIMISERS = ("adam", "muon")
 CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
 LEARNING_RATE_SCHEDULES = ("exponential", "constant", "cosine", "plateau")
@@ -147,6 +148,8 @@ class TrainConfig:
       accumulation: gradient accumulation; number of parts a batch is split into to save memory.
       learning_rate: initial learning rate (peak rate if there is a warm-up).
       min_learning_rate: lower bound that the schedule approaches.
+      optimiser: "adam" (as in TensorFlow 1) or "muon" (for the kernels of LSTMs; Adam for the
+        rest). Muon's momentum is `adam_b1`, its learning rate that of Adam.
       learning_rate_schedule: "exponential" (`decay_rate`), "constant", "cosine" (from the end of
         the warm-up to `cosine_steps`, then `min_learning_rate`) or "plateau" (reduced when
         validation scores stop improving).
@@ -191,6 +194,7 @@ class TrainConfig:
     accumulation: int = 1
     learning_rate: float = 1e-3
     min_learning_rate: float = 1e-5
+    optimiser: str = "adam"
     learning_rate_schedule: str = "exponential"
     decay_rate: float = 0.9999
     warmup_steps: int = 0
@@ -240,6 +244,7 @@ class TrainConfig:
             _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
         _require_number("input_dropout", self.input_dropout, 0.0, 1.0, "from 0 to 1")
         _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "at least 0 and below 1")
+        _require_choice("optimiser", self.optimiser, OPTIMISERS)
         _require_choice("clip_mode", self.clip_mode, CLIP_MODES)
         _require_choice("sampling_schedule", self.sampling_schedule, SAMPLING_SCHEDULES)
         _require_choice("freeze", self.freeze, FREEZES)

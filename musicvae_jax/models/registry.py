@@ -153,6 +153,8 @@ def build_model(config: Config) -> Model:
         )
     if config.run.lstm_backend == "cudnn" and "lstm_backend" in found.unused_fields:
         raise InputError(f"lstm_backend: {name} has no LSTM; use auto")
+    if train.optimiser == "muon" and "optimiser" in found.unused_fields:
+        raise InputError(f"optimiser: muon is for LSTMs, and {name} has none; use adam")
     fitting = architectures_of(config.task)
     if name not in fitting:
         raise InputError(
@@ -400,7 +402,7 @@ def _forecaster(build: _BuildModule, *used: str) -> Architecture:
         depths = tuple(track.num_classes for track in get_task(config.task).tracks)
         return forecaster_of(build(config, depths, compute_dtype(config.train.dtype)))
 
-    own = ("decoder_sizes", *fields.FORECASTER)
+    own = ("decoder_sizes", "optimiser", *fields.FORECASTER)
     unused = [name for name in (*fields.VAE, *own) if name not in used]
     return Architecture(build_model, tuple(unused))
 
@@ -443,10 +445,12 @@ ARCHITECTURES = {
         operations=waveform_vae.operations,
         reads=("sound",),
     ),
-    "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes"),
+    "lstm_forecaster": _forecaster(lstm_forecaster.build, "decoder_sizes", "optimiser"),
     "conv_forecaster": _forecaster(
         conv_forecaster.build, "conv_filters", "conv_width", "conv_pool"
     ),
     "gru_attention": _forecaster(gru_attention.build, "decoder_sizes", "attention_size"),
-    "lstm_attention": _forecaster(lstm_attention.build, "decoder_sizes", "attention_heads"),
+    "lstm_attention": _forecaster(
+        lstm_attention.build, "decoder_sizes", "optimiser", "attention_heads"
+    ),
 }

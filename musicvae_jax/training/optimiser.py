@@ -1,4 +1,4 @@
-"""The reference's optimiser as optax transformations with hyper-parameters as arrays.
+"""The reference's optimiser, and Muon, as optax transformations with hyper-parameters as arrays.
 
 `update` receives learning rate, decays and limits as a `Hyperparameters` of float32 arrays, so
 `jax.vmap` can train many points of a sweep at once.
@@ -10,6 +10,7 @@ Reference: magenta/models/music_vae/music_vae_train.py (clipping) and TensorFlow
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -20,6 +21,13 @@ import optax
 from musicvae_jax.config import TrainConfig
 
 Tree = Any
+Path = tuple[Any, ...]
+
+# Root mean square of the elements of Muon's updates, as a share of the learning rate. Adam's is
+# about the same, so that both take the same rates (Liu et al. 2025).
+MUON_RMS = 0.2
+LSTM_GATES = 4
+GATES_APART = optax.contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=2)
 
 
 @flax.struct.dataclass
@@ -138,15 +146,90 @@ def tf1_adam(decays_weights: bool = False) -> optax.GradientTransformationExtraA
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def muon(decays_weights: bool = False) -> optax.GradientTransformationExtraArgs:
+    """Build Muon for the matrices that `muon_gates` names, and `tf1_adam` for everything else.
+
+    State, arguments of `update` and weight decay are those of `tf1_adam`. The update of a matrix is
+    Adam's first moment m after one more step of momentum, `b1 * m + (1 - b1) * g`, with all
+    singular values replaced by about 1, instead of m divided by the root of the second moment.
+
+    Sources: K. Jordan, Muon: an optimizer for hidden layers in neural networks, 2024; scale of the
+    updates: J. Liu et al., Muon is scalable for LLM training, arXiv 2502.16982.
+    """
+    adam = tf1_adam(decays_weights)
+
+    def update(
+        grads: Tree,
+        state: AdamState,
+        params: Tree = None,
+        *,
+        hyper: Hyperparameters,
+        learning_rate: jax.Array,
+        **_: Any,
+    ) -> tuple[Tree, AdamState]:
+        updates, after = adam.update(grads, state, params, hyper=hyper, learning_rate=learning_rate)
+        b1 = hyper.adam_b1
+        decay = hyper.weight_decay if decays_weights else 0.0
+
+        def replaced(path: Path, update: jax.Array, m: jax.Array, g: jax.Array, p: Any) -> Any:
+            gates = muon_gates(path)
+            if not gates:
+                return update
+            direction = orthogonalised(b1 * m + (1 - b1) * g, gates)
+            return -learning_rate * (direction + decay * p)
+
+        weights = params if decays_weights else grads  # not used without decay
+        updates = jax.tree.map_with_path(replaced, updates, after.first_moment, grads, weights)
+        return updates, after
+
+    return optax.GradientTransformationExtraArgs(adam.init, update)
+
+
+def muon_gates(path: Path) -> int:
+    """Return into how many matrices Muon divides the columns of an array; 0 if Adam updates it.
+
+    The kernel of an LSTM is divided into its gates; the kernel that computes an initial state is
+    one matrix. Adam updates the biases, the layers of the posterior, output layers, and all layers
+    of models without LSTMs.
+    """
+    names = [str(getattr(key, "key", key)) for key in path]
+    if names[-1] != "kernel":
+        return 0
+    if any(name.startswith("cell_") for name in names):
+        return LSTM_GATES
+    return int(any(name.endswith("initial_state") for name in names))
+
+
+def orthogonalised(matrix: jax.Array, gates: int) -> jax.Array:
+    """Replace the singular values of each gate's part of a matrix by about 1, and scale it.
+
+    Args:
+      matrix: float32 [N, gates * M].
+      gates: number of parts.
+
+    Returns:
+      float32 [N, gates * M], with elements of root mean square `MUON_RMS`, about.
+    """
+    rows, columns = matrix.shape
+    parts = matrix.reshape(rows, gates, columns // gates)
+    # Without its own momentum, the state that optax keeps is not needed.
+    newton_schulz = optax.contrib.scale_by_muon(
+        beta=0.0, nesterov=False, weight_dimension_numbers=GATES_APART
+    )
+    directions, _ = newton_schulz.update(parts, newton_schulz.init(parts))
+    scale = MUON_RMS * math.sqrt(max(rows, columns // gates))
+    return scale * directions.reshape(rows, columns)
+
+
 def make_optimiser(
-    clip_mode: str, decays_weights: bool = False
+    kind: str, clip_mode: str, decays_weights: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Chain clipping ("global_norm" or "value") and Adam, with or without weight decay.
+    """Chain clipping ("global_norm" or "value") and "adam" or "muon", with or without weight decay.
 
     The chain's `update` takes the extra arguments `hyper` and `learning_rate`.
     """
     clip = {"global_norm": clip_by_norm_or_zero, "value": clip_by_value}[clip_mode]
-    return optax.chain(clip(), tf1_adam(decays_weights))
+    return optax.chain(clip(), {"adam": tf1_adam, "muon": muon}[kind](decays_weights))
 
 
 def all_finite(tree: Tree) -> jax.Array:

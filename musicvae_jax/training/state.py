@@ -102,7 +102,8 @@ def _first_state(
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        optimiser=make_optimiser(clip_mode).init(params),
+        # That of "muon" is the same.
+        optimiser=make_optimiser("adam", clip_mode).init(params),
         hyper=jax.tree.map(jnp.asarray, hyper),
         key_data=jnp.asarray(key_data),
         zeroed=jnp.int32(0),

@@ -19,6 +19,7 @@ RECURRENT = (
     "input_dropout",
     "lstm_backend",
     "remat",
+    "optimiser",
 )
 STACKED = ("bar_sizes", "threshold")
 DENSE = ("dropout", *STACKED)

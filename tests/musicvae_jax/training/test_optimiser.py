@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from musicvae_jax.config import TrainConfig
+from musicvae_jax.models.registry import build_model
 from musicvae_jax.training import optimiser
+from tests.support.model_cases import random_params, tiny_config
 
 CONFIG = TrainConfig()
 
@@ -84,19 +87,22 @@ def test_values_are_clipped_one_by_one() -> None:
     assert clipped.tolist() == [-1.0, 0.5, 1.0]
 
 
-def test_a_grid_of_learning_rates_is_one_vmap() -> None:
-    chain = optimiser.make_optimiser("global_norm")
-    params, grads = jnp.ones(3), jnp.array([0.1, -0.2, 0.3])
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_a_grid_of_learning_rates_is_one_vmap(kind: str) -> None:
+    chain = optimiser.make_optimiser(kind, "global_norm")
+    params = {"cell_0": {"kernel": jnp.ones((3, 8))}}
+    grads = {"cell_0": {"kernel": jnp.sin(jnp.arange(24.0)).reshape(3, 8)}}
 
     def step(rate: jax.Array, clip: jax.Array) -> jax.Array:
         hyper = dataclasses.replace(_hyper(), grad_clip=clip)
         updates, _ = chain.update(grads, chain.init(params), hyper=hyper, learning_rate=rate)
-        return updates
+        return updates["cell_0"]["kernel"]
 
     rates, clips = jnp.array([1e-3, 2e-3]), jnp.array([1.0, 0.1])
     together = jax.vmap(step)(rates, clips)
     alone = jnp.stack([step(r, c) for r, c in zip(rates, clips, strict=True)])
     np.testing.assert_allclose(together, alone, rtol=1e-6)
+    assert np.any(np.abs(alone[0]) > 0)
 
 
 def test_finite_means_every_element() -> None:
@@ -105,15 +111,81 @@ def test_finite_means_every_element() -> None:
     assert not optimiser.all_finite({"a": jnp.array(jnp.inf)})
 
 
-def test_weights_decay_apart_from_the_gradient_and_biases_do_not() -> None:
-    params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_weights_decay_apart_from_the_gradient_and_biases_do_not(kind: str) -> None:
+    leaves = {"kernel": jnp.full((2, 4), 3.0), "bias": jnp.full(4, 3.0)}
+    params = {"cell_0": leaves, "mu": leaves}
     grads = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), params)
-    plain, decaying = (optimiser.make_optimiser("global_norm", decays) for decays in (False, True))
+    plain, decaying = (
+        optimiser.make_optimiser(kind, "global_norm", decays) for decays in (False, True)
+    )
 
     def updates(chain: optax.GradientTransformationExtraArgs) -> Any:
         options = {"hyper": _hyper(weight_decay=0.5), "learning_rate": jnp.float32(0.01)}
         return chain.update(grads, chain.init(params), params, **options)[0]
 
     without, found = updates(plain), updates(decaying)
-    np.testing.assert_array_equal(found["bias"], without["bias"])
-    np.testing.assert_allclose(found["kernel"] - without["kernel"], -0.01 * 0.5 * 3.0, rtol=1e-5)
+    for name in params:
+        np.testing.assert_array_equal(found[name]["bias"], without[name]["bias"])
+        change = found[name]["kernel"] - without[name]["kernel"]
+        np.testing.assert_allclose(change, -0.01 * 0.5 * 3.0, rtol=1e-5)
+
+
+def test_muon_equalises_the_singular_values_of_each_gate() -> None:
+    rng = np.random.default_rng(0)
+    rows, units = 24, 16
+    matrix = rng.normal(size=(rows, 4 * units)) * rng.uniform(0.1, 1, size=(rows, 1))
+    found = np.asarray(optimiser.orthogonalised(jnp.float32(matrix), 4))
+    scale = optimiser.MUON_RMS * np.sqrt(rows)
+    for gate in np.split(np.arange(4 * units), 4):
+        u, before, v = np.linalg.svd(matrix[:, gate], full_matrices=False)
+        after = np.linalg.svd(found[:, gate], compute_uv=False)
+        assert before.max() / before.min() > 2.5
+        # Five iterations bring them into this range, not to 1 (Jordan 2024).
+        assert np.all((after > 0.6 * scale) & (after < 1.25 * scale))
+        # The directions stay those of the singular vectors.
+        inner = u.T @ found[:, gate] @ v.T / scale
+        np.testing.assert_allclose(inner, np.diag(np.diag(inner)), atol=1e-4)
+    np.testing.assert_allclose(np.sqrt(np.mean(found**2)), optimiser.MUON_RMS, rtol=0.2)
+
+
+def test_muon_of_one_column_is_the_direction_of_the_momentum() -> None:
+    kernel = jnp.float32([[3.0, 0.0, 0.0, 0.0], [4.0, 2.0, 0.0, 0.0]])  # a column for each gate
+    chain = optimiser.make_optimiser("muon", "global_norm")
+    grads = {"cell_0": {"kernel": kernel}}
+    options = {"hyper": _hyper(grad_clip=1e3), "learning_rate": jnp.float32(0.1)}
+    updates, state = chain.update(grads, chain.init(grads), **options)
+    # Each column has one singular value; five iterations from 1, by x * (a + b x^2 + c x^4).
+    value = 1.0
+    for _ in range(5):
+        value *= 3.4445 - 4.7750 * value**2 + 2.0315 * value**4
+    scale = -0.1 * 0.2 * np.sqrt(2) * value
+    by_hand = scale * np.array([[0.6, 0.0, 0.0, 0.0], [0.8, 1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(updates["cell_0"]["kernel"], by_hand, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(state[1].first_moment["cell_0"]["kernel"], 0.1 * kernel, rtol=1e-6)
+
+
+def test_muon_leaves_biases_and_output_layers_to_adam() -> None:
+    config = tiny_config("mel_16bar", "hierdec").replace(encoder_sizes=(6,), decoder_sizes=(7,))
+    params = random_params(build_model(config), np.random.default_rng(0))
+    grads = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), params)
+    options = {"hyper": _hyper(), "learning_rate": jnp.float32(0.01)}
+    by_adam, by_muon = (
+        chain.update(grads, chain.init(params), **options)[0]
+        for chain in (optimiser.make_optimiser(kind, "global_norm") for kind in ("adam", "muon"))
+    )
+    equal = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), by_adam, by_muon)
+    changed = {
+        jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/kernel")
+        for path, same in jax.tree_util.tree_leaves_with_path(equal)
+        if not same
+    }
+    assert changed == {
+        "decoder/conductor/cell_0",
+        "decoder/conductor/cell_1",
+        "decoder/conductor/initial_state",
+        "decoder/core/core_0/cell_0",
+        "decoder/core/core_0/z_to_initial_state",
+        "encoder/cell_0/bw",
+        "encoder/cell_0/fw",
+    }
