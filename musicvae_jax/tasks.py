@@ -258,10 +258,18 @@ def _drums(encoder_roll: bool) -> Track:
 
 # How a run starts and steps. The reference's, and one that needs far fewer examples (found and
 # measured at 96 to 128 units, `experiments/benchmarks/time_to_accuracy.py`). Tasks take the second
-# by default, with a rate that falls as their layers get wider.
+# by default, with a rate that falls as their layers get wider. The third needs fewer again, but has
+# been tried at 128 and 256 units only.
 RECIPES: dict[str, dict[str, str | float | int]] = {
     "reference": {"init": "reference", "learning_rate": 1e-3, "warmup_steps": 0, "adam_b2": 0.999},
     "default": {"init": "default", "learning_rate": 5e-3, "warmup_steps": 20, "adam_b2": 0.99},
+    "muon": {
+        "init": "default",
+        "optimiser": "muon",
+        "learning_rate": 1e-2,
+        "warmup_steps": 20,
+        "adam_b2": 0.99,
+    },
 }
 
 _SMALL = ModelConfig(

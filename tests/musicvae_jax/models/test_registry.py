@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import pytest
 
-from musicvae_jax.config import Config
+from musicvae_jax.config import Config, InputError
 from musicvae_jax.models.registry import ARCHITECTURES, build_model
 from musicvae_jax.tasks import get_task
+from musicvae_jax.training.optimiser import muon_gates
 
 SIZES: dict[str, Any] = {"encoder_sizes": (8,), "decoder_sizes": (8,), "z_size": 4}
 TASKS = {"tokens": "mel_2bar", "note starts": "pianoroll_16bar", "sound": "sound_3000hz_2s"}
@@ -28,6 +30,18 @@ def test_equal_sizes_share_a_model_and_other_sizes_do_not(name: str, task: str) 
     for fields in ({"decoder_sizes": (12,)}, {"dtype": "bfloat16"}, {"init": "reference"}):
         if not set(fields) & set(ARCHITECTURES[name].unused_fields):
             assert build_model(config.replace(**fields)) is not model, fields
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_muon_is_refused_without_lstms(name: str, task: str) -> None:
+    config = config_of(name, task).replace(optimiser="muon")
+    if name in {"flat", "hierdec", "hier", "lstm_forecaster", "lstm_attention"}:
+        params = jax.eval_shape(build_model(config).init, jax.random.key(0))
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        assert any(muon_gates(path) for path in paths)
+    else:
+        with pytest.raises(InputError, match=f"optimiser: muon is for LSTMs, and {name} has none"):
+            build_model(config)
 
 
 def test_piano_rolls_with_another_threshold_are_another_model() -> None:
