@@ -40,7 +40,7 @@ from experiments.cli.run_options import Trained, check_ranges
 from experiments.encoding import prior
 from musicvae_jax import data, evaluation
 from musicvae_jax.analysis import sets
-from musicvae_jax.config import INITS, Config, InputError
+from musicvae_jax.config import INITS, OPTIMISERS, Config, InputError
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.models.registry import build_model
 from musicvae_jax.storage import checkpoints
@@ -50,6 +50,11 @@ from musicvae_jax.training.state import count_parameters
 FLAT, HIERARCHICAL = MODELS = ("flat", "hierdec")
 LARGEST_DIFFERENCE = 0.03  # of the numbers of parameters
 KERNEL_UNITS = 16  # the native LSTM kernel needs a multiple
+# What all trainings of a task have in common.
+SETTINGS = (
+    *("minutes", "examples", "units", "batch_size", "optimiser", "learning_rate", "beta"),
+    *("free_bits", "rows"),
+)
 
 Results = dict[str, Any]
 
@@ -75,6 +80,7 @@ class Options:
     units: int = option(256, help="Units of every layer of hierdec, and of the encoders.")
     batch_size: int = option(16, help="Rows per step.")
     learning_rate: float = option(2e-3, help="Initial learning rate.")
+    optimiser: str = option("adam", help="Optimiser: adam or muon.")
     rows: int = option(1000, help="Held-out rows that are scored, and samples.")
     beta: float = option(0.2, help="Weight of the KL divergence.")
     free_bits: float = option(256.0, help="Bits of KL divergence per row that cost nothing.")
@@ -87,7 +93,11 @@ class Options:
             minutes=(0.001, 1e6), learning_rate=(1e-9, 1e3), eval_every=(1, 1e6),
             beta=(0, 1e3), free_bits=(0, 1e4),
         )  # fmt: skip
-        for name, given, known in (("model", self.models, MODELS), ("init", self.inits, INITS)):
+        for name, given, known in (
+            ("model", self.models, MODELS),
+            ("init", self.inits, INITS),
+            ("optimiser", (self.optimiser,), OPTIMISERS),
+        ):
             for value in given:
                 if value not in known:
                     raise InputError(f"{name}: {value!r} is not one of {', '.join(known)}")
@@ -104,9 +114,8 @@ class Options:
         return pathlib.Path(self.results or pathlib.Path(self.output) / "results.json")
 
     def settings(self) -> Results:
-        """Return what all trainings of a task have in common."""
-        common = "minutes examples units batch_size learning_rate beta free_bits rows"
-        return {name: getattr(self, name) for name in common.split()}
+        """Return the `SETTINGS`."""
+        return {name: getattr(self, name) for name in SETTINGS}
 
 
 class Job(NamedTuple):
@@ -146,6 +155,7 @@ def config_of(job: Job, options: Options) -> Config:
         sampling_schedule="constant",
         sampling_rate=0.0,
         learning_rate=options.learning_rate,
+        optimiser=options.optimiser,
         batch_size=options.batch_size,
         eval_every=every,
         save_every=2 * every,
@@ -257,7 +267,7 @@ def read_results(path: pathlib.Path) -> Results:
     try:
         found: Results = json.loads(path.read_text())
         tasks = {entry["task"] for entry in found["trainings"]}
-        known = all("units" in found["settings"][task] for task in tasks)
+        known = all(set(SETTINGS) <= set(found["settings"][task]) for task in tasks)
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:

@@ -59,7 +59,7 @@ def write(found: dict[str, Any], folder: pathlib.Path | None) -> str:
 def settings(found: dict[str, Any]) -> dict[str, str]:
     """Describe what all trainings of each task have in common."""
     return {
-        task: f"{one['units']} units, batch {one['batch_size']}, learning rate "
+        task: f"{one['units']} units, batch {one['batch_size']}, {one['optimiser']}, learning rate "
         f"{one['learning_rate']:g}, beta {one['beta']:g}, free bits {one['free_bits']:g}, "
         f"{one['minutes']:g} minutes, {one['examples']:,} examples, up to {one['rows']:,} test rows"
         for task, one in found["settings"].items()

@@ -18,6 +18,7 @@ from tests.support.synthetic_store import write_store
 
 TINY: dict[str, Any] = {
     "units": 4,
+    "optimiser": "muon",
     "batch_size": 8,
     "minutes": 1e-3,
     "examples": 16,
@@ -68,6 +69,7 @@ SETTINGS: dict[str, Any] = {
     "examples": 320,
     "units": 64,
     "batch_size": 8,
+    "optimiser": "adam",
     "learning_rate": 0.0025,
     "beta": 0.2,
     "free_bits": 48.0,
@@ -140,8 +142,8 @@ def test_tables_and_pictures_are_made_from_the_results_alone(tmp_path: pathlib.P
     text = hierarchy.run(options)
     assert text == hierarchy.run(hierarchy.Options(results=str(path)))
     assert text.startswith(
-        "one machine\nmel_16bar: 64 units, batch 8, learning rate 0.0025, beta 0.2, free bits 48, "
-        "20 minutes, 320 examples, up to 100 test rows\n"
+        "one machine\nmel_16bar: 64 units, batch 8, adam, learning rate 0.0025, beta 0.2, "
+        "free bits 48, 20 minutes, 320 examples, up to 100 test rows\n"
     )
     files = {file.name: file.read_text() for file in (tmp_path / "out").iterdir()}
     assert files["hierarchy.txt"] == text
