@@ -68,6 +68,7 @@ PROGRAM = textwrap.dedent("""
         architecture=architecture, encoder_sizes=(8,), decoder_sizes=(8,), z_size=4,
         batch_size=32, accumulation=2 if architecture == "flat" else 1,
         sampling_schedule="constant", sampling_rate=0.5 if architecture == "flat" else 0.0,
+        optimiser="adam" if architecture == "flat" else "muon",
         init="default", dtype="float32", log_every=1, eval_every=2, save_every=100,
         steps_per_dispatch=2,
     )
