@@ -88,7 +88,7 @@ def spread(values: Sequence[float | None], digits: int = 3) -> str:
     mean = f"{np.mean(known):.{digits}f}"
     if len(known) == 1:
         return mean
-    return f"{mean} ({min(known):.{digits}f}-{max(known):.{digits}f})"
+    return f"{mean} ({min(known):.{digits}f} to {max(known):.{digits}f})"
 
 
 def _tasks(groups: Groups) -> list[str]:

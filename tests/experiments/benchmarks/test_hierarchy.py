@@ -100,11 +100,11 @@ def test_the_papers_columns_average_seeds_and_keep_starts_apart() -> None:
         "no event",
         "unigram",
     ]
-    forced = ["0.900", "0.900 (0.900-0.900)", "0.900"]
-    sampled = ["0.500", "0.750 (0.700-0.800)", "0.600"]
+    forced = ["0.900", "0.900 (0.900 to 0.900)", "0.900"]
+    sampled = ["0.500", "0.750 (0.700 to 0.800)", "0.600"]
     assert lines[1] == ["mel_16bar", "equal minutes", *forced, *sampled, "0.500", "0.250"]
     assert lines[2][1] == "equal examples"
-    assert lines[2][6] == "0.800 (0.750-0.850)"
+    assert lines[2][6] == "0.800 (0.750 to 0.850)"
 
 
 def test_the_change_over_the_bars_is_beside_that_of_no_event() -> None:
@@ -119,7 +119,7 @@ def test_overlaps_and_trainings_have_their_lines() -> None:
     groups = hierarchy_tables.by_series(RESULTS["trainings"])
     overlaps = hierarchy_tables.overlap_table(groups)
     assert overlaps[0] == ["task", "overlap", "budget", "structure"]
-    assert overlaps[3] == ["mel_16bar", "hierdec", "equal minutes", "0.750 (0.700-0.800)"]
+    assert overlaps[3] == ["mel_16bar", "hierdec", "equal minutes", "0.750 (0.700 to 0.800)"]
     assert overlaps[-1] == ["mel_16bar", "held-out rows", "", "0.875"]
     trainings = hierarchy_tables.training_table(groups)
     assert len(trainings) == 1 + 2 * 4
