@@ -263,14 +263,8 @@ def _drums(encoder_roll: bool) -> Track:
 RECIPES: dict[str, dict[str, str | float | int]] = {
     "reference": {"init": "reference", "learning_rate": 1e-3, "warmup_steps": 0, "adam_b2": 0.999},
     "default": {"init": "default", "learning_rate": 5e-3, "warmup_steps": 20, "adam_b2": 0.99},
-    "muon": {
-        "init": "default",
-        "optimiser": "muon",
-        "learning_rate": 1e-2,
-        "warmup_steps": 20,
-        "adam_b2": 0.99,
-    },
 }
+RECIPES["muon"] = {**RECIPES["default"], "optimiser": "muon", "learning_rate": 1e-2}
 
 _SMALL = ModelConfig(
     architecture="flat", z_size=256, encoder_sizes=(512,), decoder_sizes=(256, 256)

@@ -105,6 +105,8 @@ def test_there_is_a_flagfile_for_each_published_configuration_system_and_the_dem
         *PUBLISHED,
         *FORECASTERS,
         *BEST,
+        "mel_16bar_hour",
+        "drums_16bar_hour",
         "dense_vae",
         "pianoroll_16bar",
         "stacked_vae",
