@@ -159,17 +159,11 @@ def muon(decays_weights: bool = False) -> optax.GradientTransformationExtraArgs:
     adam = tf1_adam(decays_weights)
 
     def update(
-        grads: Tree,
-        state: AdamState,
-        params: Tree = None,
-        *,
-        hyper: Hyperparameters,
-        learning_rate: jax.Array,
-        **_: Any,
+        grads: Tree, state: AdamState, params: Tree = None, **options: Any
     ) -> tuple[Tree, AdamState]:
-        updates, after = adam.update(grads, state, params, hyper=hyper, learning_rate=learning_rate)
-        b1 = hyper.adam_b1
-        decay = hyper.weight_decay if decays_weights else 0.0
+        updates, after = adam.update(grads, state, params, **options)
+        hyper, learning_rate = options["hyper"], options["learning_rate"]
+        b1, decay = hyper.adam_b1, hyper.weight_decay if decays_weights else 0.0
 
         def replaced(path: Path, update: jax.Array, m: jax.Array, g: jax.Array, p: Any) -> Any:
             gates = muon_gates(path)
