@@ -54,14 +54,16 @@ from data_pipeline.selection.splits import (
 from musicvae_jax.config import InputError
 from musicvae_jax.tasks import all_and, get_task
 
-# Task -> the training preset that two CPU cores train in minutes.
-QUICK_PRESETS = {"mel_2bar": "demo"}
-# Task -> how two CPU cores train a model of the package further, in minutes, on few songs, too.
-FURTHER = {"drums_2bar": ("--init_from=drums_2bar", "--batch_size=64", "--train_steps=500")}
-# Task -> its preset where there is one alone, which takes hours.
-ONLY_PRESETS = {"pianoroll_16bar": "pianoroll_16bar"}
-# Rows of a batch in all of them; a store with fewer needs a smaller batch.
-QUICK_BATCH_SIZE = 64
+# Task -> how to train a first model on two CPU cores, also on few songs, and the rows of a batch; a
+# store with fewer needs a smaller batch. 2 bars take minutes, 16 bars an hour, piano rolls hours.
+# The first task that was made is the one to train.
+FIRST_TRAINING: dict[str, tuple[tuple[str, ...], int]] = {
+    "mel_2bar": (("--preset=demo",), 64),
+    "drums_2bar": (("--init_from=drums_2bar", "--batch_size=64", "--train_steps=500"), 64),
+    "mel_16bar": (("--preset=mel_16bar_hour",), 16),
+    "drums_16bar": (("--preset=drums_16bar_hour",), 16),
+    "pianoroll_16bar": (("--preset=pianoroll_16bar",), 64),
+}
 
 
 def prepare(options: Options) -> str:
@@ -112,27 +114,26 @@ def _next_line(output: pathlib.Path, options: Options) -> str:
     """Return the command to run next.
 
     It trains; without training rows it is this command with all songs in that split, and for a
-    task with several presets, none of them quick, the list of presets.
+    task that is not in `FIRST_TRAINING` the list of presets.
     """
     stores = store.held(output)
     place = {task: task if len(options.tasks) > 1 else "." for task in options.tasks}
     made = [task for task in options.tasks if place[task] in stores]
-    start = {task: (f"--preset={name}",) for task, name in QUICK_PRESETS.items()} | FURTHER
-    start |= {task: (f"--preset={name}",) for task, name in ONLY_PRESETS.items()}
-    task = next((task for task in start if task in made), made[0])
+    task = next((task for task in FIRST_TRAINING if task in made), made[0])
     num_rows = stores[place[task]]["counts"]["train"]
     if not num_rows:
         given = [word for word in sys.argv[1:] if not word.startswith(("--overwrite", "--split="))]
         return shell_line("data_pipeline.prepare", [*given, "--split=100,0,0", "--overwrite"])
-    if task not in start:
+    if task not in FIRST_TRAINING:
         return shell_line("experiments.presets", [f"--task={task}"])
+    start, batch_size = FIRST_TRAINING[task]
     # Of two values of a flag the last counts.
-    smaller = [f"--batch_size={num_rows}"] if num_rows < QUICK_BATCH_SIZE else []
+    smaller = [f"--batch_size={num_rows}"] if num_rows < batch_size else []
     folders = [
         f"--data_dir={pathlib.Path(str(options.output)) / place[task]}",
         f"--run_dir={pathlib.Path('runs', output.name)}",
     ]
-    return shell_line("experiments.train", [*start[task], *smaller, *folders])
+    return shell_line("experiments.train", [*start, *smaller, *folders])
 
 
 def _make(inputs: list[Source], options: Options, folder: pathlib.Path) -> str:

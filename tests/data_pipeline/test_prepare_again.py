@@ -9,20 +9,19 @@ import pytest
 from absl import flags
 
 from data_pipeline import cli
-from data_pipeline.prepare import FURTHER, ONLY_PRESETS, QUICK_BATCH_SIZE, QUICK_PRESETS
+from data_pipeline.prepare import FIRST_TRAINING
 from experiments import train
 from experiments.cli import config_flags
 from experiments.cli.presets import names, path_of, quick_preset
 from musicvae_jax.config import InputError
 from musicvae_jax.pretrained import packaged
-from musicvae_jax.tasks import NOTE_TASKS, TASKS
+from musicvae_jax.tasks import TASKS
 from tests.support.prepared import content, manifest, midi, run, tune
 
 
 def test_the_next_line_trains_in_minutes_or_lists_presets(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {task: quick_preset(task) for task in TASKS} == dict.fromkeys(TASKS) | QUICK_PRESETS
     (tmp_path / "music").mkdir()
     for task in ("mel_2bar", "drums_2bar"):
         (tmp_path / "music" / f"{task}.mid").write_bytes(midi(task, 0, num_rows=100))
@@ -35,21 +34,28 @@ def test_the_next_line_trains_in_minutes_or_lists_presets(
     text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",), **all_train)
     drums = [f"--data_dir={tmp_path}/my drums", "--run_dir=runs/my drums"]
     words = shlex.split(text.splitlines()[-1])
-    assert words[-5:] == [*FURTHER["drums_2bar"], *drums]
-    assert words[-5].removeprefix("--init_from=") in packaged.names()
-    monkeypatch.setattr("data_pipeline.prepare.FURTHER", {})
+    assert words[-5:] == [*FIRST_TRAINING["drums_2bar"][0], *drums]
+    monkeypatch.setattr("data_pipeline.prepare.FIRST_TRAINING", {})
     text = run(tmp_path / "music", tmp_path / "my drums", tasks=("drums_2bar",), **all_train)
     assert text.splitlines()[-1].endswith("presets --task=drums_2bar")
 
 
-def test_a_store_of_piano_rolls_names_the_one_preset_of_its_task(tmp_path: pathlib.Path) -> None:
-    presets = {
-        task: [name for name in names() if f"\n--task={task}\n" in path_of(name).read_text()]
-        for task in NOTE_TASKS
-    }
-    assert {task: presets[task] for task in ONLY_PRESETS} == {
-        task: [name] for task, name in ONLY_PRESETS.items()
-    }
+def test_a_first_training_is_a_quick_or_the_only_preset_or_of_a_packaged_model() -> None:
+    for task, (start, batch_size) in FIRST_TRAINING.items():
+        flag, _, name = start[0].partition("=")
+        if flag == "--init_from":
+            assert quick_preset(task) is None
+            assert name in packaged.names()
+            assert start[1] == f"--batch_size={batch_size}"
+        else:
+            of_task = [n for n in names() if f"\n--task={task}\n" in path_of(n).read_text()]
+            assert start == (f"--preset={quick_preset(task) or of_task[0]}",)
+            assert quick_preset(task) or len(of_task) == 1
+            assert config_flags.config_from_flagfile(path_of(name)).train.batch_size == batch_size
+    assert {task for task in TASKS if quick_preset(task)} < set(FIRST_TRAINING)
+
+
+def test_the_next_line_of_piano_rolls_trains(tmp_path: pathlib.Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "a.mid").write_bytes(midi("mel_16bar", 0, num_rows=1))
     text = run(
@@ -66,10 +72,10 @@ def test_a_store_of_piano_rolls_names_the_one_preset_of_its_task(tmp_path: pathl
     assert 0 < config.train.batch_size <= len(store.splits["train"])
 
 
-@pytest.mark.parametrize("task", ["mel_2bar", "drums_2bar"])
+@pytest.mark.parametrize("task", ["mel_2bar", "drums_2bar", "mel_16bar", "drums_16bar"])
 def test_the_next_line_of_few_rows_has_a_batch_of_them(tmp_path: pathlib.Path, task: str) -> None:
     (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "a.mid").write_bytes(midi(task, 0))
+    (tmp_path / "music" / "a.mid").write_bytes(midi(task, 0, num_rows=1))
     text = run(tmp_path / "music", tmp_path / "out", tasks=(task,), split=(100, 0, 0))
     words = shlex.split(text.splitlines()[-1])
     start = next(number for number, word in enumerate(words) if word.startswith("--"))
@@ -78,10 +84,7 @@ def test_the_next_line_of_few_rows_has_a_batch_of_them(tmp_path: pathlib.Path, t
     config_flags.define(values)
     values(["train", *words[start:]])
     store, config = train.checked_inputs(values.data_dir, values, values.init_from)
-    assert 0 < config.train.batch_size == len(store.splits["train"]) < QUICK_BATCH_SIZE
-    preset = config_flags.config_from_flagfile(path_of("demo"))
-    assert preset.train.batch_size == QUICK_BATCH_SIZE
-    assert f"--batch_size={QUICK_BATCH_SIZE}" in FURTHER["drums_2bar"]
+    assert 0 < config.train.batch_size == len(store.splits["train"]) < FIRST_TRAINING[task][1]
 
 
 def test_the_next_line_without_training_rows_prepares_again(
