@@ -40,8 +40,6 @@ from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import run_folder
 
 SEEDS = range(5)
-# Rows of a further store that are scored at most, evenly spaced.
-MOST_ROWS = 10_000
 SAMPLES = pathlib.Path(__file__).resolve().parents[2] / "docs" / "samples"
 
 
@@ -56,7 +54,10 @@ class Options:
     also: tuple[str, ...] = option(
         (), help="Further store to score, NAME=STORE or NAME=STORE:SPLIT; may be repeated."
     )
-    temperature: float = option(1.0, help="Temperature of the samples that are analysed.")
+    also_rows: int = option(10_000, help="Most rows of a further store, evenly spaced.")
+    temperature: float | None = option(
+        None, help="Temperature of the samples that are analysed. Default: that of generate."
+    )
     num: int = option(1000, help="Samples and held-out rows to compare.")
     changed: int = option(256, help="Samples whose attributes are changed.")
     output: str = option(str(packaged.FOLDER), help="Folder of weights and card.")
@@ -88,10 +89,13 @@ def publish(options: Options) -> str:
     about["splits"] = score_splits(options, vae, store)
     about["accuracy"] = about["splits"]["test"]["accuracy"]
     about["float16_equal_steps"] = scores.equal_steps(original, vae, store.splits["test"])
+    generated = GenerateOptions(
+        model=options.name, mode="sample", output="-", temperature=options.temperature
+    )
     analysed = inputs.Options(
         data_dir=options.data_dir,
         num=options.num,
-        temperature=options.temperature,
+        temperature=generated.sampling_temperature,
         prior=FITTED,
     )
     about["quality"] = scores.quality(vae, analysed)
@@ -198,7 +202,7 @@ def score_splits(options: Options, vae: MusicVAE, store: data.Store) -> dict[str
             raise InputError(f"also: {path} holds rows of {other.task.name}")
         names = [split] if split else list(data.SPLITS)
         rows = np.concatenate([np.asarray(other.splits[part]) for part in names])
-        chosen = rows[data.spread_rows(len(rows), MOST_ROWS)]
+        chosen = rows[data.spread_rows(len(rows), options.also_rows)]
         found[name] = scores.reconstruction(vae, chosen)
     return found
 

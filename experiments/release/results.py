@@ -62,7 +62,7 @@ def document() -> str:
         ),
         "## Samples",
         card.table(
-            ("model", "family", "samples with real", "real with real", "ratio"),
+            ("model", "temperature", "family", "samples with real", "real with real", "ratio"),
             [line for name, about in found.items() for line in _overlap(name, about)],
         ),
         card.paragraph(
@@ -121,9 +121,15 @@ def _lines(about: dict[str, Any]) -> list[list[str]]:
 
 def _overlap(name: str, about: dict[str, Any]) -> list[list[str]]:
     """Return a line for each family of measures."""
+    quality = about["quality"]
     return [
-        [name, family, *(f"{one[key]:.3f}" for key in ("samples", "real", "ratio"))]
-        for family, one in about["quality"]["overlap"].items()
+        [
+            name,
+            f"{quality['temperature']:g}",
+            family,
+            *(f"{one[key]:.3f}" for key in ("samples", "real", "ratio")),
+        ]
+        for family, one in quality["overlap"].items()
     ]
 
 
