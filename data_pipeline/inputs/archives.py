@@ -77,6 +77,11 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVE_ENDINGS)
 
 
+def without_ending(name: str) -> str:
+    """Return the name of an archive without its extension, other names as they are."""
+    return next((name[: -len(e)] for e in ARCHIVE_ENDINGS if name.lower().endswith(e)), name)
+
+
 def printable(name: str) -> str:
     """Write a file name so that it can be printed and stored, whatever its bytes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

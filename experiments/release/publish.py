@@ -22,6 +22,7 @@ import numpy as np
 
 from data_pipeline import cli
 from data_pipeline.cli import option
+from data_pipeline.inputs.archives import without_ending
 from data_pipeline.render import files
 from experiments import attributes
 from experiments.analysis import inputs
@@ -29,6 +30,7 @@ from experiments.cli import compile_cache, run_record
 from experiments.generation.modes import make
 from experiments.generation.options import Options as GenerateOptions
 from experiments.release import card, scores
+from experiments.release.sources import source_of
 from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
@@ -68,7 +70,8 @@ def publish(options: Options) -> str:
     """Write weights, samples and card; return the card.
 
     Raises:
-      InputError: there is no such run or store, or the run has no fitted prior.
+      InputError: there is no such run or store, the run has no fitted prior, or the licence of a
+        source of the store is not known.
     """
     original = MusicVAE.restore(options.run_dir, options.checkpoint)
     record = fitted_prior.load(options.run_dir)
@@ -78,6 +81,7 @@ def publish(options: Options) -> str:
             "python -m experiments.fit_prior"
         )
     store = data.open_store(options.data_dir)
+    sources_of(store)  # an unknown licence is an error before the scoring, which takes long
     train = store.splits["train"]
     chosen = np.asarray(train[data.spread_rows(len(train), attributes.Options().rows)])
     vectors = attributes.find_vectors(original, original.step, chosen)
@@ -143,11 +147,25 @@ def facts(options: Options, vae: MusicVAE, store: data.Store) -> dict[str, Any]:
         "devices": started["machine"]["devices"],
         "data": {
             "counts": store.meta["counts"],
-            "sources": store.meta.get("sources", []),
+            "sources": sources_of(store),
             "options": store.meta.get("options", {}),
             "sha256": store.meta["sha256"],
         },
     }
+
+
+def sources_of(store: data.Store) -> list[dict[str, Any]]:
+    """Return the sources that a store was made from, an archive by the name of its folder.
+
+    Raises:
+      InputError: the licence of one is not known.
+    """
+    found = [
+        entry | {"name": without_ending(entry["name"])} for entry in store.meta.get("sources", [])
+    ]
+    for entry in found:
+        source_of(entry)
+    return found
 
 
 def _runs(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from experiments.cli import config_flags
 from experiments.cli.run_options import choose_prior
 from experiments.generation.options import Options as GenerateOptions
 from experiments.release import publish, results
+from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.latent import fitted_prior
@@ -95,6 +97,30 @@ def test_the_file_has_the_model_its_prior_and_its_vectors(folder: pathlib.Path) 
     assert about["float16_equal_steps"] == equal > 0.9
     np.testing.assert_array_equal(found.draw(3, 5), found.draw(3, 5, "fitted"))
     assert not np.array_equal(found.draw(3, 5), found.draw(3, 5, "standard"))
+
+
+def test_sources_have_the_names_of_folders_and_known_licences(
+    folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    store = data.open_store(folder / "store")
+    entries = [{"name": name, "files": 3} for name in ("groove.TAR.GZ", "pop909", "freedoom.zip")]
+    store.meta["sources"] = entries
+    found = publish.sources_of(store)
+    assert [entry["name"] for entry in found] == ["groove", "pop909", "freedoom"]
+    shutil.copytree(folder / "store", tmp_path / "store")
+    meta = tmp_path / "store" / "meta.json"
+    entries.append({"name": "lakh.tar.gz", "files": 1})
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"sources": entries}))
+    options = publish.Options(
+        run_dir=str(folder / "run"),
+        data_dir=str(tmp_path / "store"),
+        name=NAME,
+        output=str(tmp_path / "models"),
+        samples=str(tmp_path / "samples"),
+    )
+    with pytest.raises(InputError, match="the licence of 'lakh' is not known here; known are: "):
+        publish.publish(options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
 
 
 def test_the_card_has_the_numbers_that_evaluate_prints(
