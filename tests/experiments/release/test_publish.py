@@ -102,10 +102,9 @@ def test_the_file_has_the_model_its_prior_and_its_vectors(folder: pathlib.Path) 
 def test_sources_have_the_names_of_folders_and_known_licences(
     folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    store = data.open_store(folder / "store")
     entries = [{"name": name, "files": 3} for name in ("groove.TAR.GZ", "pop909", "freedoom.zip")]
-    store.meta["sources"] = entries
-    found = publish.sources_of(store)
+    store = data.open_store(folder / "store")
+    found = publish.sources_of(store._replace(meta={"sources": entries}))
     assert [entry["name"] for entry in found] == ["groove", "pop909", "freedoom"]
     shutil.copytree(folder / "store", tmp_path / "store")
     meta = tmp_path / "store" / "meta.json"
