@@ -45,7 +45,7 @@ def header(name: str) -> dict[str, str]:
 
 
 def quick_preset(task_name: str) -> str | None:
-    """Return a preset that two CPU cores train in minutes, None if there is none.
+    """Return a preset whose header gives two CPU cores minutes, None if there is none.
 
     It has the task and the task's own architecture.
     """
