@@ -25,8 +25,9 @@ Gradients stay bounded as sequences and layers grow, by three rules:
     tokens   The gain of mu is 6 for rows of up to 256 tokens, 16 bars of one track. Beyond, it
              falls with the square root of the tokens, as the loss is their sum: 3.5 for trios. The
              gain of a bar's embedding falls with the tokens, to a third for trios.
-    width    The gains are those of 64 units. With more units they fall with the square root of
-             their number, because the gradient of a part is a sum over its units.
+    width    The gains are those of 64 units, or of two layers of 128 for rows of two bars. With
+             more units they fall with the square root of their number, because the gradient of a
+             part is a sum over its units.
 
 Reference: initial values in magenta/models/music_vae/lstm_models.py and lstm_utils.py;
 biases of the gates: Tallec and Ollivier 2018, "Can recurrent neural networks warp time?",
@@ -47,8 +48,10 @@ import jax.numpy as jnp
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype)
 GLOROT = nn.initializers.glorot_uniform()
 ZEROS = nn.initializers.zeros
-# Layers of up to so many units take the gains as they are.
+# Layers of up to so many units take the gains as they are, and the initial states of all layers
+# together up to so many. In models of rows of up to SHORT_SEQUENCE tokens: two layers of 128.
 FULL_GAIN_UNITS = 64
+SHORT_FULL_GAIN_UNITS, SHORT_FULL_GAIN_STATES = 128, 256
 # Rows of up to so many tokens take the gains as they are: 16 bars of one track.
 FULL_GAIN_TOKENS = 256
 # Steps of a sequence that needs no closed input gates: two bars.
@@ -70,6 +73,7 @@ class Initialisation(NamedTuple):
       context_gain: standard deviation of the contribution of z ~ N(0, 1) to each gate; 0 uses
         Glorot's rule for the whole kernel.
       has_memory: whether gate biases depend on the length of the sequence.
+      full_gain_units: layers of more units have smaller gains.
     """
 
     mu: Callable[[int], Initializer]
@@ -78,6 +82,7 @@ class Initialisation(NamedTuple):
     state: Initializer
     context_gain: float
     has_memory: bool
+    full_gain_units: int = FULL_GAIN_UNITS
 
     def context_kernel(self, first_row: int, num_rows: int) -> Initializer:
         """Initialise an LSTM kernel whose `num_rows` rows from `first_row` read a context."""
@@ -85,7 +90,8 @@ class Initialisation(NamedTuple):
             return GLOROT
 
         def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-            scale = _gain(self.context_gain, shape[1] // 4) / math.sqrt(num_rows)
+            gain = _gain(self.context_gain, shape[1] // 4, self.full_gain_units)
+            scale = gain / math.sqrt(num_rows)
             rest_key, rows_key = jax.random.split(key)
             rows = scale * jax.random.normal(rows_key, (num_rows, shape[1]), dtype)
             kernel = GLOROT(rest_key, shape, dtype)
@@ -121,16 +127,23 @@ REFERENCE = Initialisation(
 )
 
 
-def _gain(gain: float, units: int) -> float:
+def _gain(gain: float, units: int, full_gain_units: int) -> float:
     """Return the gain of a part with so many units."""
-    return gain * math.sqrt(min(FULL_GAIN_UNITS / units, 1.0))
+    return gain * math.sqrt(min(full_gain_units / units, 1.0))
 
 
-def _by_inputs(gain: float, units_of: Callable[[tuple[int, ...]], int]) -> Initializer:
+def _full_gain_units(num_tokens: int) -> int:
+    """Return up to how many units layers have full gains in a model of so many tokens per row."""
+    return SHORT_FULL_GAIN_UNITS if num_tokens <= SHORT_SEQUENCE else FULL_GAIN_UNITS
+
+
+def _by_inputs(
+    gain: float, full_gain_units: int, units_of: Callable[[tuple[int, ...]], int]
+) -> Initializer:
     """Draw with standard deviation `gain / sqrt(inputs)`, less for many units of the shape."""
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        scale = _gain(gain, units_of(shape)) / math.sqrt(shape[0])
+        scale = _gain(gain, units_of(shape), full_gain_units) / math.sqrt(shape[0])
         return scale * jax.random.normal(key, shape, dtype)
 
     return draw
@@ -139,12 +152,13 @@ def _by_inputs(gain: float, units_of: Callable[[tuple[int, ...]], int]) -> Initi
 def _mu(num_tokens: int) -> Initializer:
     """Draw the kernel of mu: gain 6 for one track of up to 16 bars, 3.5 for trios."""
     gain = 6.0 * math.sqrt(min(FULL_GAIN_TOKENS / num_tokens, 1.0))
-    return _by_inputs(gain, lambda shape: shape[0] // 2)  # h of both directions
+    # h of both directions
+    return _by_inputs(gain, _full_gain_units(num_tokens), lambda shape: shape[0] // 2)
 
 
-def _state(gain: float) -> Initializer:
+def _state(gain: float, full_gain_units: int = FULL_GAIN_UNITS) -> Initializer:
     """Draw a kernel of initial states: h and c of all layers."""
-    return _by_inputs(gain, lambda shape: shape[1] // 2)
+    return _by_inputs(gain, full_gain_units, lambda shape: shape[1] // 2)
 
 
 DEFAULT = Initialisation(
@@ -158,7 +172,18 @@ DEFAULT = Initialisation(
 INITIALISATIONS = {"reference": REFERENCE, "default": DEFAULT}
 
 
-@functools.lru_cache  # equal models then have the same functions, and share what is compiled
+# Kept, so that equal models have the same functions and share what is compiled.
+@functools.lru_cache
+def of_rows(name: str, num_tokens: int) -> Initialisation:
+    """Return the scheme of a name in `INITIALISATIONS` for rows of so many tokens, T * K."""
+    initial = INITIALISATIONS[name]
+    if initial.context_gain == 0 or num_tokens > SHORT_SEQUENCE:
+        return initial
+    state = _state(STATE_GAIN, SHORT_FULL_GAIN_STATES)
+    return initial._replace(state=state, full_gain_units=SHORT_FULL_GAIN_UNITS)
+
+
+@functools.lru_cache
 def of_bars(initial: Initialisation, num_tokens: int, conductor_units: int) -> Initialisation:
     """Adapt a scheme to a decoder whose context is the embedding of a bar.
 

@@ -12,7 +12,7 @@ from musicvae_jax.models.decoders import CategoricalDecoder
 from musicvae_jax.models.encoders import BidirectionalStack, Encoder, HierarchicalStack
 from musicvae_jax.models.flat import FlatDecoder
 from musicvae_jax.models.hierarchical import Conductor, HierarchicalDecoder
-from musicvae_jax.models.initialisation import INITIALISATIONS, Initialisation, of_bars
+from musicvae_jax.models.initialisation import Initialisation, of_bars, of_rows
 from musicvae_jax.models.variational_autoencoder import VariationalAutoencoder
 from musicvae_jax.tasks import get_task
 
@@ -31,12 +31,18 @@ class Backend(NamedTuple):
     use_native: bool
 
 
+def _initial(config: Config) -> Initialisation:
+    """Return the initialisation of a configuration's rows."""
+    task = get_task(config.task)
+    return of_rows(config.model.init, task.num_steps * len(task.tracks))
+
+
 def _stack(config: Config, backend: Backend, inputs: int, num_steps: int) -> BidirectionalStack:
     """Build the layers of an encoder that reads `num_steps` steps of `inputs` features."""
     return BidirectionalStack(
         inputs,
         config.model.encoder_sizes,
-        INITIALISATIONS[config.model.init],
+        _initial(config),
         num_steps,
         backend.dtype,
         config.run.remat,
@@ -71,7 +77,7 @@ def _vae(
         task.tracks,
         stack,
         model.z_size,
-        INITIALISATIONS[model.init],
+        _initial(config),
         backend.dtype,
     )
     return VariationalAutoencoder(encoder, decoder, task.num_steps)
@@ -101,13 +107,13 @@ def _flat_decoder(config: Config, backend: Backend) -> FlatDecoder:
     """Build one decoder over all steps, with one stream for all tracks."""
     task, model = get_task(config.task), config.model
     depths = (tuple(track.num_classes for track in task.tracks),)
-    return FlatDecoder(_core(config, backend, depths, model.z_size, INITIALISATIONS[model.init]))
+    return FlatDecoder(_core(config, backend, depths, model.z_size, _initial(config)))
 
 
 def _bar_decoder(config: Config, backend: Backend) -> HierarchicalDecoder:
     """Build a conductor over bars, and a decoder of each bar with a stream for each track."""
     task, model = get_task(config.task), config.model
-    sizes, initial = model.resolved_conductor_sizes, INITIALISATIONS[model.init]
+    sizes, initial = model.resolved_conductor_sizes, _initial(config)
     conductor = Conductor(
         model.z_size,
         sizes,

@@ -76,17 +76,33 @@ def test_cells_remember_up_to_the_length_and_take_in_less_beyond_two_bars(
     assert 0.7 * T < steps.max() < T + 1
 
 
-@pytest.mark.parametrize(("units", "share"), [(32, 1.0), (64, 1.0), (256, 0.5)])
+@pytest.mark.parametrize(
+    ("num_tokens", "units", "share", "of_states"),
+    [
+        (256, 32, 1.0, 1.0),
+        (256, 64, 1.0, 1.0),
+        (256, 256, 0.5, 0.5),
+        (32, 128, 1.0, 1.0),
+        (32, 512, 0.5, math.sqrt(0.5)),
+    ],
+)
 def test_gains_fall_with_the_square_root_of_the_units(
-    key: jax.Array, units: int, share: float
+    key: jax.Array, num_tokens: int, units: int, share: float, of_states: float
 ) -> None:
-    default, Z = initialisation.DEFAULT, 400
-    mu = default.mu(32)(key, (2 * units, Z))
+    default, Z = initialisation.of_rows("default", num_tokens), 400
+    mu = default.mu(num_tokens)(key, (2 * units, Z))
     state = default.state(key, (Z, 2 * units))
     context = default.context_kernel(3, Z)(key, (3 + Z + units, 4 * units))[3 : 3 + Z]
     assert float(jnp.std(mu)) * math.sqrt(2 * units) == pytest.approx(6.0 * share, rel=0.03)
-    assert float(jnp.std(state)) * math.sqrt(Z) == pytest.approx(2.0 * share, rel=0.03)
+    assert float(jnp.std(state)) * math.sqrt(Z) == pytest.approx(2.0 * of_states, rel=0.03)
     assert float(jnp.std(context)) * math.sqrt(Z) == pytest.approx(1.5 * share, rel=0.03)
+
+
+def test_schemes_are_kept_and_the_references_is_the_same_for_all_rows() -> None:
+    of_rows = initialisation.of_rows
+    assert of_rows("default", 32) is of_rows("default", 32)  # equal models share programs
+    assert of_rows("default", 256) != of_rows("default", 32)
+    assert of_rows("reference", 32) == of_rows("reference", 768) == initialisation.REFERENCE
 
 
 @pytest.mark.parametrize(("num_tokens", "gain"), [(32, 6.0), (256, 6.0), (1024, 3.0)])
