@@ -146,9 +146,9 @@ def _read_adam(trained: Trained) -> reference.Adam | None:
     memory = next((part for part in optimiser if part and "first_moment" in part), None)
     if memory is None:
         return None
-    if train.optimiser != "adam":
+    if trained.config.optimiser != "adam":
         warnings.warn(
-            f"the optimiser's moments are left out: the run's is {train.optimiser}, the "
+            f"the optimiser's moments are left out: the run's is {trained.config.optimiser}, the "
             "reference's is Adam",
             stacklevel=2,
         )

@@ -15,7 +15,9 @@ import typing
 from typing import Any
 
 INITS = ("reference", "default")
-OPTIMISERS = ("adam", "muon")
+OPTIMISERS = ("auto", "adam", "muon")
+# Architectures that "auto" trains with Muon.
+MUON_ARCHITECTURES = ("flat", "hierdec", "hier")
 CLIP_MODES = ("global_norm", "value")
 SAMPLING_SCHEDULES = ("constant", "inverse_sigmoid", "exponential")
 LEARNING_RATE_SCHEDULES = ("exponential", "constant", "cosine", "plateau")
@@ -148,8 +150,9 @@ class TrainConfig:
       accumulation: gradient accumulation; number of parts a batch is split into to save memory.
       learning_rate: initial learning rate (peak rate if there is a warm-up).
       min_learning_rate: lower bound that the schedule approaches.
-      optimiser: "adam" (as in TensorFlow 1) or "muon" (for the kernels of LSTMs; Adam for the
-        rest). Muon's momentum is `adam_b1`, its learning rate that of Adam.
+      optimiser: "adam" (as in TensorFlow 1), "muon" (for the kernels of LSTMs; Adam for the rest)
+        or "auto" (Muon for the architectures flat, hierdec and hier, Adam for all others). Muon's
+        momentum is `adam_b1`, its learning rate that of Adam.
       learning_rate_schedule: "exponential" (`decay_rate`), "constant", "cosine" (from the end of
         the warm-up to `cosine_steps`, then `min_learning_rate`) or "plateau" (reduced when
         validation scores stop improving).
@@ -380,6 +383,13 @@ class Config:
             "float32 with lstm_backend=cudnn",
         )
 
+    @property
+    def optimiser(self) -> str:
+        """The optimiser, "adam" or "muon", where `train.optimiser` may say "auto"."""
+        if self.train.optimiser != "auto":
+            return self.train.optimiser
+        return "muon" if self.model.architecture in MUON_ARCHITECTURES else "adam"
+
     def replace(self, **fields: Any) -> Config:
         """Return a copy with fields of any part replaced by name.
 
@@ -434,9 +444,10 @@ def field_types() -> dict[str, Any]:
 def differing_fields(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Return the fields that make two runs incomparable: {name: (in a, in b)}.
 
-    Fields of `RunConfig` are excluded: they may change when a run is resumed.
+    Fields of `RunConfig` are excluded: they may change when a run is resumed. The optimiser "auto"
+    is the one it stands for.
     """
-    left, right = a.flat(), b.flat()
+    left, right = ({**config.flat(), "optimiser": config.optimiser} for config in (a, b))
     free = {field.name for field in dataclasses.fields(RunConfig)}
     if a.train.learning_rate_schedule == "plateau":
         free -= {"eval_every", "eval_examples"}

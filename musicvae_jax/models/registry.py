@@ -153,7 +153,7 @@ def build_model(config: Config) -> Model:
         )
     if config.run.lstm_backend == "cudnn" and "lstm_backend" in found.unused_fields:
         raise InputError(f"lstm_backend: {name} has no LSTM; use auto")
-    if train.optimiser == "muon" and "optimiser" in found.unused_fields:
+    if config.optimiser == "muon" and "optimiser" in found.unused_fields:
         raise InputError(f"optimiser: muon is for LSTMs, and {name} has none; use adam")
     fitting = architectures_of(config.task)
     if name not in fitting:

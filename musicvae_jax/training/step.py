@@ -136,7 +136,7 @@ def make_train_step(model: Model, config: Config) -> TrainStep:
     """
     train, task = config.train, get_task(config.task)
     optimiser = make_optimiser(
-        train.optimiser, train.clip_mode, decays_weights=train.weight_decay > 0
+        config.optimiser, train.clip_mode, decays_weights=train.weight_decay > 0
     )
     has_latent_space = not isinstance(model, Forecaster)
     teacher_forced = train.sampling_schedule == "constant" and train.sampling_rate == 0

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import pytest
 
-from musicvae_jax.config import Config, InputError
+from musicvae_jax.config import Config, InputError, differing_fields
 from musicvae_jax.models.registry import ARCHITECTURES, build_model
 from musicvae_jax.tasks import get_task
 from musicvae_jax.training.optimiser import muon_gates
@@ -42,6 +42,22 @@ def test_muon_is_refused_without_lstms(name: str, task: str) -> None:
     else:
         with pytest.raises(InputError, match=f"optimiser: muon is for LSTMs, and {name} has none"):
             build_model(config)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, found in ARCHITECTURES.items() if "tokens" in found.reads]
+)
+def test_16_bars_train_with_muon_where_it_was_measured(name: str) -> None:
+    config = config_of(name, "mel_16bar")
+    assert config.train.optimiser == "auto"
+    chosen = "muon" if name in {"flat", "hierdec", "hier"} else "adam"
+    assert config.optimiser == chosen
+    build_model(config)  # is not refused
+    # A run that was started when the task's default was Adam may be resumed if nothing changed.
+    stored = config.replace(optimiser="adam")
+    differing = {"optimiser": ("adam", "muon")} if chosen == "muon" else {}
+    assert differing_fields(stored, config) == differing
+    assert config_of(name, "mel_2bar").optimiser == "adam"
 
 
 def test_piano_rolls_with_another_threshold_are_another_model() -> None:
