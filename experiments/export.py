@@ -26,9 +26,9 @@ from musicvae_jax.interop import jax_export, magentajs, reference, safetensors_f
 from musicvae_jax.interop.bundle_writer import write_bundle
 from musicvae_jax.interop.new_folder import new_folder
 from musicvae_jax.latent import attributes, fitted_prior
-from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.registry import Params, find_architecture
 from musicvae_jax.pretrained import packaged
+from musicvae_jax.priors import FittedPrior
 from musicvae_jax.storage import checkpoints
 
 # Format to the name of its file or folder below RUN/exports.

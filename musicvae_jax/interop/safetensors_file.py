@@ -24,8 +24,8 @@ import numpy as np
 from safetensors import SafetensorError, numpy, safe_open
 
 from musicvae_jax.config import Config, InputError, config_from_json
-from musicvae_jax.mixture import FittedPrior, check
 from musicvae_jax.models.registry import Params, build_model
+from musicvae_jax.priors import FittedPrior, check
 
 DTYPES = ("float32", "float16")
 _STORED_TYPES = ("F32", "F16")

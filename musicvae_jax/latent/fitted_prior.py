@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import InputError
-from musicvae_jax.mixture import FittedPrior, check
+from musicvae_jax.priors import FittedPrior, check
 
 FILE = "fitted_prior.npz"
 FORMAT = "musicvae-prior-1"

@@ -40,11 +40,11 @@ from musicvae_jax.latent.batches import (
 )
 from musicvae_jax.latent.fitted_prior import FITTED, PRIORS, STANDARD
 from musicvae_jax.latent.programs import programs_of
-from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.encoders import Posterior
 from musicvae_jax.models.registry import Params, build_vae
 from musicvae_jax.models.variables import params_from_variables
 from musicvae_jax.pretrained import packaged
+from musicvae_jax.priors import FittedPrior
 from musicvae_jax.tasks import get_task
 
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 
 from musicvae_jax import objectives
 from musicvae_jax.latent import fitted_prior, paths
-from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.registry import VAE, Params
+from musicvae_jax.priors import FittedPrior
 from musicvae_jax.tasks import FIRST_NOTE_ON, NO_EVENT, NOTE_OFF, Task
 
 

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
-from musicvae_jax.mixture import FittedPrior
 from musicvae_jax.models.registry import build_model
+from musicvae_jax.priors import FittedPrior
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import case
 

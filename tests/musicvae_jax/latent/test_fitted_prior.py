@@ -11,7 +11,7 @@ import pytest
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.fitted_prior import Record
-from musicvae_jax.mixture import FittedPrior
+from musicvae_jax.priors import FittedPrior
 
 TWO = FittedPrior(
     np.array([0.25, 0.75], np.float32),
