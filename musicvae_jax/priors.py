@@ -1,15 +1,19 @@
-"""Mixtures of Gaussians over z: what `latent/fitted_prior.py` fits and what files hold."""
+"""Densities over z that `latent/fitted_prior.py` fits and files hold: their arrays, checked.
+
+A `Mixture` of Gaussians is fitted in seconds. A `Flow` takes minutes, and describes the latent
+vectors of a model with many active dimensions better.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from musicvae_jax.config import InputError
 
 
-class FittedPrior(NamedTuple):
+class Mixture(NamedTuple):
     """A mixture of M Gaussians over z.
 
     Attributes:
@@ -23,22 +27,87 @@ class FittedPrior(NamedTuple):
     scales: np.ndarray
 
 
+class Flow(NamedTuple):
+    """A normalising flow over z: L affine coupling layers (Dinh et al. 2017) of H hidden units.
+
+    A layer reads the dimensions of its mask, and from them computes by how much it shifts and
+    scales the others (`latent/flow.py`).
+
+    Attributes:
+      shift: [Z] float32, subtracted from z before the layers.
+      scale: [Z] float32, above 0; z is divided by it then.
+      masks: [L, Z] float32, 1 for a dimension that the layer reads and 0 for one that it changes.
+      kernels_in: [L, Z, H] float32.
+      biases_in: [L, H] float32.
+      kernels_hidden: [L, H, H] float32.
+      biases_hidden: [L, H] float32.
+      kernels_out: [L, H, 2 Z] float32: shifts, then logarithms of scales.
+      biases_out: [L, 2 Z] float32.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+    masks: np.ndarray
+    kernels_in: np.ndarray
+    biases_in: np.ndarray
+    kernels_hidden: np.ndarray
+    biases_hidden: np.ndarray
+    kernels_out: np.ndarray
+    biases_out: np.ndarray
+
+
+FittedPrior: TypeAlias = Mixture | Flow
+
+
 def check(prior: FittedPrior, z_size: int | None = None) -> None:
-    """Check that the arrays are a mixture over z.
+    """Check that the arrays are a density over z.
 
     Args:
       prior: arrays from a file.
-      z_size: Z of the model; None takes that of the means.
+      z_size: Z of the model; None takes that of the arrays.
 
     Raises:
       InputError: a type, a shape or a value is wrong; the message names the array.
     """
+    if isinstance(prior, Mixture):
+        _check_mixture(prior, z_size)
+    else:
+        _check_flow(prior, z_size)
+
+
+def _check_mixture(prior: Mixture, z_size: int | None) -> None:
     num = prior.weights.shape[0] if prior.weights.ndim == 1 else 0
     if z_size is None:
         z_size = prior.means.shape[-1] if prior.means.ndim else 0
     if not num or not z_size:
         raise InputError("prior: it has no weights, or its means have no dimensions")
-    shapes = ((num,), (num, z_size), (num, z_size, z_size))
+    _check_arrays(prior, ((num,), (num, z_size), (num, z_size, z_size)))
+    if (prior.weights < 0).any() or abs(prior.weights.sum() - 1) > 1e-3:
+        raise InputError("prior: weights must be 0 or more, and their sum 1")
+    if (np.diagonal(prior.scales, axis1=1, axis2=2) <= 0).any() or np.triu(prior.scales, 1).any():
+        raise InputError("prior: scales must be lower triangular with a positive diagonal")
+
+
+def _check_flow(prior: Flow, z_size: int | None) -> None:
+    L, H = prior.biases_in.shape if prior.biases_in.ndim == 2 else (0, 0)
+    if z_size is None:
+        z_size = prior.shift.shape[0] if prior.shift.ndim == 1 else 0
+    if not (L and H and z_size):
+        raise InputError("prior: it has no layers, or its shift has no dimensions")
+    Z = z_size
+    shapes = (
+        *((Z,), (Z,), (L, Z)),
+        *((L, Z, H), (L, H), (L, H, H), (L, H), (L, H, 2 * Z), (L, 2 * Z)),
+    )
+    _check_arrays(prior, shapes)
+    if (prior.scale <= 0).any():
+        raise InputError("prior: scale must be above 0")
+    if not np.isin(prior.masks, (0.0, 1.0)).all():
+        raise InputError("prior: masks must be 0 or 1")
+
+
+def _check_arrays(prior: FittedPrior, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Check that arrays are finite float32 of these shapes."""
     for name, array, shape in zip(prior._fields, prior, shapes, strict=True):
         if array.dtype != np.float32 or array.shape != shape:
             raise InputError(
@@ -47,7 +116,3 @@ def check(prior: FittedPrior, z_size: int | None = None) -> None:
             )
         if not np.isfinite(array).all():
             raise InputError(f"prior: {name} are not all finite")
-    if (prior.weights < 0).any() or abs(prior.weights.sum() - 1) > 1e-3:
-        raise InputError("prior: weights must be 0 or more, and their sum 1")
-    if (np.diagonal(prior.scales, axis1=1, axis2=2) <= 0).any() or np.triu(prior.scales, 1).any():
-        raise InputError("prior: scales must be lower triangular with a positive diagonal")

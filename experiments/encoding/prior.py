@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,15 +12,24 @@ import numpy as np
 from data_pipeline.progress_bar import progress_bar
 from musicvae_jax import data
 from musicvae_jax.config import InputError
-from musicvae_jax.latent import fitted_prior
+from musicvae_jax.latent import fitted_prior, flow
 from musicvae_jax.latent.batches import MAX_BATCH
-from musicvae_jax.latent.fitted_prior import Record
+from musicvae_jax.latent.fitted_prior import FLOW, MIXTURE, Record
 from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.priors import FittedPrior
 
 # Fewer training rows are not worth a fit.
 FEWEST_ROWS = 1_000
 # Rows that are encoded at most, spread over all.
-MOST_ROWS, MOST_HELD_OUT = 20_000, 5_000
+MOST_ROWS = {MIXTURE: 20_000, FLOW: 200_000}
+MOST_HELD_OUT = 5_000
+
+
+class Posteriors(NamedTuple):
+    """Posteriors of rows: means and standard deviations, [N, Z] float32 each."""
+
+    mu: np.ndarray
+    sigma: np.ndarray
 
 
 def fit_run(
@@ -28,11 +38,14 @@ def fit_run(
     step: int,
     store: data.Store,
     seed: int = 0,
-    rows: int = MOST_ROWS,
+    rows: int | None = None,
+    family: str = MIXTURE,
+    settings: flow.Settings | None = None,
 ) -> Record:
     """Fit a prior to the training rows of a store and save it in the run folder.
 
-    Validation rows decide on the number of components; without any, every tenth training row.
+    Validation rows decide on the number of components of a mixture, and when the training of a flow
+    ends; without any, every tenth training row.
 
     Args:
       run_dir: folder of the run.
@@ -40,7 +53,9 @@ def fit_run(
       step: of the model's checkpoint.
       store: the data.
       seed: random seed of the draws and of the fit.
-      rows: training rows to encode at most.
+      rows: training rows to encode at most; None takes those of the family, `MOST_ROWS`.
+      family: "mixture" or "flow".
+      settings: of a flow.
 
     Raises:
       InputError: there are too few rows.
@@ -53,17 +68,23 @@ def fit_run(
         )
     start = time.perf_counter()
     train_key, validation_key = jax.random.split(jax.random.key(seed))
-    z = posterior_draws(vae, _spread(train, rows), train_key)
+    found = encoded(vae, _spread(train, rows or MOST_ROWS[family]))
+    is_train = np.ones(len(found.mu), bool)
     if len(validation):
-        held_out = posterior_draws(vae, _spread(validation, MOST_HELD_OUT), validation_key)
+        held_out = draws(encoded(vae, _spread(validation, MOST_HELD_OUT)), validation_key)
     else:
-        held = np.arange(len(z)) % 10 == 0
-        z, held_out = z[~held], z[held]
-    print(f"fitting a prior to the latent vectors of {len(z):,} rows", flush=True)
-    prior, scores = fitted_prior.fit(z, held_out, seed=seed)
+        is_train = np.arange(len(found.mu)) % 10 != 0
+        held_out = draws(found, train_key)[~is_train]
+    num = int(is_train.sum())
+    print(f"fitting a prior to the latent vectors of {num:,} rows", flush=True)
+    if family == FLOW:
+        kept = Posteriors(found.mu[is_train], found.sigma[is_train])
+        prior, scores = _fit_flow(kept, held_out, settings or flow.Settings(), seed)
+    else:
+        prior, scores = fitted_prior.fit(draws(found, train_key)[is_train], held_out, seed=seed)
     about = {
         "task": vae.task.name,
-        "rows": len(z),
+        "rows": num,
         "held_out_rows": len(held_out),
         "held_out_log_likelihood": scores,
         "seed": seed,
@@ -74,13 +95,35 @@ def fit_run(
     return record
 
 
-def posterior_draws(vae: MusicVAE, rows: np.ndarray, key: jax.Array) -> np.ndarray:
-    """Draw one z from the posterior of each row: [N, Z] float32."""
+def _fit_flow(
+    posteriors: Posteriors, held_out: np.ndarray, settings: flow.Settings, seed: int
+) -> tuple[FittedPrior, dict[str, float]]:
+    """Fit a flow and show how far it is."""
+    with progress_bar(total=settings.steps, desc="fitting", unit="step") as bar:
+
+        def report(step: int, score: float) -> None:
+            bar.set_postfix_str(f"{score:.2f} nats per held-out row", refresh=False)
+            bar.update(step - bar.n)
+
+        return fitted_prior.fit_flow(*posteriors, held_out, settings, seed, report)
+
+
+def encoded(vae: MusicVAE, rows: np.ndarray) -> Posteriors:
+    """Encode rows in batches, with progress."""
+    starts = progress_bar(range(0, len(rows), MAX_BATCH), desc="encoding")
+    parts = [vae.encode(rows[start : start + MAX_BATCH]) for start in starts]
+    mu, sigma = ([np.asarray(getattr(part, name)) for part in parts] for name in ("mu", "sigma"))
+    return Posteriors(np.concatenate(mu), np.concatenate(sigma))
+
+
+def draws(posteriors: Posteriors, key: jax.Array) -> np.ndarray:
+    """Draw one z from each posterior: [N, Z] float32."""
+    mu, sigma = posteriors
     parts = []
-    for start in progress_bar(range(0, len(rows), MAX_BATCH), desc="encoding"):
-        mu, sigma = vae.encode(rows[start : start + MAX_BATCH])
-        noise = jax.random.normal(jax.random.fold_in(key, start), mu.shape)
-        parts.append(np.asarray(mu) + np.asarray(sigma) * np.asarray(noise))
+    for start in range(0, len(mu), MAX_BATCH):
+        part = slice(start, start + MAX_BATCH)
+        noise = jax.random.normal(jax.random.fold_in(key, start), mu[part].shape)
+        parts.append(mu[part] + sigma[part] * np.asarray(noise))
     return np.concatenate(parts)
 
 
@@ -94,9 +137,10 @@ def describe(record: Record) -> str:
             f"prior: N(0, I) describes the latent vectors of {about['rows']:,} rows best "
             f"({scores[best]:.1f} nats per held-out row); it is kept"
         )
-    gaussians = "one Gaussian" if best == "1" else f"a mixture of {best} Gaussians"
+    names = {"1": "one Gaussian", fitted_prior.FLOW: "a flow"}
+    density = names.get(best, f"a mixture of {best} Gaussians")
     return (
-        f"prior: {gaussians} fitted to the latent vectors of {about['rows']:,} rows in "
+        f"prior: {density} fitted to the latent vectors of {about['rows']:,} rows in "
         f"{about['seconds']:.0f} s: {scores[best]:.1f} nats per held-out row, N(0, I) "
         f"{scores[fitted_prior.STANDARD]:.1f}"
     )

@@ -4,6 +4,7 @@
     prior/weights  [M] float32, the weights of a mixture of M Gaussians over z; their sum is 1
     prior/means    [M, Z]
     prior/scales   [M, Z (Z + 1) / 2], the lower triangles of the Cholesky factors, row by row
+    prior/masks, ...  or a normalising flow: the arrays of `musicvae_jax.priors.Flow`
     attributes/NAME  [Z], the vector that changes the attribute NAME
 
 `prior/` and `attributes/` are there if the model has them. All arrays but the weights of the
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, numpy, safe_open
 
 from musicvae_jax.config import Config, InputError, config_from_json
 from musicvae_jax.models.registry import Params, build_model
-from musicvae_jax.priors import FittedPrior, check
+from musicvae_jax.priors import FittedPrior, Flow, Mixture, check
 
 DTYPES = ("float32", "float16")
 _STORED_TYPES = ("F32", "F16")
@@ -82,12 +83,14 @@ def write(
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     arrays = _named(params) | {_ATTRIBUTES + name: v for name, v in (attributes or {}).items()}
-    if prior is not None:
+    if isinstance(prior, Mixture):
         rows, columns = np.tril_indices(prior.means.shape[1])
         arrays[_PRIOR + "means"] = prior.means
         arrays[_PRIOR + "scales"] = prior.scales[:, rows, columns]
+    elif prior is not None:
+        arrays |= {_PRIOR + name: array for name, array in prior._asdict().items()}
     tensors = {name: _rounded(name, array, dtype) for name, array in arrays.items()}
-    if prior is not None:
+    if isinstance(prior, Mixture):
         tensors[_PRIOR + "weights"] = np.asarray(prior.weights, np.float32)
     header = {"config": config.flat(), "step": step, "about": dict(about or {})}
     path = pathlib.Path(path)
@@ -165,25 +168,32 @@ def _params(config: Config, tensors: dict[str, np.ndarray]) -> Params:
 
 def _take_prior(config: Config, tensors: dict[str, np.ndarray]) -> FittedPrior | None:
     """Remove the prior's arrays from the tensors and return the prior."""
-    found = {
-        name: tensors.pop(_PRIOR + name) for name in FittedPrior._fields if _PRIOR + name in tensors
-    }
+    names = [name for name in tensors if name.startswith(_PRIOR)]
+    found = {name.removeprefix(_PRIOR): tensors.pop(name).astype(np.float32) for name in names}
     if not found:
         return None
-    if missing := set(FittedPrior._fields) - found.keys():
-        raise InputError(f"{_PRIOR}{min(missing)} is missing")
+    kind: type[FittedPrior] = Flow if set(found) & set(Flow._fields) else Mixture
+    if differing := set(kind._fields) ^ found.keys():
+        name = min(differing)
+        raise InputError(f"{_PRIOR}{name} is {'unknown' if name in found else 'missing'}")
     Z = config.model.z_size
-    weights, means, triangles = (found[name].astype(np.float32) for name in FittedPrior._fields)
-    if triangles.shape != (weights.size, Z * (Z + 1) // 2):
-        raise InputError(
-            f"{_PRIOR}scales has shape {_written(triangles.shape)}, it must be "
-            f"[{weights.size}, {Z * (Z + 1) // 2}]"
-        )
-    scales = np.zeros((weights.size, Z, Z), np.float32)
-    scales[:, *np.tril_indices(Z)] = triangles
-    prior = FittedPrior(weights, means, scales)
+    if kind is Mixture:
+        found["scales"] = _squares(found["scales"], found["weights"].size, Z)
+    prior = kind(**found)
     check(prior, Z)
     return prior
+
+
+def _squares(triangles: np.ndarray, num: int, Z: int) -> np.ndarray:
+    """Return lower triangles, stored row by row, as matrices [num, Z, Z]."""
+    if triangles.shape != (num, Z * (Z + 1) // 2):
+        raise InputError(
+            f"{_PRIOR}scales has shape {_written(triangles.shape)}, it must be "
+            f"[{num}, {Z * (Z + 1) // 2}]"
+        )
+    scales = np.zeros((num, Z, Z), np.float32)
+    scales[:, *np.tril_indices(Z)] = triangles
+    return scales
 
 
 def _take_attributes(config: Config, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,12 +2,13 @@
 
 A model trained with a small weight on the KL divergence reconstructs well, but its posteriors,
 taken together, are far from the prior N(0, I): z drawn from the prior lie where the decoder never
-learned to decode. A mixture of Gaussians fitted to encoded rows after training closes that gap
-(ex-post density estimation: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders",
-section 4).
+learned to decode. A density fitted to encoded rows after training closes that gap (ex-post density
+estimation: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4).
 
-The number of components is the one with the highest likelihood of held-out rows. N(0, I) itself
-is a candidate, so that the fitted prior is never the worse of the two on these rows.
+There are two families. A mixture of Gaussians takes seconds; the number of components is the one
+with the highest likelihood of held-out rows. A normalising flow (`latent/flow.py`) takes minutes
+and fits models with many active dimensions better. N(0, I) itself is a candidate, so that the
+fitted prior is never the worse of the two on held-out rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import pathlib
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,12 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from musicvae_jax.config import InputError
-from musicvae_jax.priors import FittedPrior, check
+from musicvae_jax.latent import flow
+from musicvae_jax.priors import FittedPrior, Flow, Mixture, check
 
 FILE = "fitted_prior.npz"
-FORMAT = "musicvae-prior-1"
+# Format of the file by what it holds. The first had mixtures only.
+FORMATS: dict[str, type[FittedPrior]] = {"musicvae-prior-1": Mixture, "musicvae-prior-2": Flow}
 COMPONENTS = (1, 2, 5, 10, 20, 50)
 FITTED, STANDARD = "fitted", "standard"
+MIXTURE, FLOW = FAMILIES = ("mixture", "flow")
 PRIORS = (FITTED, STANDARD)
 # Added to the variances, so that a component cannot shrink to a point.
 SMALLEST_VARIANCE = 1e-4
@@ -55,9 +59,9 @@ class Record(NamedTuple):
     about: dict[str, Any]
 
 
-def standard(z_size: int) -> FittedPrior:
+def standard(z_size: int) -> Mixture:
     """Return N(0, I) of Z dimensions as a mixture of one."""
-    return FittedPrior(
+    return Mixture(
         np.ones(1, np.float32),
         np.zeros((1, z_size), np.float32),
         np.eye(z_size, dtype=np.float32)[None],
@@ -69,7 +73,7 @@ def fit(
     held_out: np.ndarray,
     components: Sequence[int] = COMPONENTS,
     seed: int = 0,
-) -> tuple[FittedPrior, dict[str, float]]:
+) -> tuple[Mixture, dict[str, float]]:
     """Fit mixtures by expectation-maximisation and keep the best one.
 
     Numbers of components that leave fewer than 2 Z rows to each are not tried: their covariances
@@ -110,12 +114,34 @@ def fit(
     return candidates[max(scores, key=lambda name: scores[name])], scores
 
 
+def fit_flow(
+    mu: np.ndarray,
+    sigma: np.ndarray,
+    held_out: np.ndarray,
+    settings: flow.Settings | None = None,
+    seed: int = 0,
+    report: Callable[[int, float], None] = lambda step, score: None,
+) -> tuple[FittedPrior, dict[str, float]]:
+    """Fit a flow to posteriors, and keep it unless N(0, I) is better.
+
+    The arguments are those of `flow.fit`.
+
+    Returns:
+      the prior, and the mean log-likelihood of `held_out`, nats per row, of N(0, I) ("standard")
+      and of the flow ("flow").
+    """
+    found = flow.fit(mu, sigma, held_out, settings, seed, report)
+    candidates: dict[str, FittedPrior] = {STANDARD: standard(mu.shape[1]), FLOW: found}
+    scores = {name: _score(candidate, held_out) for name, candidate in candidates.items()}
+    return candidates[max(scores, key=lambda name: scores[name])], scores
+
+
 def _score(prior: FittedPrior, held_out: np.ndarray) -> float:
     """Return the mean log-likelihood, nats per row."""
     return float(np.mean(log_density(prior, held_out)))
 
 
-def _fitted(z: np.ndarray, count: int, seed: int) -> FittedPrior:
+def _fitted(z: np.ndarray, count: int, seed: int) -> Mixture:
     """Fit a mixture of `count` Gaussians."""
     # Takes a second to import.
     from sklearn.exceptions import ConvergenceWarning
@@ -126,16 +152,22 @@ def _fitted(z: np.ndarray, count: int, seed: int) -> FittedPrior:
         # After the last iteration the mixture is as good as any other candidate.
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(z.astype(np.float64))
-    return FittedPrior(
+    return Mixture(
         mixture.weights_.astype(np.float32),
         mixture.means_.astype(np.float32),
         np.linalg.cholesky(mixture.covariances_).astype(np.float32),
     )
 
 
-@jax.jit
 def log_density(prior: FittedPrior, z: np.ndarray) -> jax.Array:
     """Compute log p(z), nats: [N] float32 for z [N, Z]."""
+    if isinstance(prior, Flow):
+        return flow.log_density(prior, z)
+    return _mixture_log_density(prior, z)
+
+
+@jax.jit
+def _mixture_log_density(prior: Mixture, z: np.ndarray) -> jax.Array:
 
     def of_one(weight: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array:
         unit = jax.scipy.linalg.solve_triangular(
@@ -148,9 +180,15 @@ def log_density(prior: FittedPrior, z: np.ndarray) -> jax.Array:
     return jax.nn.logsumexp(jax.vmap(of_one)(*map(jnp.asarray, prior)), axis=0)
 
 
-@functools.partial(jax.jit, static_argnames="num")
 def sample(prior: FittedPrior, key: jax.Array, num: int) -> jax.Array:
     """Draw z [num, Z] float32."""
+    if isinstance(prior, Flow):
+        return flow.sample(prior, key, num)
+    return _mixture_sample(prior, key, num)
+
+
+@functools.partial(jax.jit, static_argnames="num")
+def _mixture_sample(prior: Mixture, key: jax.Array, num: int) -> jax.Array:
     component_key, noise_key = jax.random.split(key)
     log_weights = jnp.log(jnp.asarray(prior.weights))
     chosen = jax.random.categorical(component_key, log_weights, shape=(num,))
@@ -172,7 +210,8 @@ def draw(prior: FittedPrior | None, key: jax.Array, num: int, z_size: int) -> ja
 
 def save(run_dir: str | pathlib.Path, record: Record) -> pathlib.Path:
     """Write a prior into the run folder, whole or not at all; return the file."""
-    about = {"format": FORMAT, "step": record.step} | record.about
+    written = next(name for name, kind in FORMATS.items() if isinstance(record.prior, kind))
+    about = {"format": written, "step": record.step} | record.about
     buffer = io.BytesIO()
     arrays = record.prior._asdict()
     np.savez(buffer, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
@@ -190,7 +229,7 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
     """Read the prior of a run folder, None where there is none.
 
     Raises:
-      InputError: the file is damaged or of another format, or its arrays are no mixture.
+      InputError: the file is damaged or of another format, or its arrays are no density.
     """
     path = pathlib.Path(run_dir) / FILE
     if not path.is_file():
@@ -198,9 +237,10 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
-            prior = FittedPrior(*(np.asarray(file[name]) for name in FittedPrior._fields))
-        if not isinstance(about, dict) or about.pop("format") != FORMAT:
-            raise ValueError(about)
+            if not isinstance(about, dict):
+                raise ValueError(about)
+            kind = FORMATS[about.pop("format")]
+            prior = kind(*(np.asarray(file[name]) for name in kind._fields))
         step = about.pop("step")
         if type(step) is not int:
             raise ValueError(step)
@@ -210,6 +250,6 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
-            f"prior: {path} is not of format {FORMAT}{reason}; make it again with "
+            f"prior: {path} is not of format {' or '.join(FORMATS)}{reason}; make it again with "
             "musicvae fit_prior"
         ) from error

@@ -19,6 +19,7 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.musicvae import MusicVAE
+from musicvae_jax.priors import Flow
 from musicvae_jax.storage import checkpoints
 from tests.support.commands import run_here
 from tests.support.synthetic_store import write_store
@@ -71,6 +72,22 @@ def test_the_command_makes_the_same_prior(trained: tuple[pathlib.Path, str]) -> 
     assert after is not None
     assert [a.tolist() for a in after.prior] == [b.tolist() for b in before.prior]
     assert "N(0, I)" in text
+
+
+def test_the_command_fits_a_flow(trained: tuple[pathlib.Path, str], tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0] / "run", run)
+    arguments = (f"--run_dir={run}", "--family=flow", "--steps=3")
+    text = _run("experiments.fit_prior", *arguments, f"--data_dir={trained[0] / 'store'}")
+    record = fitted_prior.load(run)
+    assert record is not None
+    assert set(record.about["held_out_log_likelihood"]) == {"standard", "flow"}
+    assert isinstance(record.prior, Flow)
+    assert "prior: a flow fitted to the latent vectors of 1,000 rows" in text
+    assert f"{'flow':>12}{record.about['held_out_log_likelihood']['flow']:24.2f}" in text
+    assert MusicVAE.restore(run).sample(2, key=0).shape == (2, 32)
+    text = _run("experiments.fit_prior", f"--run_dir={run}", "--family=copula", code=2)
+    assert "family: 'copula' is not one of mixture, flow" in text
 
 
 def test_too_few_rows_are_refused(trained: tuple[pathlib.Path, str]) -> None:

@@ -78,7 +78,11 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     ),
     "orbax": ("musicvae_jax.storage",),
     "safetensors": ("musicvae_jax.interop",),
-    "optax": ("musicvae_jax.training.step", "musicvae_jax.training.optimiser"),
+    "optax": (
+        "musicvae_jax.latent.flow",
+        "musicvae_jax.training.step",
+        "musicvae_jax.training.optimiser",
+    ),
     "note_seq": ("data_pipeline",),
     "music21": ("data_pipeline",),
     "ray": ("data_pipeline.conversion.cluster",),

@@ -15,14 +15,15 @@ from safetensors.numpy import save_file
 from musicvae_jax import MusicVAE
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
+from musicvae_jax.latent import flow
 from musicvae_jax.models.registry import build_model
-from musicvae_jax.priors import FittedPrior
+from musicvae_jax.priors import Flow, Mixture
 from musicvae_jax.tasks import get_task
 from tests.support.model_cases import case
 
 # Two Gaussians over the four dimensions of the models in `model_cases`.
 _SCALES = np.tril(np.arange(1, 33).reshape(2, 4, 4) / 8)
-PRIOR = FittedPrior(
+PRIOR = Mixture(
     np.array([0.3, 0.7], np.float32),
     np.arange(8, dtype=np.float32).reshape(2, 4) / 4,
     _SCALES.astype(np.float32),
@@ -57,7 +58,7 @@ def test_prior_and_attributes_in_float16(tmp_path: pathlib.Path) -> None:
     arguments = (known.config, known.params, 0, PRIOR, ATTRIBUTES)
     safetensors_file.write(path, *arguments, dtype="float16")
     found = safetensors_file.read(path)
-    assert found.prior is not None
+    assert isinstance(found.prior, Mixture)
     np.testing.assert_array_equal(found.prior.weights, PRIOR.weights)  # these stay float32
     np.testing.assert_array_equal(found.prior.scales, PRIOR.scales)  # eighths: exact
     vector = found.attributes["note_density"]
@@ -66,6 +67,26 @@ def test_prior_and_attributes_in_float16(tmp_path: pathlib.Path) -> None:
         assert file.get_slice("prior/scales").get_shape() == [2, 10]
         stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     assert {name for name, dtype in stored.items() if dtype != "F16"} == {"prior/weights"}
+
+
+def test_a_flow_in_float16(tmp_path: pathlib.Path) -> None:
+    known, path = case("mel_2bar", "flat"), tmp_path / "half"
+    mu = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    written = flow.first(mu, np.ones_like(mu), flow.Settings(layers=2, units=3))
+    safetensors_file.write(path, known.config, known.params, 0, written, dtype="float16")
+    found = safetensors_file.read(path).prior
+    assert isinstance(found, Flow)
+    for read, array in zip(found, written, strict=True):
+        np.testing.assert_array_equal(read, array.astype(np.float16).astype(np.float32))
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    for changed, message in (({"prior/masks": None}, "masks is missing"),
+                             ({"prior/means": mu}, "means is unknown")):  # fmt: skip
+        kept = {name: a for name, a in (arrays | changed).items() if a is not None}
+        save_file(kept, path, metadata=metadata)
+        with pytest.raises(InputError, match=f"half: prior/{message}"):
+            safetensors_file.read(path)
 
 
 def test_a_file_without_prior_and_attributes(tmp_path: pathlib.Path) -> None:

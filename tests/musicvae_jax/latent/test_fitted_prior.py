@@ -11,9 +11,9 @@ import pytest
 from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior
 from musicvae_jax.latent.fitted_prior import Record
-from musicvae_jax.priors import FittedPrior
+from musicvae_jax.priors import Mixture
 
-TWO = FittedPrior(
+TWO = Mixture(
     np.array([0.25, 0.75], np.float32),
     np.array([[-3.0, 0.0], [3.0, 1.0]], np.float32),
     np.array([[[0.5, 0.0], [0.2, 0.4]], [[1.0, 0.0], [-0.5, 0.3]]], np.float32),
