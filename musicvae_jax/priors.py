@@ -30,24 +30,24 @@ class Mixture(NamedTuple):
 class Flow(NamedTuple):
     """A normalising flow over z: L affine coupling layers (Dinh et al. 2017) of H hidden units.
 
-    A layer reads the dimensions of its mask, and from them computes by how much it shifts and
-    scales the others (`latent/flow.py`).
+    A layer reads the first Z1 = Z // 2 dimensions of its order, and from them computes by how much
+    it shifts and scales the other Z2 (`latent/flow.py`).
 
     Attributes:
       shift: [Z] float32, subtracted from z before the layers.
       scale: [Z] float32, above 0; z is divided by it then.
-      masks: [L, Z] float32, 1 for a dimension that the layer reads and 0 for one that it changes.
-      kernels_in: [L, Z, H] float32.
+      orders: [L, Z] int32, the dimensions in the order of each layer.
+      kernels_in: [L, Z1, H] float32.
       biases_in: [L, H] float32.
       kernels_hidden: [L, H, H] float32.
       biases_hidden: [L, H] float32.
-      kernels_out: [L, H, 2 Z] float32: shifts, then logarithms of scales.
-      biases_out: [L, 2 Z] float32.
+      kernels_out: [L, H, 2 Z2] float32: shifts, then logarithms of scales.
+      biases_out: [L, 2 Z2] float32.
     """
 
     shift: np.ndarray
     scale: np.ndarray
-    masks: np.ndarray
+    orders: np.ndarray
     kernels_in: np.ndarray
     biases_in: np.ndarray
     kernels_hidden: np.ndarray
@@ -92,26 +92,28 @@ def _check_flow(prior: Flow, z_size: int | None) -> None:
     L, H = prior.biases_in.shape if prior.biases_in.ndim == 2 else (0, 0)
     if z_size is None:
         z_size = prior.shift.shape[0] if prior.shift.ndim == 1 else 0
-    if not (L and H and z_size):
-        raise InputError("prior: it has no layers, or its shift has no dimensions")
-    Z = z_size
+    if not (L and H and z_size > 1):
+        raise InputError("prior: it has no layers, or its shift has fewer than two dimensions")
+    Z, Z1 = z_size, z_size // 2
+    Z2 = Z - Z1
     shapes = (
         *((Z,), (Z,), (L, Z)),
-        *((L, Z, H), (L, H), (L, H, H), (L, H), (L, H, 2 * Z), (L, 2 * Z)),
+        *((L, Z1, H), (L, H), (L, H, H), (L, H), (L, H, 2 * Z2), (L, 2 * Z2)),
     )
     _check_arrays(prior, shapes)
     if (prior.scale <= 0).any():
         raise InputError("prior: scale must be above 0")
-    if not np.isin(prior.masks, (0.0, 1.0)).all():
-        raise InputError("prior: masks must be 0 or 1")
+    if (np.sort(prior.orders, axis=1) != np.arange(Z)).any():
+        raise InputError("prior: orders must hold every dimension once in each layer")
 
 
 def _check_arrays(prior: FittedPrior, shapes: tuple[tuple[int, ...], ...]) -> None:
-    """Check that arrays are finite float32 of these shapes."""
+    """Check that arrays are finite, float32 (orders: int32), and of these shapes."""
     for name, array, shape in zip(prior._fields, prior, shapes, strict=True):
-        if array.dtype != np.float32 or array.shape != shape:
+        kind = "int32" if name == "orders" else "float32"
+        if array.dtype != kind or array.shape != shape:
             raise InputError(
-                f"prior: {name} are {array.dtype} {list(array.shape)}, they must be float32 "
+                f"prior: {name} are {array.dtype} {list(array.shape)}, they must be {kind} "
                 f"{list(shape)}"
             )
         if not np.isfinite(array).all():

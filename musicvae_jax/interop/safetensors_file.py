@@ -4,12 +4,13 @@
     prior/weights  [M] float32, the weights of a mixture of M Gaussians over z; their sum is 1
     prior/means    [M, Z]
     prior/scales   [M, Z (Z + 1) / 2], the lower triangles of the Cholesky factors, row by row
-    prior/masks, ...  or a normalising flow: the arrays of `musicvae_jax.priors.Flow`
+    prior/orders, ... or a normalising flow: the arrays of `musicvae_jax.priors.Flow`
     attributes/NAME  [Z], the vector that changes the attribute NAME
 
-`prior/` and `attributes/` are there if the model has them. All arrays but the weights of the
-mixture are float32, or all float16. The header's metadata has one key, `musicvae_jax`, whose value
-is JSON: {"config": every field, "step": optimiser steps, "about": any further facts}.
+`prior/` and `attributes/` are there if the model has them. All arrays are float32, or all float16
+but the weights of the mixture; the orders of the flow are int32. The header's metadata has one key,
+`musicvae_jax`, whose value is JSON: {"config": every field, "step": optimiser steps, "about": any
+further facts}.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ DTYPES = ("float32", "float16")
 _STORED_TYPES = ("F32", "F16")
 _KEY = "musicvae_jax"
 _PRIOR, _ATTRIBUTES = "prior/", "attributes/"
+_ORDERS = _PRIOR + "orders"
 
 
 class SavedModel(NamedTuple):
@@ -89,9 +91,12 @@ def write(
         arrays[_PRIOR + "scales"] = prior.scales[:, rows, columns]
     elif prior is not None:
         arrays |= {_PRIOR + name: array for name, array in prior._asdict().items()}
+        del arrays[_ORDERS]
     tensors = {name: _rounded(name, array, dtype) for name, array in arrays.items()}
     if isinstance(prior, Mixture):
         tensors[_PRIOR + "weights"] = np.asarray(prior.weights, np.float32)
+    elif prior is not None:
+        tensors[_ORDERS] = np.asarray(prior.orders, np.int32)
     header = {"config": config.flat(), "step": step, "about": dict(about or {})}
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -137,8 +142,9 @@ def read(path: str | os.PathLike[str]) -> SavedModel:
             step, about = int(header["step"]), dict(header.get("about", {}))
             names = list(file.keys())
             for name in names:
-                if (stored := file.get_slice(name).get_dtype()) not in _STORED_TYPES:
-                    raise InputError(f"{name} is {stored}, it must be F32 or F16")
+                allowed = ("I32",) if name == _ORDERS else _STORED_TYPES
+                if (stored := file.get_slice(name).get_dtype()) not in allowed:
+                    raise InputError(f"{name} is {stored}, it must be {' or '.join(allowed)}")
             tensors = {name: file.get_tensor(name) for name in names}
         prior, attributes = _take_prior(config, tensors), _take_attributes(config, tensors)
         return SavedModel(config, _params(config, tensors), step, prior, attributes, about)
@@ -169,7 +175,12 @@ def _params(config: Config, tensors: dict[str, np.ndarray]) -> Params:
 def _take_prior(config: Config, tensors: dict[str, np.ndarray]) -> FittedPrior | None:
     """Remove the prior's arrays from the tensors and return the prior."""
     names = [name for name in tensors if name.startswith(_PRIOR)]
-    found = {name.removeprefix(_PRIOR): tensors.pop(name).astype(np.float32) for name in names}
+    found = {
+        name.removeprefix(_PRIOR): tensors[name].astype(np.int32 if name == _ORDERS else np.float32)
+        for name in names
+    }
+    for name in names:
+        del tensors[name]
     if not found:
         return None
     kind: type[FittedPrior] = Flow if set(found) & set(Flow._fields) else Mixture

@@ -1,9 +1,9 @@
 """A normalising flow over z: its density, draws from it, and how it is fitted to posteriors.
 
 Affine coupling layers (Dinh et al. 2017, "Density estimation using Real NVP") turn z into noise of
-N(0, I) one after the other. Each leaves the dimensions of its mask as they are; a network with one
-residual layer computes from them by how much the others are shifted and scaled. Pairs of layers
-have complementary random masks.
+N(0, I) one after the other. Each leaves half of the dimensions as they are; a network with one
+residual layer computes from them by how much the others are shifted and scaled. Which dimensions
+these are is drawn for every second layer; the layer after it takes the other half.
 
 A flow is fitted by maximum likelihood to draws from the posteriors of training rows. The draws are
 new in every step, so the flow learns the aggregate posterior and not one sample of it.
@@ -25,7 +25,7 @@ from musicvae_jax.priors import Flow
 
 # Logarithms of scales are below this, so that no layer can shrink a dimension to a point.
 LARGEST_LOG_SCALE = 2.0
-_LAYER_FIELDS = Flow._fields[2:]
+_LAYER_FIELDS = Flow._fields[2:]  # orders, then what is trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,15 +61,13 @@ def _layers(flow: Flow) -> tuple[Any, ...]:
     return tuple(jnp.asarray(getattr(flow, name)) for name in _LAYER_FIELDS)
 
 
-def _coupling(layer: tuple[jax.Array, ...], x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compute shifts and logarithms of scales, [B, Z] each; both are 0 where the mask is 1."""
-    mask, kernel_in, bias_in, kernel_hidden, bias_hidden, kernel_out, bias_out = layer
-    hidden = jax.nn.silu((x * mask[None]) @ kernel_in + bias_in[None])
+def _coupling(layer: tuple[jax.Array, ...], read: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Compute shifts and logarithms of scales, [B, Z2] each, from [B, Z1]."""
+    kernel_in, bias_in, kernel_hidden, bias_hidden, kernel_out, bias_out = layer
+    hidden = jax.nn.silu(read @ kernel_in + bias_in[None])
     hidden = hidden + jax.nn.silu(hidden @ kernel_hidden + bias_hidden[None])
     shift, log_scale = jnp.split(hidden @ kernel_out + bias_out[None], 2, axis=-1)
-    bounded = LARGEST_LOG_SCALE * jnp.tanh(log_scale / LARGEST_LOG_SCALE)
-    changed = 1.0 - mask[None]
-    return changed * shift, changed * bounded
+    return shift, LARGEST_LOG_SCALE * jnp.tanh(log_scale / LARGEST_LOG_SCALE)
 
 
 @jax.jit
@@ -77,8 +75,11 @@ def log_density(flow: Flow, z: np.ndarray) -> jax.Array:
     """Compute log p(z), nats: [N] float32 for z [N, Z]."""
 
     def towards_noise(x: jax.Array, layer: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        shift, log_scale = _coupling(layer, x)
-        return (x - shift) * jnp.exp(-log_scale), -jnp.sum(log_scale, axis=-1)
+        order, *network = layer
+        read, rest = jnp.split(x[:, order], [x.shape[1] // 2], axis=1)
+        shift, log_scale = _coupling(tuple(network), read)
+        changed = jnp.concatenate([read, (rest - shift) * jnp.exp(-log_scale)], axis=1)
+        return changed[:, jnp.argsort(order)], -jnp.sum(log_scale, axis=-1)
 
     scale = jnp.asarray(flow.scale)
     x = (jnp.asarray(z) - jnp.asarray(flow.shift)[None]) / scale[None]
@@ -92,10 +93,13 @@ def sample(flow: Flow, key: jax.Array, num: int) -> jax.Array:
     """Draw z [num, Z] float32."""
 
     def towards_z(x: jax.Array, layer: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        shift, log_scale = _coupling(layer, x)
-        return x * jnp.exp(log_scale) + shift, None
+        order, *network = layer
+        read, rest = jnp.split(x[:, order], [x.shape[1] // 2], axis=1)
+        shift, log_scale = _coupling(tuple(network), read)
+        changed = jnp.concatenate([read, rest * jnp.exp(log_scale) + shift], axis=1)
+        return changed[:, jnp.argsort(order)], None
 
-    noise = jax.random.normal(key, (num, flow.masks.shape[1]))
+    noise = jax.random.normal(key, (num, flow.orders.shape[1]))
     x, _ = jax.lax.scan(towards_z, noise, _layers(flow), reverse=True)
     return x * jnp.asarray(flow.scale)[None] + jnp.asarray(flow.shift)[None]
 
@@ -104,27 +108,27 @@ def first(mu: np.ndarray, sigma: np.ndarray, settings: Settings, seed: int = 0) 
     """Return the flow at the start of the training: a Gaussian with the posteriors' moments."""
     generator = np.random.default_rng(seed)
     L, H, Z = settings.layers, settings.units, mu.shape[1]
+    Z1 = Z // 2
 
     def normal(deviation: float, *shape: int) -> np.ndarray:
         return (deviation * generator.standard_normal(shape)).astype(np.float32)
 
-    masks = np.zeros((L, Z), np.float32)
-    for pair in range(0, L, 2):
-        masks[pair, generator.permutation(Z)[: Z // 2]] = 1
-        masks[pair + 1 :][:1] = 1 - masks[pair]
+    orders = np.zeros((L, Z), np.int32)
+    for layer in range(L):
+        orders[layer] = generator.permutation(Z) if layer % 2 == 0 else orders[layer - 1][::-1]
     variances = np.var(mu, axis=0, dtype=np.float64) + np.mean(
         np.square(sigma, dtype=np.float64), 0
     )
     return Flow(
         shift=np.asarray(np.mean(mu, axis=0, dtype=np.float64), np.float32),
         scale=np.asarray(np.sqrt(variances), np.float32),
-        masks=masks,
-        kernels_in=normal((2 / Z) ** 0.5, L, Z, H),
+        orders=orders,
+        kernels_in=normal(Z1**-0.5, L, Z1, H),
         biases_in=np.zeros((L, H), np.float32),
         kernels_hidden=normal((2 / H) ** 0.5, L, H, H),
         biases_hidden=np.zeros((L, H), np.float32),
-        kernels_out=np.zeros((L, H, 2 * Z), np.float32),
-        biases_out=np.zeros((L, 2 * Z), np.float32),
+        kernels_out=np.zeros((L, H, 2 * (Z - Z1)), np.float32),
+        biases_out=np.zeros((L, 2 * (Z - Z1)), np.float32),
     )
 
 
