@@ -9,8 +9,8 @@ Gaussians are fitted to their latent vectors; the one with the highest likelihoo
 rows is kept in the run folder (fitted_prior.npz), unless N(0, I) is better. `experiments.generate`
 then draws samples from it; --prior=standard there takes N(0, I).
 
---family=flow fits a normalising flow instead, which takes minutes. Its samples are more like the
-data where many dimensions of z are used (docs/latent.md).
+--family=flow fits a normalising flow instead, which takes minutes. docs/latent.md has measurements:
+it helps models whose reconstructions are much better than their samples.
 
 Reference: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
 """
@@ -40,7 +40,7 @@ class Options(CheckpointOptions):
     family: str = option(
         fitted_prior.MIXTURE,
         choices=fitted_prior.FAMILIES,
-        help="mixture (of Gaussians: seconds) or flow (minutes, better samples).",
+        help="mixture (of Gaussians: seconds) or flow (minutes; docs/latent.md compares them).",
     )
     rows: int | None = option(
         None,

@@ -1,7 +1,6 @@
 """Densities over z that `latent/fitted_prior.py` fits and files hold: their arrays, checked.
 
-A `Mixture` of Gaussians is fitted in seconds. A `Flow` takes minutes, and describes the latent
-vectors of a model with many active dimensions better.
+A `Mixture` of Gaussians is fitted in seconds, a `Flow` in minutes.
 """
 
 from __future__ import annotations

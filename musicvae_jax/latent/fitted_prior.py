@@ -7,8 +7,8 @@ estimation: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders",
 
 There are two families. A mixture of Gaussians takes seconds; the number of components is the one
 with the highest likelihood of held-out rows. A normalising flow (`latent/flow.py`) takes minutes
-and fits models with many active dimensions better. N(0, I) itself is a candidate, so that the
-fitted prior is never the worse of the two on held-out rows.
+and is better where the mixture limits the samples (docs/latent.md). N(0, I) itself is a candidate,
+so that the fitted prior is never the worse of the two on held-out rows.
 """
 
 from __future__ import annotations
