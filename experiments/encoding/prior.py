@@ -60,39 +60,42 @@ def fit_run(
     Raises:
       InputError: there are too few rows.
     """
-    train, validation = store.splits["train"], store.splits["validation"]
-    if len(train) < FEWEST_ROWS:
+    if len(store.splits["train"]) < FEWEST_ROWS:
         raise InputError(
-            f"prior: {store.path} has {len(train):,} training rows, at least {FEWEST_ROWS:,} "
-            "are needed to fit one"
+            f"prior: {store.path} has {len(store.splits['train']):,} training rows, at least "
+            f"{FEWEST_ROWS:,} are needed to fit one"
         )
     start = time.perf_counter()
-    train_key, validation_key = jax.random.split(jax.random.key(seed))
-    found = encoded(vae, _spread(train, rows or MOST_ROWS[family]))
-    is_train = np.ones(len(found.mu), bool)
-    if len(validation):
-        held_out = draws(encoded(vae, _spread(validation, MOST_HELD_OUT)), validation_key)
-    else:
-        is_train = np.arange(len(found.mu)) % 10 != 0
-        held_out = draws(found, train_key)[~is_train]
-    num = int(is_train.sum())
-    print(f"fitting a prior to the latent vectors of {num:,} rows", flush=True)
+    found, z, held_out = _encode_splits(vae, store, rows or MOST_ROWS[family], seed)
+    print(f"fitting a prior to the latent vectors of {len(z):,} rows", flush=True)
     if family == FLOW:
-        kept = Posteriors(found.mu[is_train], found.sigma[is_train])
-        prior, scores = _fit_flow(kept, held_out, settings or flow.Settings(), seed)
+        prior, scores = _fit_flow(found, held_out, settings or flow.Settings(), seed)
     else:
-        prior, scores = fitted_prior.fit(draws(found, train_key)[is_train], held_out, seed=seed)
+        prior, scores = fitted_prior.fit(z, held_out, seed=seed)
     about = {
         "task": vae.task.name,
-        "rows": num,
+        "rows": len(z),
         "held_out_rows": len(held_out),
         "held_out_log_likelihood": scores,
         "seed": seed,
         "seconds": round(time.perf_counter() - start, 1),
     }
-    record = Record(prior, step, about)
-    fitted_prior.save(run_dir, record)
+    fitted_prior.save(run_dir, record := Record(prior, step, about))
     return record
+
+
+def _encode_splits(
+    vae: MusicVAE, store: data.Store, rows: int, seed: int
+) -> tuple[Posteriors, np.ndarray, np.ndarray]:
+    """Return the posteriors of training rows, a draw from each, and draws of held-out rows."""
+    train_key, validation_key = jax.random.split(jax.random.key(seed))
+    found = encoded(vae, _spread(store.splits["train"], rows))
+    z, validation = draws(found, train_key), store.splits["validation"]
+    if len(validation):
+        held_out = encoded(vae, _spread(validation, MOST_HELD_OUT))
+        return found, z, draws(held_out, validation_key)
+    kept = np.arange(len(z)) % 10 != 0
+    return Posteriors(found.mu[kept], found.sigma[kept]), z[kept], z[~kept]
 
 
 def _fit_flow(

@@ -146,7 +146,8 @@ def open_checkpoint(
             _check_types(bundle, params)
         except InputError as error:
             raise InputError(f"checkpoint: {bundle.name}: {error}") from error
-        config = dataclasses.replace(get_task(task).config, model=model)
+        # The reference trains with Adam, whatever this project's default is.
+        config = dataclasses.replace(get_task(task).config, model=model).replace(optimiser="adam")
         step = int(_scalar(bundle, "global_step", 0))
         adam = None
         if with_adam and any(name.endswith(_SLOTS[0]) for name in unread):

@@ -85,18 +85,9 @@ def write(
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     arrays = _named(params) | {_ATTRIBUTES + name: v for name, v in (attributes or {}).items()}
-    if isinstance(prior, Mixture):
-        rows, columns = np.tril_indices(prior.means.shape[1])
-        arrays[_PRIOR + "means"] = prior.means
-        arrays[_PRIOR + "scales"] = prior.scales[:, rows, columns]
-    elif prior is not None:
-        arrays |= {_PRIOR + name: array for name, array in prior._asdict().items()}
-        del arrays[_ORDERS]
     tensors = {name: _rounded(name, array, dtype) for name, array in arrays.items()}
-    if isinstance(prior, Mixture):
-        tensors[_PRIOR + "weights"] = np.asarray(prior.weights, np.float32)
-    elif prior is not None:
-        tensors[_ORDERS] = np.asarray(prior.orders, np.int32)
+    if prior is not None:
+        tensors |= _prior_tensors(prior, dtype)
     header = {"config": config.flat(), "step": step, "about": dict(about or {})}
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -109,6 +100,19 @@ def write(
         raise InputError(f"{path}: cannot be written: {reason}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _prior_tensors(prior: FittedPrior, dtype: str) -> dict[str, np.ndarray]:
+    """Return a prior's arrays as the file has them; the weights and orders are never rounded."""
+    arrays = {_PRIOR + name: array for name, array in prior._asdict().items()}
+    exact = {_ORDERS: np.int32, _PRIOR + "weights": np.float32}
+    if isinstance(prior, Mixture):
+        rows, columns = np.tril_indices(prior.means.shape[1])
+        arrays[_PRIOR + "scales"] = prior.scales[:, rows, columns]
+    return {
+        name: np.asarray(array, exact[name]) if name in exact else _rounded(name, array, dtype)
+        for name, array in arrays.items()
+    }
 
 
 def _usual_mode() -> int:

@@ -152,10 +152,6 @@ def fit(
       report: called with the number of steps done and the score after every scoring.
     """
     settings = settings or Settings()
-    rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=settings.weight_decay)
-    )
     flow = jax.tree.map(jnp.asarray, first(mu, sigma, settings, seed))
     fixed = flow._asdict()
     weights = {name: fixed.pop(name) for name in Flow._fields[3:]}
@@ -164,8 +160,43 @@ def fit(
     def as_flow(trained: dict[str, Any]) -> Flow:
         return Flow(**fixed, **trained)
 
+    def score(trained: dict[str, jax.Array]) -> float:
+        return float(jnp.mean(log_density(as_flow(trained), held_out)))
+
+    optimiser = _optimiser(settings)
+    train = _train_step(as_flow, optimiser, settings)
+    state = (weights, jax.tree.map(jnp.copy, weights), optimiser.init(weights))
+    best, best_score, waited = as_flow(jax.device_get(weights)), score(weights), 0
+    for step in range(1, settings.steps + 1):
+        state = train(state, key, jnp.int32(step), *posteriors)
+        if step % settings.score_every and step < settings.steps:
+            continue
+        now = score(state[1])
+        report(step, now)
+        waited = 0 if now > best_score else waited + 1
+        if now > best_score:
+            best, best_score = as_flow(jax.device_get(state[1])), now
+        elif waited >= settings.patience:
+            break
+    return jax.tree.map(np.asarray, best)
+
+
+def _optimiser(settings: Settings) -> optax.GradientTransformation:
+    """Build AdamW with clipped gradients and a cosine decay of the rate."""
+    rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
+    adam = optax.adamw(rate, weight_decay=settings.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(1.0), adam)
+
+
+def _train_step(
+    as_flow: Callable[[dict[str, Any]], Flow],
+    optimiser: optax.GradientTransformation,
+    settings: Settings,
+) -> Callable[..., Any]:
+    """Build the step on new draws: the state is the weights, their average, the optimiser's."""
+
     @functools.partial(jax.jit, donate_argnums=0)
-    def train(state: Any, step: jax.Array, mu: jax.Array, sigma: jax.Array) -> Any:
+    def train(state: Any, key: jax.Array, step: jax.Array, mu: jax.Array, sigma: jax.Array) -> Any:
         weights, average, memory = state
         row_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
         rows = jax.random.randint(row_key, (settings.batch_size,), 0, len(mu))
@@ -178,20 +209,4 @@ def fit(
         average = jax.tree.map(lambda a, w: a + share * (w - a), average, weights)
         return weights, average, memory
 
-    def score(trained: dict[str, jax.Array]) -> float:
-        return float(jnp.mean(log_density(as_flow(trained), held_out)))
-
-    state = (weights, jax.tree.map(jnp.copy, weights), optimiser.init(weights))
-    best, best_score, waited = as_flow(jax.device_get(weights)), score(weights), 0
-    for step in range(1, settings.steps + 1):
-        state = train(state, jnp.int32(step), *posteriors)
-        if step % settings.score_every and step < settings.steps:
-            continue
-        now = score(state[1])
-        report(step, now)
-        waited = 0 if now > best_score else waited + 1
-        if now > best_score:
-            best, best_score = as_flow(jax.device_get(state[1])), now
-        elif waited >= settings.patience:
-            break
-    return jax.tree.map(np.asarray, best)
+    return train

@@ -31,9 +31,10 @@ from musicvae_jax import data
 from musicvae_jax.config import InputError
 from musicvae_jax.interop import safetensors_file
 from musicvae_jax.latent import fitted_prior
-from musicvae_jax.latent.fitted_prior import FittedPrior, Record
+from musicvae_jax.latent.fitted_prior import Record
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.pretrained import packaged
+from musicvae_jax.priors import Mixture
 from tests.support.untrained_run import make_run
 
 NAME, TASK = "tiny", "drums_2bar"
@@ -48,7 +49,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, s
     scales = np.tril(rng.normal(0.0, 0.1, (2, 4, 4))) + np.eye(4)
     means = rng.normal(0.0, 1.0, (2, 4))
     parts = (np.array([0.25, 0.75]), means, scales)
-    prior = FittedPrior(*(part.astype(np.float32) for part in parts))
+    prior = Mixture(*(part.astype(np.float32) for part in parts))
     fitted_prior.save(run, Record(prior, 7, {"rows": 64}))
     machine = {"cores": 2, "devices": ["cpu"]}
     start: dict[str, Any] = {
