@@ -26,6 +26,7 @@ from experiments.cli import compile_cache
 from experiments.cli.run_data import open_run_data
 from experiments.cli.run_options import LARGEST_SEED, CheckpointOptions, check_ranges
 from experiments.encoding import prior
+from musicvae_jax.config import InputError
 from musicvae_jax.latent import fitted_prior, flow
 from musicvae_jax.latent.musicvae import MusicVAE
 from musicvae_jax.storage import checkpoints
@@ -48,15 +49,19 @@ class Options(CheckpointOptions):
         + ", ".join(f"{most:,} ({family})" for family, most in prior.MOST_ROWS.items())
         + ".",
     )
-    steps: int = option(flow.Settings.steps, help="Largest number of training steps of a flow.")
+    steps: int | None = option(
+        None,
+        help=f"Largest number of training steps of a flow. Default: {flow.Settings.steps:,}.",
+    )
     seed: int = option(0, help="Random seed.")
 
     def __post_init__(self) -> None:
         """Check every field that needs neither model nor data."""
         check_choices(self)
         check_ranges(self, steps=(1, 1e9), seed=(0, LARGEST_SEED))
-        if self.rows is not None:
-            check_ranges(self, rows=(prior.FEWEST_ROWS, math.inf))
+        check_ranges(self, rows=(prior.FEWEST_ROWS, math.inf))
+        if self.steps is not None and self.family != fitted_prior.FLOW:
+            raise InputError("steps: has no effect with --family=mixture; leave it out")
 
 
 def main(options: Options) -> None:
@@ -65,7 +70,7 @@ def main(options: Options) -> None:
     config, params, step = checkpoints.restore_params(options.run_dir, options.checkpoint)
     vae = MusicVAE(config, params)
     store = open_run_data(options.run_dir, options.data_dir, vae.task, options.allow_changed_data)
-    settings = flow.Settings(steps=options.steps)
+    settings = flow.Settings(steps=options.steps or flow.Settings.steps)
     record = prior.fit_run(
         options.run_dir, vae, step, store, options.seed, options.rows, options.family, settings
     )

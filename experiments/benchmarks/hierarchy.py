@@ -80,7 +80,7 @@ class Options:
     units: int = option(256, help="Units of every layer of hierdec, and of the encoders.")
     batch_size: int = option(16, help="Rows per step.")
     learning_rate: float = option(2e-3, help="Initial learning rate.")
-    optimiser: str = option("adam", help="Optimiser: adam or muon.")
+    optimiser: str = option("adam", help="Optimiser: adam, muon or auto.")
     rows: int = option(1000, help="Held-out rows that are scored, and samples.")
     beta: float = option(0.2, help="Weight of the KL divergence.")
     free_bits: float = option(256.0, help="Bits of KL divergence per row that cost nothing.")

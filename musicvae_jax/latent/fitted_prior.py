@@ -129,7 +129,12 @@ def fit_flow(
     Returns:
       the prior, and the mean log-likelihood of `held_out`, nats per row, of N(0, I) ("standard")
       and of the flow ("flow").
+
+    Raises:
+      InputError: z has one dimension; a layer of a flow reads half of them.
     """
+    if mu.shape[1] < 2:
+        raise InputError("prior: a flow needs two dimensions of z or more; fit a mixture")
     found = flow.fit(mu, sigma, held_out, settings, seed, report)
     candidates: dict[str, FittedPrior] = {STANDARD: standard(mu.shape[1]), FLOW: found}
     scores = {name: _score(candidate, held_out) for name, candidate in candidates.items()}
@@ -168,7 +173,6 @@ def log_density(prior: FittedPrior, z: np.ndarray) -> jax.Array:
 
 @jax.jit
 def _mixture_log_density(prior: Mixture, z: np.ndarray) -> jax.Array:
-
     def of_one(weight: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array:
         unit = jax.scipy.linalg.solve_triangular(
             scale, (jnp.asarray(z) - mean[None, :]).T, lower=True
@@ -239,7 +243,7 @@ def load(run_dir: str | pathlib.Path) -> Record | None:
             about = json.loads(str(file["about"]))
             if not isinstance(about, dict):
                 raise ValueError(about)
-            kind = FORMATS[about.pop("format")]
+            kind = FORMATS[str(about.pop("format"))]
             prior = kind(*(np.asarray(file[name]) for name in kind._fields))
         step = about.pop("step")
         if type(step) is not int:

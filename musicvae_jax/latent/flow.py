@@ -33,7 +33,7 @@ class Settings:
     """How large a flow is and how it is trained.
 
     Attributes:
-      layers: L, an even number.
+      layers: L.
       units: H, of the hidden layer.
       steps: optimiser steps at most.
       batch_size: draws per step.
@@ -173,9 +173,9 @@ def fit(
             continue
         now = score(state[1])
         report(step, now)
-        waited = 0 if now > best_score else waited + 1
+        waited += 1
         if now > best_score:
-            best, best_score = as_flow(jax.device_get(state[1])), now
+            best, best_score, waited = as_flow(jax.device_get(state[1])), now, 0
         elif waited >= settings.patience:
             break
     return jax.tree.map(np.asarray, best)

@@ -88,6 +88,8 @@ def test_the_command_fits_a_flow(trained: tuple[pathlib.Path, str], tmp_path: pa
     assert MusicVAE.restore(run).sample(2, key=0).shape == (2, 32)
     text = _run("experiments.fit_prior", f"--run_dir={run}", "--family=copula", code=2)
     assert "family: 'copula' is not one of mixture, flow" in text
+    text = _run("experiments.fit_prior", f"--run_dir={run}", "--steps=3", code=2)
+    assert text == "error: steps: has no effect with --family=mixture; leave it out\n"
 
 
 def test_too_few_rows_are_refused(trained: tuple[pathlib.Path, str]) -> None:

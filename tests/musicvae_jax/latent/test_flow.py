@@ -138,6 +138,11 @@ def test_training_ends_when_scores_no_longer_improve() -> None:
     assert not isinstance(prior, Flow)
 
 
+def test_one_dimension_is_too_few() -> None:
+    with pytest.raises(InputError, match="a flow needs two dimensions of z or more"):
+        fitted_prior.fit_flow(np.zeros((9, 1)), np.ones((9, 1)), np.zeros((3, 1)))
+
+
 def test_a_flow_comes_back_from_the_folder(tmp_path: pathlib.Path) -> None:
     fitted_prior.save(tmp_path, Record(random_flow(3), 12, {"rows": 3}))
     found = fitted_prior.load(tmp_path)
