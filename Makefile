@@ -2,7 +2,8 @@
 #
 #   make demo    a corpus, a model trained on it, its table, and music: below demo/
 #   make data    the rows of the packaged models from their sources in SOURCES, below data/
-#   make test    format check, lint, types, tests: the one check command
+#   make test    format check, lint, types, and all tests but the slow ones
+#   make check   the same with all tests; continuous integration runs it
 #
 # Variables: PYTHON (which Python 3.11 or 3.12 makes the environment), VENV (where it lies),
 # SOURCES (folder with a clone or an archive of each source of docs/data.md),
@@ -29,10 +30,13 @@ demo: $(VENV)/.installed-demo
 data: $(VENV)/.installed-demo
 	@$(VENV)/bin/python -m experiments.release.rebuild --sources=$(SOURCES) --output=data
 
-test: $(VENV)/.installed-dev
+# Tests marked `slow` train, kill or start whole programs; pytest prints how many did not run.
+test: SELECTION := -m "not slow"
+
+test check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	@$(MAKE) --no-print-directory -j 2 types tests
+	@$(MAKE) --no-print-directory -j 2 types tests SELECTION='$(SELECTION)'
 
 # Both at once: some tests wait for processes that they start, so that a core is free.
 types:
@@ -40,9 +44,7 @@ types:
 
 tests:
 	$(VENV)/bin/python -m tests.warm_up
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist=worksteal
-
-check: test
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist=worksteal $(SELECTION)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

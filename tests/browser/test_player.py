@@ -48,6 +48,7 @@ def request(case: Case, folder: pathlib.Path) -> dict[str, Any]:
     return player.request(folder, case.task, np.asarray(case.tokens), np.asarray(case.z))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("node")
 def test_the_player_computes_what_the_model_does(tmp_path: pathlib.Path) -> None:
     cases = [player_case(*name) for name in MODELS]
@@ -64,6 +65,7 @@ def test_the_player_computes_what_the_model_does(tmp_path: pathlib.Path) -> None
         assert answer["steps"] == [case.task.num_steps] * 7
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("node")
 def test_the_player_computes_what_a_trained_model_does() -> None:
     vae = MusicVAE.from_pretrained("mel_2bar")
@@ -117,6 +119,7 @@ def served(folder: pathlib.Path) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mel_2bar", "drums_2bar"])
 def test_the_page_samples_interpolates_and_sounds(
     name: str, chromium: str, tmp_path: pathlib.Path

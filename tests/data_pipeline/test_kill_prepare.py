@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from data_pipeline.render.files import concatenate, midi_bytes
 from data_pipeline.selection.store import RUN
@@ -67,6 +68,7 @@ run(killed)
 """
 
 
+@pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path: pathlib.Path) -> None:
     source = tmp_path / "music"
     source.mkdir()

@@ -142,6 +142,7 @@ def test_one_task_equals_its_part_of_all(
         assert one == (everything / "trio_16bar" / f"{split}.npy").read_bytes()
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_place_or_order(
     collection: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -349,6 +350,7 @@ runpy.run_module("data_pipeline.prepare", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_after_an_interruption_the_same_command_resumes(
     tmp_path: pathlib.Path, number: int

@@ -31,6 +31,7 @@ def analysed(run_dir: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
     return analyze.analyze(Options(run_dir, num=24, output=str(folder))), folder
 
 
+@pytest.mark.slow
 def test_the_summary_names_every_family_and_the_files(analysed: tuple[str, pathlib.Path]) -> None:
     text, folder = analysed
     assert "mel_2bar, checkpoint best, 24 samples from N(0, I) at temperature 1\n" in text
@@ -46,6 +47,7 @@ def test_the_summary_names_every_family_and_the_files(analysed: tuple[str, pathl
     assert names == ["analysis.html", "analysis.json"]
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_rows(
     analysed: tuple[str, pathlib.Path], run_dir: str
 ) -> None:
@@ -69,6 +71,7 @@ def test_the_numbers_are_those_of_the_rows(
     assert set(found["latent"]["against_prior"]) == {"frechet", "mmd"}
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_needs_nothing_else(
     analysed: tuple[str, pathlib.Path],
 ) -> None:
@@ -83,6 +86,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(
         assert word in explained
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes(
     analysed: tuple[str, pathlib.Path], run_dir: str, tmp_path: pathlib.Path
 ) -> None:
@@ -91,6 +95,7 @@ def test_the_same_seed_writes_the_same_bytes(
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_long_rows_have_a_structure(tmp_path: pathlib.Path) -> None:
     run = make_run(tmp_path, "drums_16bar")
     text = analyze.analyze(Options(run, num=16, train_rows=10))

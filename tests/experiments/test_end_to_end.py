@@ -53,6 +53,7 @@ def num_notes(path: pathlib.Path) -> int:
     return len(unit.sequence.notes)
 
 
+@pytest.mark.slow
 def test_midi_files_become_tokens_a_model_a_table_and_music(tmp_path: pathlib.Path) -> None:
     write_songs(tmp_path / "songs")
     (tmp_path / "tiny.flags").write_text(FLAGS)

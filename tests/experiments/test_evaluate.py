@@ -198,6 +198,7 @@ def test_edited_data_must_be_allowed(run_dir: pathlib.Path, tmp_path: pathlib.Pa
     assert "11 examples" in evaluate.evaluate(dataclasses.replace(options, allow_changed_data=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["flat", "hierdec"])
 def test_the_noise_of_a_row_does_not_depend_on_the_batch_size(architecture: str) -> None:
     sizes = {"encoder_sizes": (4,), "decoder_sizes": (4,), "z_size": 3}
@@ -222,6 +223,7 @@ def sampled_scores(batch_size: int) -> tuple[int, evaluation.Figures]:
     return len(jax.devices()), found.sampled
 
 
+@pytest.mark.slow
 def test_the_noise_of_a_row_does_not_depend_on_the_number_of_devices() -> None:
     # On three devices a batch of 4 rows becomes one of 6.
     program = (

@@ -156,6 +156,7 @@ def test_only_modes_that_draw_take_a_prior() -> None:
         Options(**given | {"mode": "reconstruct"}, prior="fitted", data_dir="-")
 
 
+@pytest.mark.slow
 def test_every_command_that_samples_takes_the_fitted_prior(
     trained: tuple[pathlib.Path, str], tmp_path: pathlib.Path
 ) -> None:

@@ -191,6 +191,7 @@ def _run(store_dir: pathlib.Path, folder: pathlib.Path, *arguments: str) -> Any:
     return run_command("experiments.grid_search", *SMALL, *arguments, *folders)
 
 
+@pytest.mark.slow
 def test_the_command_trains_scores_and_resumes(
     store_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -181,6 +181,7 @@ def hesitant(config: Config) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_plateau_and_early_stopping_resume_bit_equal(
     hesitant: Config, store: data.Store, tmp_path: pathlib.Path
 ) -> None:
@@ -422,6 +423,7 @@ def test_a_signal_is_recorded() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
 def test_signals_save_first_and_the_same_command_resumes(
     store_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

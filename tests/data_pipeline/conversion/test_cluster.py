@@ -91,6 +91,7 @@ def local(music: pathlib.Path) -> dict[str, bytes]:
     return contents(output)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed: the extra cluster brings it")
 def test_two_nodes_give_the_same_bytes_also_when_one_is_killed(
     music: pathlib.Path, local: dict[str, bytes], tmp_path: pathlib.Path

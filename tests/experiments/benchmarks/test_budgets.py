@@ -52,6 +52,7 @@ def test_the_clock_counts_from_the_second_dispatch_over_all_processes(
     assert again.is_over()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_slow", [True, False])
 def test_both_points_of_a_training_are_scored_in_the_order_they_are_reached(
     store: data.Store, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, is_slow: bool

@@ -8,6 +8,7 @@ import pytest
 from experiments.benchmarks import follow_curve
 
 
+@pytest.mark.slow
 def test_training_follows_the_recorded_curve(shared: pathlib.Path) -> None:
     points = list(follow_curve.follow(shared / "golden", 50))
     assert [point.step for point in points] == list(range(51))

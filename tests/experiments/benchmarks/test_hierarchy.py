@@ -177,6 +177,7 @@ def test_accuracy_by_bar_averages_rows_steps_and_tracks() -> None:
     assert hierarchy.by_bar(right, task) == pytest.approx([1 / 2, 1 / 6, *[0.0] * 14])
 
 
+@pytest.mark.slow
 def test_a_training_is_made_once_and_kept(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from musicvae_jax.storage import checkpoints
 from tests.support.commands import run_python
 
 
+@pytest.mark.slow
 def test_kills_change_nothing_and_a_full_disk_costs_nothing(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_the_environment_has_precedence(
     assert cpu_devices.number("auto", _config(), tmp_path, cores=2) is None
 
 
+@pytest.mark.slow
 def test_the_command_divides_the_cpu_and_resumes_so(tmp_path: pathlib.Path) -> None:
     store = write_store(tmp_path / "store", "mel_2bar", {"train": 40, "validation": 8, "test": 0})
     run = tmp_path / "run"

@@ -65,6 +65,7 @@ def test_a_misspelt_command_ends_with_one_line(script: pathlib.Path, folder: pat
     assert "`musicvae --help` lists" in run(script, "xyz", folder=folder).stderr
 
 
+@pytest.mark.slow
 def test_a_sub_command_is_the_module_also_beside_a_folder_experiments(
     script: pathlib.Path, folder: pathlib.Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_commands_that_start_others_find_ours(script: pathlib.Path, folder: path
     assert shown.startswith(f"$ {script} prepare --input=no_such_folder --task=mel_2bar")
 
 
+@pytest.mark.slow
 def test_a_wheel_has_the_command_and_the_presets(
     tmp_path: pathlib.Path, folder: pathlib.Path
 ) -> None:

@@ -67,6 +67,7 @@ def _contents(run_dir: pathlib.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (run_dir / "samples").iterdir()}
 
 
+@pytest.mark.slow
 def test_samples_do_not_change_training_and_a_resumed_run_writes_the_same(
     store: data.Store, tmp_path: pathlib.Path
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_forecaster_continues_the_first_bar_of_held_out_rows(
         assert (found.rows.shape, found.z.shape) == ((4, 32), (4, 0))
 
 
+@pytest.mark.slow
 def test_each_point_of_a_sweep_has_the_samples_of_a_single_run(
     store: data.Store, tmp_path: pathlib.Path
 ) -> None:

@@ -62,6 +62,7 @@ def _fit(
     )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_equal(store: data.Store, tmp_path: pathlib.Path) -> None:
     config = _config(architecture="dense_vae")
     whole = _fit(config, store, tmp_path / "whole")
@@ -70,6 +71,7 @@ def test_a_resumed_run_is_bit_equal(store: data.Store, tmp_path: pathlib.Path) -
     jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_single_runs(store: data.Store, tmp_path: pathlib.Path) -> None:
     configs = [
         _config(learning_rate=rate, beta=beta) for rate in (1e-3, 1e-2) for beta in (0.1, 1.0)

@@ -55,6 +55,7 @@ def _fit(
 
 
 # The loop treats all forecasters alike: one without and one with a carried state stand for them.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv_forecaster", "gru_attention"])
 def test_a_resumed_run_is_bit_equal(name: str, store: data.Store, tmp_path: pathlib.Path) -> None:
     config = _config(name)
@@ -67,6 +68,7 @@ def test_a_resumed_run_is_bit_equal(name: str, store: data.Store, tmp_path: path
     jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_single_runs(store: data.Store, tmp_path: pathlib.Path) -> None:
     configs = [
         _config("conv_forecaster", learning_rate=rate, adam_b2=b2)

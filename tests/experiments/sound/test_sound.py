@@ -90,6 +90,7 @@ def run_dir(trained: loop.Outcome, folder: pathlib.Path) -> pathlib.Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_equal(
     trained: loop.Outcome, config: Config, store: data.Store, folder: pathlib.Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_resumed_run_is_bit_equal(
     assert all({"snr_db", "kl_bits"} <= set(json.loads(line)) for line in lines)
 
 
+@pytest.mark.slow
 def test_evaluate_scores_and_draws_the_map(run_dir: pathlib.Path, store: data.Store) -> None:
     text = evaluate.evaluate(evaluate.Options(run_dir=str(run_dir), split="train"))
     found = json.loads((run_dir / "evaluation_train.json").read_text())
@@ -129,6 +131,7 @@ def test_the_log_spectral_distance_of_a_softer_copy_is_its_attenuation() -> None
     np.testing.assert_allclose(sound_evaluation.log_spectral_distance_db(noise, noise), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "more", "num"),
     [
@@ -190,6 +193,7 @@ def swept(
     return folder, _swept(store, folder, f"--grid=learning_rate={rates}", f"--grid=beta={betas}")
 
 
+@pytest.mark.slow
 def test_a_point_of_a_sweep_equals_its_single_run(
     trained: loop.Outcome, config: Config, swept: tuple[pathlib.Path, str]
 ) -> None:
@@ -212,6 +216,7 @@ def test_a_point_of_a_sweep_equals_its_single_run(
             np.testing.assert_allclose(value, alone[path], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_sweep_ranks_its_points_by_the_signal_to_noise_ratio(
     config: Config, swept: tuple[pathlib.Path, str]
 ) -> None:
@@ -242,6 +247,7 @@ def test_a_sweep_ranks_its_points_by_the_signal_to_noise_ratio(
     assert page.count("<svg") == 4 + 1 + 4  # maps, rate and distortion, curves
 
 
+@pytest.mark.slow
 def test_what_needs_notes_is_refused(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     def make(**given: Any) -> None:
         generate.generate(

@@ -63,6 +63,7 @@ def test_what_a_function_raises_reaches_who_asked() -> None:
     assert worker.run(lambda: 3) == 3
 
 
+@pytest.mark.slow
 def test_the_usual_requests_need_no_program_that_was_not_compiled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -177,6 +178,7 @@ def studio(run: str, log: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_a_signal_ends_it(number: int, tmp_path: pathlib.Path) -> None:
     run, log = make_run(tmp_path, "drums_2bar"), tmp_path / "log"

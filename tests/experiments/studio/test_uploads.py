@@ -172,6 +172,7 @@ def test_parts_in_other_meters_are_named() -> None:
     assert len(read_offers("waltz.mid", data, "mel_2bar", meter="any").tracks) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mel_2bar", "drums_2bar"])
 def test_damaged_files_give_a_reason_or_notes(shared: pathlib.Path, model: str) -> None:
     paths = sorted(p for p in (shared / "data" / "bad").iterdir() if p.is_file())

@@ -83,6 +83,7 @@ def songs(task: Task, count: int, seed: int) -> np.ndarray:
     return np.where(changed, other, base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mel_2bar", "drums_2bar"])
 def test_one_half_of_real_rows_is_as_close_as_real_and_random_rows_are_not(name: str) -> None:
     task = TASKS[name]

@@ -63,6 +63,7 @@ def _records(run_dir: pathlib.Path) -> dict[tuple[int, str], float]:
     return {(record["step"], record["split"]): record["loss"] for record in records}
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_and_end_and_resume_together(tmp_path: pathlib.Path) -> None:
     write_store(tmp_path / "store", "mel_2bar", {"train": 40, "validation": 11, "test": 0})
     two, one = tmp_path / "two", tmp_path / "one"

@@ -149,6 +149,7 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["flat", "hierdec"])
 def test_every_mesh_and_sharding_gives_the_losses_of_one_device(
     architecture: str, tmp_path: pathlib.Path

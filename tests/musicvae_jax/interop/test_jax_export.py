@@ -15,6 +15,7 @@ from musicvae_jax.interop import jax_export
 from tests.support.model_cases import case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [("mel_2bar", "flat"), ("trio_16bar", "hier")])
 def test_written_functions_compute_what_the_model_does(
     name: tuple[str, str], tmp_path: pathlib.Path

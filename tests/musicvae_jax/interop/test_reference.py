@@ -77,6 +77,7 @@ def _train_config(config: Config, hparams: dict[str, Any]) -> Config:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_training_continues_as_the_reference_does(name: str, shared: pathlib.Path) -> None:
     found = reference.read_checkpoint(_folder(shared, name), MODELS[name][0], with_adam=True)

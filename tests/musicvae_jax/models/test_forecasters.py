@@ -143,6 +143,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
         np.testing.assert_allclose(measured, expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm_forecaster", "gru_attention", "lstm_attention"])
 def test_tokens_reach_the_logits_through_three_layers_at_first(name: str, key: jax.Array) -> None:
     """By Glorot's rule for all kernels the standard deviation is 0.001 to 0.005."""
@@ -154,6 +155,7 @@ def test_tokens_reach_the_logits_through_three_layers_at_first(name: str, key: j
     assert float(jnp.mean(jnp.std(logits[:, -1], axis=0))) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_sixteen_rows_are_memorised(name: str, key: jax.Array) -> None:
     task = get_task("mel_2bar")

@@ -165,6 +165,7 @@ def test_the_first_gradient_is_a_tenth_of_the_threshold_at_most(task: str, units
     assert measured["gradient_norm"] < threshold / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "units"), [("mel_16bar", 256), ("drums_16bar", 128), ("trio_16bar", 128)]
 )

@@ -17,6 +17,7 @@ from musicvae_jax.training.step import Batch, make_train_step
 SIZES = {"encoder_sizes": (16, 16), "decoder_sizes": (16, 16), "z_size": 8, "batch_size": 16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "architecture"), [("mel_2bar", "flat"), ("mel_16bar", "hierdec")])
 def test_remat_changes_memory_and_no_number(task: str, architecture: str) -> None:
     results: dict[bool, Any] = {}

@@ -144,6 +144,7 @@ def test_every_point_equals_its_single_run(
     assert heard[last].saves == []
 
 
+@pytest.mark.slow
 def test_points_that_are_behind_catch_up(
     config: Config,
     store: data.Store,
@@ -221,6 +222,7 @@ def _heard(folder: pathlib.Path) -> Listener:
     return found
 
 
+@pytest.mark.slow
 def test_points_in_processes_equal_their_single_runs(
     config: Config,
     store: data.Store,
@@ -241,6 +243,7 @@ def test_points_in_processes_equal_their_single_runs(
     assert said[-1] == "2 of 2 points are finished and skipped"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_a_point_of_a_lost_worker_resumes_and_equals_its_single_run(
     config: Config,

@@ -42,6 +42,7 @@ def lowered(config: Config, *platforms: str) -> str:
     return traced.lower(lowering_platforms=platforms).as_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_loop_lowers_for_cuda_and_tpu(name: str) -> None:
     text = lowered(PUBLISHED[name].replace(dtype="bfloat16"), "cuda", "tpu")
@@ -68,6 +69,7 @@ def cudnn_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         mlir.register_lowering(primitive, own, platform="cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cudnn_library")
 @pytest.mark.parametrize("name", VAES)
 def test_cudnn_lowers_for_cuda(name: str) -> None:

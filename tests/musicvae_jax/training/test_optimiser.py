@@ -165,6 +165,7 @@ def test_muon_of_one_column_is_the_direction_of_the_momentum() -> None:
     np.testing.assert_allclose(state[1].first_moment["cell_0"]["kernel"], 0.1 * kernel, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_muon_leaves_biases_and_output_layers_to_adam() -> None:
     config = tiny_config("mel_16bar", "hierdec").replace(encoder_sizes=(6,), decoder_sizes=(7,))
     params = random_params(build_model(config), np.random.default_rng(0))

@@ -63,6 +63,7 @@ def config_of(z_size: int) -> Config:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_second_training_compiles_nothing_and_draws_from_its_own_seed(
     store: data.Store, tmp_path: pathlib.Path, compilations: Compilations
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_second_training_compiles_nothing_and_draws_from_its_own_seed(
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
+@pytest.mark.slow
 def test_a_setting_that_changes_the_steps_compiles_them_again(
     store: data.Store, tmp_path: pathlib.Path, compilations: Compilations
 ) -> None:

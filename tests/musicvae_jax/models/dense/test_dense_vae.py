@@ -201,6 +201,7 @@ def test_a_training_step_drops_units() -> None:
     assert losses[1] == losses[2] != losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_name", ["mel_2bar", "drums_2bar"])
 def test_sixteen_rows_are_memorised(task_name: str, key: jax.Array) -> None:
     task = get_task(task_name)

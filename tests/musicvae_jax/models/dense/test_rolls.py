@@ -90,6 +90,7 @@ def test_draws_have_the_probabilities_of_the_cells() -> None:
     assert on.sum() == pytest.approx(on[[3, 9]].sum())
 
 
+@pytest.mark.slow
 def test_it_overfits_16_rows_and_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     task = dataclasses.replace(TASK, name="tiny", num_bars=2, num_entries=40)
     monkeypatch.setitem(NOTE_TASKS, "tiny", task)

@@ -76,6 +76,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
         np.testing.assert_allclose((ends[0] - ends[1]) / (2 * size), norm, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 def test_sixteen_rows_are_memorised(key: jax.Array) -> None:
     task = get_task("drums_2bar")
     config = task.config.replace(

@@ -85,6 +85,7 @@ def test_the_likelihood_and_the_ratio_by_hand() -> None:
     np.testing.assert_allclose(ratio, [10 * math.log10(0.75 / 0.01)], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences(
     model: VAE, params: Any, rows: np.ndarray
 ) -> None:
@@ -110,7 +111,8 @@ def test_the_gradient_is_that_of_finite_differences(
     np.testing.assert_allclose(difference, gradient, rtol=0.03)
 
 
-def test_it_learns_rows_by_heart(model: VAE, rows: np.ndarray) -> None:
+@pytest.mark.slow
+def test_it_memorises_rows(model: VAE, rows: np.ndarray) -> None:
     config = _config(learning_rate=3e-3, beta=0.01)
     step = jax.jit(make_train_step(model, config), donate_argnums=0)
     state = init_state(model, config)
