@@ -306,8 +306,7 @@ class Encoder(nn.Module):
         """Declare the two output layers; the stack's parameters lie beside them."""
         nn.share_scope(self, self.stack)
         inputs, initial = self.stack.embedding_size, self.initial
-        num_tokens = self.stack.num_steps * len(self.tracks)
-        self.mu = products.Affine(inputs, self.z_size, initial.mu(num_tokens))
+        self.mu = products.Affine(inputs, self.z_size, initial.mu)
         self.sigma = products.Affine(inputs, self.z_size, initial.sigma, initial.sigma_bias)
 
     def declare(self) -> None:

@@ -56,7 +56,7 @@ SHORT_FULL_GAIN_UNITS, SHORT_FULL_GAIN_STATES = 128, 256
 FULL_GAIN_TOKENS = 256
 # Steps of a sequence that needs no closed input gates: two bars.
 SHORT_SEQUENCE = 32
-STATE_GAIN = 2.0  # of the kernels of initial states
+MU_GAIN, STATE_GAIN = 6.0, 2.0  # of the kernels of mu and of initial states
 # Root mean square of a bar's embedding of so many units at the start. It falls with the fifth root
 # of their number.
 BAR_EMBEDDING_RMS, BAR_EMBEDDING_UNITS = 0.2, 256
@@ -66,7 +66,7 @@ class Initialisation(NamedTuple):
     """Initialisers that differ between the two schemes; other kernels are Glorot, biases 0.
 
     Attributes:
-      mu: kernel of mu, of an encoder that reads so many tokens per row, T * K.
+      mu: kernel of mu.
       sigma: kernel of sigma before its softplus.
       sigma_bias: bias of sigma before its softplus.
       state: kernels of initial states.
@@ -76,7 +76,7 @@ class Initialisation(NamedTuple):
       full_gain_units: layers of more units have smaller gains.
     """
 
-    mu: Callable[[int], Initializer]
+    mu: Initializer
     sigma: Initializer
     sigma_bias: Initializer
     state: Initializer
@@ -118,7 +118,7 @@ class Initialisation(NamedTuple):
 
 
 REFERENCE = Initialisation(
-    mu=lambda num_tokens: nn.initializers.normal(0.001),
+    mu=nn.initializers.normal(0.001),
     sigma=nn.initializers.normal(0.001),
     sigma_bias=ZEROS,
     state=nn.initializers.normal(0.001),
@@ -130,11 +130,6 @@ REFERENCE = Initialisation(
 def _gain(gain: float, units: int, full_gain_units: int) -> float:
     """Return the gain of a part with so many units."""
     return gain * math.sqrt(min(full_gain_units / units, 1.0))
-
-
-def _full_gain_units(num_tokens: int) -> int:
-    """Return up to how many units layers have full gains in a model of so many tokens per row."""
-    return SHORT_FULL_GAIN_UNITS if num_tokens <= SHORT_SEQUENCE else FULL_GAIN_UNITS
 
 
 def _by_inputs(
@@ -149,11 +144,9 @@ def _by_inputs(
     return draw
 
 
-def _mu(num_tokens: int) -> Initializer:
-    """Draw the kernel of mu: gain 6 for one track of up to 16 bars, 3.5 for trios."""
-    gain = 6.0 * math.sqrt(min(FULL_GAIN_TOKENS / num_tokens, 1.0))
-    # h of both directions
-    return _by_inputs(gain, _full_gain_units(num_tokens), lambda shape: shape[0] // 2)
+def _mu(gain: float, full_gain_units: int = FULL_GAIN_UNITS) -> Initializer:
+    """Draw the kernel of mu, which reads h of both directions."""
+    return _by_inputs(gain, full_gain_units, lambda shape: shape[0] // 2)
 
 
 def _state(gain: float, full_gain_units: int = FULL_GAIN_UNITS) -> Initializer:
@@ -162,7 +155,7 @@ def _state(gain: float, full_gain_units: int = FULL_GAIN_UNITS) -> Initializer:
 
 
 DEFAULT = Initialisation(
-    mu=_mu,
+    mu=_mu(MU_GAIN),
     sigma=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
     sigma_bias=nn.initializers.constant(-1.0),
     state=_state(STATE_GAIN),
@@ -177,10 +170,15 @@ INITIALISATIONS = {"reference": REFERENCE, "default": DEFAULT}
 def of_rows(name: str, num_tokens: int) -> Initialisation:
     """Return the scheme of a name in `INITIALISATIONS` for rows of so many tokens, T * K."""
     initial = INITIALISATIONS[name]
-    if initial.context_gain == 0 or num_tokens > SHORT_SEQUENCE:
+    if initial.context_gain == 0:
         return initial
-    state = _state(STATE_GAIN, SHORT_FULL_GAIN_STATES)
-    return initial._replace(state=state, full_gain_units=SHORT_FULL_GAIN_UNITS)
+    if num_tokens <= SHORT_SEQUENCE:
+        return initial._replace(
+            mu=_mu(MU_GAIN, SHORT_FULL_GAIN_UNITS),
+            state=_state(STATE_GAIN, SHORT_FULL_GAIN_STATES),
+            full_gain_units=SHORT_FULL_GAIN_UNITS,
+        )
+    return initial._replace(mu=_mu(MU_GAIN * math.sqrt(min(FULL_GAIN_TOKENS / num_tokens, 1.0))))
 
 
 @functools.lru_cache

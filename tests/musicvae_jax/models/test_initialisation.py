@@ -90,7 +90,7 @@ def test_gains_fall_with_the_square_root_of_the_units(
     key: jax.Array, num_tokens: int, units: int, share: float, of_states: float
 ) -> None:
     default, Z = initialisation.of_rows("default", num_tokens), 400
-    mu = default.mu(num_tokens)(key, (2 * units, Z))
+    mu = default.mu(key, (2 * units, Z))
     state = default.state(key, (Z, 2 * units))
     context = default.context_kernel(3, Z)(key, (3 + Z + units, 4 * units))[3 : 3 + Z]
     assert float(jnp.std(mu)) * math.sqrt(2 * units) == pytest.approx(6.0 * share, rel=0.03)
@@ -109,7 +109,7 @@ def test_schemes_are_kept_and_the_references_is_the_same_for_all_rows() -> None:
 def test_the_gain_of_mu_falls_with_the_square_root_of_the_tokens_beyond_256(
     key: jax.Array, num_tokens: int, gain: float
 ) -> None:
-    mu = initialisation.DEFAULT.mu(num_tokens)(key, (128, 400))
+    mu = initialisation.of_rows("default", num_tokens).mu(key, (128, 400))
     assert float(jnp.std(mu)) * math.sqrt(128) == pytest.approx(gain, rel=0.03)
 
 
