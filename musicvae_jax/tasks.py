@@ -260,7 +260,7 @@ def _drums(encoder_roll: bool) -> Track:
 # measured at 96 to 128 units, `experiments/benchmarks/time_to_accuracy.py`). Tasks take the second
 # by default, with a rate that falls as their layers get wider. The third needs fewer again, at 128
 # and 256 units. Tasks of 16 bars take its optimiser, without which hierarchical models of trios are
-# behind the reference's start (`experiments/benchmarks/hierarchy.txt`).
+# behind the reference's start (`experiments/benchmarks/sixteen_bars.txt`).
 RECIPES: dict[str, dict[str, str | float | int]] = {
     "reference": {"init": "reference", "learning_rate": 1e-3, "warmup_steps": 0, "adam_b2": 0.999},
     "default": {"init": "default", "learning_rate": 5e-3, "warmup_steps": 20, "adam_b2": 0.99},

@@ -1,8 +1,8 @@
-"""Write docs/results.md: the models of the package, and flat and hierarchical decoders of 16 bars.
+"""Write docs/results.md: the models of the package, decoders and initialisations for 16 bars.
 
 python -m experiments.release.results
 
-The models' numbers come from the headers of their files, the others from the results file of
+The models' numbers come from the headers of their files, the others from two results files of
 `experiments.benchmarks.hierarchy`.
 """
 
@@ -23,7 +23,8 @@ from musicvae_jax.pretrained import packaged
 from musicvae_jax.storage import run_folder
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "results.md"
-HIERARCHY = pathlib.Path(__file__).resolve().parents[1] / "benchmarks" / "hierarchy.json"
+BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
+HIERARCHY, STARTS = BENCHMARKS / "hierarchy.json", BENCHMARKS / "starts.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,9 @@ def document() -> str:
             "prior, and test rows.",
         ),
     ]
-    return "\n\n".join([*parts, *sixteen_bars(json.loads(HIERARCHY.read_text()))]) + "\n"
+    parts += sixteen_bars(json.loads(HIERARCHY.read_text()))
+    parts += both_starts(json.loads(STARTS.read_text()))
+    return "\n\n".join(parts) + "\n"
 
 
 def sixteen_bars(found: dict[str, Any]) -> list[str]:
@@ -100,6 +103,24 @@ def sixteen_bars(found: dict[str, Any]) -> list[str]:
             f"{hierarchy_tables.PRIOR_ROWS:,} training rows, by family of measures.",
         ),
         "![Validation loss over minutes](pictures/hierarchy_curves.svg)",
+    ]
+
+
+def both_starts(found: dict[str, Any]) -> list[str]:
+    """Return the section on the default and the reference's start, from a file of `hierarchy`."""
+    groups = hierarchy_tables.by_series(found["trainings"])
+    settings = [f"- `{task}`: {line}" for task, line in hierarchy_tables.settings(found).items()]
+    return [
+        "## Sixteen bars: the default start and the reference's",
+        card.paragraph(
+            "Hierarchical models, trained and scored as above, with Muon, the default optimiser of",
+            "these tasks. They differ in the initial parameters alone. Means over seeds after",
+            "equal minutes of processor time, with their range.",
+            "[starts.txt](../experiments/benchmarks/starts.txt) has every training.",
+        ),
+        "\n".join(settings),
+        as_markdown(hierarchy_tables.series_table(groups)),
+        "![Validation loss over minutes, from both starts](pictures/starts_curves.svg)",
     ]
 
 

@@ -192,6 +192,18 @@ def training_table(groups: Groups) -> list[list[str]]:
     return lines
 
 
+def series_table(groups: Groups) -> list[list[str]]:
+    """Return what each series reached after equal minutes: a line for each, means over seeds."""
+    digits = {"elbo_nats": 1, "kl_bits": 1, "teacher_forced": 3, "greedy": 3, "sampled": 3}
+    heads = ["ELBO nats", "KL bits", "teacher forced", "greedy", "sampled"]
+    lines = [["task", "model", "seeds", "validation loss", *heads]]
+    for (task, series), entries in groups.items():
+        losses = [last_loss(e["curve"], e["points"][MINUTES]["step"]) for e in entries]
+        scores = [spread(values_of(entries, MINUTES, name), n) for name, n in digits.items()]
+        lines.append([task, series, str(len(entries)), spread(losses, 1), *scores])
+    return lines
+
+
 def last_loss(curve: Sequence[Sequence[float]], step: int) -> float | None:
     """Return the loss of the last validation up to a step; None before the first."""
     losses = [loss for at, loss in curve if at <= step]

@@ -128,6 +128,14 @@ def test_overlaps_and_trainings_have_their_lines() -> None:
     assert trainings[2][6:9] == ["320", "40.0", "350.0"]
 
 
+def test_a_series_has_a_line_of_means_over_seeds() -> None:
+    lines = hierarchy_tables.series_table(hierarchy_tables.by_series(RESULTS["trainings"]))
+    assert lines[0][:4] == ["task", "model", "seeds", "validation loss"]
+    assert lines[1][:4] == ["mel_16bar", "flat", "1", "400.0"]
+    assert lines[2][2:4] == ["2", "400.0 (400.0 to 400.0)"]
+    assert lines[2][-1] == "0.750 (0.700 to 0.800)"
+
+
 def test_the_loss_of_a_point_is_that_of_the_validation_before_it() -> None:
     curve = [[10, 5.0], [20, 4.0]]
     assert hierarchy_tables.last_loss(curve, 9) is None
