@@ -64,6 +64,7 @@ def test_a_run_written_earlier_is_restored(
     np.testing.assert_array_equal(vae.decode(mu), expected["greedy"])
 
 
+@pytest.mark.slow
 def test_a_run_written_earlier_resumes(
     earlier: pathlib.Path, expected: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_the_player_computes_what_a_trained_model_does() -> None:
 
 # The player's own converter moves mu of a random model by up to 5e-4 (float16), 2e-5 (uint16) and
 # 5e-3 (uint8). These weights are larger.
+@pytest.mark.slow
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize(
     ("quantize", "near"), [("float16", 5e-3), ("uint16", 5e-4), ("uint8", 1e-1)]

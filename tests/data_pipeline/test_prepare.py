@@ -169,6 +169,7 @@ def test_bytes_do_not_depend_on_workers_place_or_order(
         assert content(tmp_path / "third")[f"{split}.npy"] == first[f"{split}.npy"]
 
 
+@pytest.mark.slow
 def test_adding_files_moves_no_file_when_split_by_file(
     collection: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_folder_of_something_else_is_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_reports_and_writes_nothing(
     collection: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -380,6 +382,7 @@ def test_help_begins_with_an_example() -> None:
     assert "--split_seed" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_bad_file_is_accounted_for(shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run(shared / "data" / "bad", tmp_path / "out", tasks=tuple(TASKS), num_workers=2)
     text = (shared / "data" / "bad" / "README.md").read_text(encoding="utf-8")

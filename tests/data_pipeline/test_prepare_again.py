@@ -99,6 +99,7 @@ def test_the_next_line_without_training_rows_prepares_again(
     assert words[-5:] == [*given, "--split=100,0,0", "--overwrite"]
 
 
+@pytest.mark.slow
 def test_a_changed_folder_can_be_prepared_again(tmp_path: pathlib.Path) -> None:
     music, output = tmp_path / "music", tmp_path / "out"
     music.mkdir()

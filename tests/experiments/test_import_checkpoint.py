@@ -99,6 +99,7 @@ def test_prior_and_vectors_of_another_step_are_not_exported(tmp_path: pathlib.Pa
     )
 
 
+@pytest.mark.slow
 def test_training_continues_with_the_flagfile(tmp_path: pathlib.Path) -> None:
     checkpoint, run = _write_checkpoint(tmp_path / "tf"), tmp_path / "run"
     import_checkpoint(checkpoint, str(run), "mel_2bar")

@@ -34,6 +34,7 @@ def shim(folder: pathlib.Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+@pytest.mark.slow
 @NEEDS_MAKE
 def test_a_python_that_only_complains_is_passed_over(tmp_path: pathlib.Path) -> None:
     programs = tmp_path / "bin"

@@ -163,6 +163,7 @@ def test_the_samples_are_those_of_the_command(folder: pathlib.Path) -> None:
     assert again == (folder / "samples" / f"{NAME}_3.mid").read_bytes()
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_model(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     store: dict[str, Any] = {"model": NAME, "data_dir": str(folder / "store")}
     place: dict[str, Any] = {"output": str(tmp_path / "out")}

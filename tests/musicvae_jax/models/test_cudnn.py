@@ -130,6 +130,7 @@ SHAPES: dict[tuple[str, str], list[list[tuple[int, int, int]]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES, ids="_".join)
 def test_loss_and_gradients_are_those_of_the_loop(
     name: tuple[str, str], calls: list[list[tuple[int, ...]]]

@@ -115,6 +115,7 @@ def _close(found: Listener, expected: Listener) -> None:
                 np.testing.assert_allclose(mine[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side_by_side", [0, 1])
 def test_every_point_equals_its_single_run(
     config: Config,

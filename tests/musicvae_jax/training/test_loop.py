@@ -13,6 +13,7 @@ from tests.support.listener import Listener
 from tests.support.synthetic_store import write_store
 
 
+@pytest.mark.slow
 def test_a_validation_saves_only_when_it_is_the_best_or_a_checkpoint_is_due(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

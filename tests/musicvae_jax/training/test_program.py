@@ -89,6 +89,7 @@ def test_a_setting_that_changes_the_steps_compiles_them_again(
     assert compilations.taken()["run_steps"] == 1
 
 
+@pytest.mark.slow
 def test_two_checkpoints_share_the_compiled_functions(
     store: data.Store, compilations: Compilations
 ) -> None:

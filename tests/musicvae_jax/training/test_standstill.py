@@ -77,6 +77,7 @@ def test_after_the_last_step_of_a_short_run_half_of_its_steps_are_enough(config:
     assert not _fed(config, ([3, 4], [1, 1])).cause(4)
 
 
+@pytest.mark.slow
 def test_a_run_whose_gradients_are_zeroed_ends(
     config: Config, store: data.Store, tmp_path: pathlib.Path
 ) -> None:
