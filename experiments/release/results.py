@@ -79,7 +79,6 @@ def document() -> str:
 def sixteen_bars(found: dict[str, Any]) -> list[str]:
     """Return the section on flat and hierarchical decoders, from a results file of `hierarchy`."""
     groups = hierarchy_tables.by_series(found["trainings"])
-    settings = [f"- `{task}`: {line}" for task, line in hierarchy_tables.settings(found).items()]
     return [
         "## Sixteen bars: flat and hierarchical decoders",
         card.paragraph(
@@ -93,7 +92,7 @@ def sixteen_bars(found: dict[str, Any]) -> list[str]:
             "Trainings of this length are far from converged.",
             "[hierarchy.txt](../experiments/benchmarks/hierarchy.txt) has every training.",
         ),
-        "\n".join(settings),
+        _settings(found),
         as_markdown(hierarchy_tables.paper_table(groups)),
         "![Sampled accuracy of each bar](pictures/hierarchy_by_bar.svg)",
         as_markdown(hierarchy_tables.by_bar_table(groups), 3),
@@ -109,7 +108,6 @@ def sixteen_bars(found: dict[str, Any]) -> list[str]:
 def both_starts(found: dict[str, Any]) -> list[str]:
     """Return the section on the default and the reference's start, from a file of `hierarchy`."""
     groups = hierarchy_tables.by_series(found["trainings"])
-    settings = [f"- `{task}`: {line}" for task, line in hierarchy_tables.settings(found).items()]
     return [
         "## Sixteen bars: the default start and the reference's",
         card.paragraph(
@@ -118,10 +116,16 @@ def both_starts(found: dict[str, Any]) -> list[str]:
             "equal minutes of processor time, with their range.",
             "[starts.txt](../experiments/benchmarks/starts.txt) has every training.",
         ),
-        "\n".join(settings),
+        _settings(found),
         as_markdown(hierarchy_tables.series_table(groups)),
         "![Validation loss over minutes, from both starts](pictures/starts_curves.svg)",
     ]
+
+
+def _settings(found: dict[str, Any]) -> str:
+    """List what all trainings of each task have in common."""
+    lines = hierarchy_tables.settings(found).items()
+    return "\n".join(f"- `{task}`: {line}" for task, line in lines)
 
 
 def _model(name: str, about: dict[str, Any]) -> list[str]:
